@@ -1,0 +1,214 @@
+"""Every exception that the library raises of its own; bad arguments are plain ValueError and TypeError.
+
+None of them holds the token or an aiohttp exception, whose `request_info` does. All can be pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from do_images_async.models import Image, RateLimit
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientStateError",
+    "ConflictError",
+    "DOImagesError",
+    "DecodeError",
+    "ImportFailedError",
+    "IncompleteListingError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "QuotaWaitError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "ServerError",
+    "TransportError",
+    "UnprocessableEntityError",
+    "WaitTimeoutError",
+]
+
+
+class DOImagesError(Exception):
+    """Anything that goes wrong between the caller and the API.
+
+    Attributes:
+        outcome_unknown: True when a write may have been carried out although the call raised. Look before
+            you send it again.
+        page: the page of a listing that was being read, so that `list_page` can take up from there.
+    """
+
+    outcome_unknown: bool = False
+    page: int | None = None
+
+    def __str__(self) -> str:
+        doubt = "; it may have been carried out" if self.outcome_unknown else ""
+        return super().__str__() + doubt
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[DOImagesError], args: tuple[Any, ...], state: dict[str, Any]) -> DOImagesError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class APIError(DOImagesError):
+    """The API answered, and not with success.
+
+    Attributes:
+        status: the HTTP status.
+        id: the body's short identifier, such as "not_found"; None when the body is not the API's.
+        message: the body's explanation, or the beginning of a body that is not the API's.
+        request_id: what the provider's support asks for; from the body or `x-request-id`.
+        method: the request's HTTP method.
+        url: the request's URL.
+        rate_limit: the quota that came with the answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        id: str | None,  # noqa: A002  (the API's own name)
+        message: str,
+        request_id: str | None,
+        method: str,
+        url: str,
+        rate_limit: RateLimit | None,
+    ) -> None:
+        self.status = status
+        self.id = id
+        self.message = message
+        self.request_id = request_id
+        self.method = method
+        self.url = url
+        self.rate_limit = rate_limit
+        label = f"{status} {id}" if id else str(status)
+        suffix = f" (request id {request_id})" if request_id else ""
+        super().__init__(f"{method} {url} was answered {label}: {message}{suffix}")
+
+
+class BadRequestError(APIError):
+    """400: the request was malformed."""
+
+
+class AuthenticationError(APIError):
+    """401: the token is unknown, expired or revoked."""
+
+
+class PermissionDeniedError(APIError):
+    """403: the token's scopes, or the image's owner, do not allow it."""
+
+
+class NotFoundError(APIError):
+    """404: there is no such image, or it is another account's."""
+
+
+class ConflictError(APIError):
+    """409: the image is busy with something else."""
+
+
+class UnprocessableEntityError(APIError):
+    """422: the request was understood and its values refused."""
+
+
+class RateLimitError(APIError):
+    """429: the quota is spent, and waiting for it was not possible or did not help.
+
+    Attributes:
+        retry_after: seconds that the server asked to wait, from `retry-after` or `ratelimit-reset`; None when
+            it said nothing usable.
+    """
+
+    retry_after: float | None = None
+
+
+class ServerError(APIError):
+    """5xx: the server failed. A write may have been carried out all the same: see `outcome_unknown`."""
+
+
+class TransportError(DOImagesError):
+    """No answer came: the connection failed, broke, or carried something that is not HTTP.
+
+    Attributes:
+        method: the request's HTTP method.
+        url: the request's URL.
+    """
+
+    def __init__(self, reason: str, *, method: str, url: str) -> None:
+        self.method = method
+        self.url = url
+        super().__init__(f"{method} {url} failed: {reason}")
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """An attempt did not finish within `timeout` seconds, counted from when it had its permit."""
+
+
+class DecodeError(DOImagesError):
+    """The body is not what the API page describes; the message names the place as a JSON path."""
+
+
+class QuotaWaitError(DOImagesError):
+    """The quota would make the call wait longer than `max_wait`; nothing was sent.
+
+    Attributes:
+        wait: seconds until a permit can be had, at the earliest.
+        max_wait: the seconds that were allowed.
+    """
+
+    def __init__(self, *, wait: float, max_wait: float) -> None:
+        self.wait = wait
+        self.max_wait = max_wait
+        super().__init__(f"the quota allows the next request in {wait:.1f} s; max_wait is {max_wait:g} s")
+
+
+class ImportFailedError(DOImagesError):
+    """The image will not become available.
+
+    Attributes:
+        image: the image as last seen.
+        error_message: what the API says of the cause; may be empty.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.error_message = image.error_message or ""
+        reason = self.error_message or "the API gives no reason"
+        super().__init__(f"image {image.id} ended as {image.status}: {reason}")
+
+
+class WaitTimeoutError(DOImagesError, TimeoutError):
+    """What was waited for did not happen in time. It may still happen.
+
+    Attributes:
+        image: the image as last seen; None when no answer came in time.
+    """
+
+    def __init__(self, message: str, *, image: Image | None) -> None:
+        self.image = image
+        super().__init__(message)
+
+
+class IncompleteListingError(DOImagesError):
+    """The listing can't be shown to be whole.
+
+    Attributes:
+        seen: how many different images were read.
+        total: how many the server says there are.
+    """
+
+    def __init__(self, message: str, *, seen: int, total: int | None) -> None:
+        self.seen = seen
+        self.total = total
+        super().__init__(f"{message} ({seen} images read; the server counts {total})")
+
+
+class ClientStateError(DOImagesError):
+    """The client can't be used: it is closed, or belongs to another event loop."""

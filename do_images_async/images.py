@@ -1,0 +1,466 @@
+"""`ImagesAPI`: one short method for each endpoint under `/v2/images`."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
+from enum import Enum
+from types import NoneType, TracebackType
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from do_images_async.arguments import (
+    check_base_url,
+    check_header,
+    check_image_id,
+    check_image_key,
+    check_range,
+    check_seconds,
+    check_text,
+)
+from do_images_async.credentials import Token, read_token
+from do_images_async.errors import ImportFailedError, WaitTimeoutError
+from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
+from do_images_async.pagination import next_page_number, read_pages
+from do_images_async.ratelimit import RateLimiter
+from do_images_async.retry import RetryPolicy
+from do_images_async.transport import Call, Options, Transport
+
+__all__ = ["ImagesAPI"]
+
+_PATH: Final = "/v2/images"
+_TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+_POLL_GROWTH: Final = 1.5
+_POLL_LONGEST: Final = 60.0
+
+
+class _Unchanged(Enum):
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = _Unchanged.UNCHANGED
+"""Says of an argument of `update` that it was not given, which an empty string does not."""
+
+ListType = Literal["distribution", "application"]
+
+
+class ImagesAPI:
+    """The DigitalOcean Images API, for one token.
+
+    Use it as an async context manager, or call `aclose` when you are done. It may be shared by any number of
+    tasks of one event loop.
+
+    Args:
+        token: what the control panel issued; None reads the environment, as `from_env` does.
+        session: an aiohttp session to send through. It is used as it is and never closed; without one, the
+            client makes its own at the first call, and closes it.
+        base_url: where the API is; https, or http on this machine.
+        limiter: what pays for the requests; by default the documented 250 a minute and 5,000 an hour.
+        retry: how often a request is sent at most, and how long to wait in between.
+        timeout: seconds for each attempt, from when it may be sent until its body is read; None for no limit.
+        max_wait: the longest wait for quota, in seconds; None waits as long as it takes.
+        user_agent: the User-Agent header.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        base_url: str = "https://api.digitalocean.com",
+        limiter: RateLimiter | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        timeout: float | None = 30.0,
+        max_wait: float | None = None,
+        user_agent: str | None = None,
+    ) -> None:
+        secret = read_token(_token_from_environment() if token is None else token)
+        del token  # whatever is raised from here on has no token among its local variables
+        if not isinstance(secret, Token):
+            raise secret
+        if session is not None and not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
+        if limiter is not None and not isinstance(limiter, RateLimiter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"limiter must be a RateLimiter, not {type(limiter).__name__}")
+        self._options = Options(retry=retry, timeout=timeout, max_wait=max_wait)
+        self._transport = Transport(
+            token=secret,
+            base_url=check_base_url(base_url),
+            session=session,
+            limiter=RateLimiter() if limiter is None else limiter,
+            user_agent=None if user_agent is None else check_header(user_agent, "user_agent"),
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        limiter: RateLimiter | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        timeout: float | None = 30.0,
+        max_wait: float | None = None,
+        user_agent: str | None = None,
+    ) -> Self:
+        """A client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
+
+        `DIGITALOCEAN_API_URL`, when set, is the base URL. Arguments and errors are those of the class.
+
+        Raises:
+            ValueError: neither variable is set, or one can't be used.
+        """
+        return cls(
+            session=session,
+            base_url=os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com",
+            limiter=limiter,
+            retry=retry,
+            timeout=timeout,
+            max_wait=max_wait,
+            user_agent=user_agent,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<ImagesAPI {self._transport.base_url} {self.limiter!r}>"
+
+    async def aclose(self) -> None:
+        """Close the client, and its session unless it was passed in; doing it twice does nothing.
+
+        Calls that are under way or wait for quota raise `ClientStateError`.
+        """
+        await self._transport.close()
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The quota as the server last reported it; None before the first answer."""
+        return self._transport.rate_limit
+
+    @property
+    def limiter(self) -> RateLimiter:
+        """What pays for the requests."""
+        return self._transport.limiter
+
+    def with_options(
+        self,
+        *,
+        retry: RetryPolicy | _Unchanged = UNCHANGED,
+        timeout: float | _Unchanged | None = UNCHANGED,
+        max_wait: float | _Unchanged | None = UNCHANGED,
+        reserve: int | _Unchanged = UNCHANGED,
+    ) -> Self:
+        """A light copy on the same session and limiter, with other options.
+
+        Args:
+            retry, timeout, max_wait: as for the class.
+            reserve: tokens that calls of the copy leave in every bucket for calls without a reserve, so that
+                bulk work does not stand in the way of interactive calls.
+
+        Raises:
+            TypeError, ValueError: an option can't be used.
+        """
+        now = self._options
+        if reserve is not UNCHANGED:
+            self.limiter.check_reserve(reserve)
+        copied = copy.copy(self)
+        copied._options = Options(  # noqa: SLF001  (our own copy)
+            retry=now.retry if retry is UNCHANGED else retry,
+            timeout=now.timeout if timeout is UNCHANGED else timeout,
+            max_wait=now.max_wait if max_wait is UNCHANGED else max_wait,
+            reserve=now.reserve if reserve is UNCHANGED else reserve,
+        )
+        return copied
+
+    async def list(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002  (the API's own name)
+        private: bool | None = None,
+        tag_name: str | None = None,
+        per_page: int = 200,
+        concurrency: int = 4,
+    ) -> AsyncGenerator[Image, None]:
+        """Yield every image, in the server's order (API page: "List All Images").
+
+        Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; leaving
+        after the first image has cost one.
+
+        Args:
+            type: only 1-Click applications or only distributions. This is not an image's `type`.
+            private: True for the account's own images only.
+            tag_name: only images with this tag.
+            per_page: images in a page, 1 to 200.
+            concurrency: pages that are fetched ahead at most; memory holds as many.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used; raised when the first image is asked for.
+            DOImagesError: a page failed; `page` is its number. No page is ever left out.
+        """
+        pages = self.list_pages(
+            type=type, private=private, tag_name=tag_name, per_page=per_page, concurrency=concurrency
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                for image in page.images:
+                    yield image
+
+    async def list_pages(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002
+        private: bool | None = None,
+        tag_name: str | None = None,
+        per_page: int = 200,
+        concurrency: int = 4,
+    ) -> AsyncGenerator[ImagePage, None]:
+        """Yield every page, in order; arguments, cost and errors are those of `list`."""
+        check_range(concurrency, "concurrency", 1)
+
+        async def fetch(number: int) -> ImagePage:
+            return await self.list_page(
+                type=type, private=private, tag_name=tag_name, page=number, per_page=per_page
+            )
+
+        pages = read_pages(fetch, per_page=per_page, concurrency=concurrency)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page
+
+    async def list_page(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002
+        private: bool | None = None,
+        tag_name: str | None = None,
+        page: int = 1,
+        per_page: int = 20,
+    ) -> ImagePage:
+        """Read one page; one request (API page: "List All Images").
+
+        Args:
+            type, private, tag_name: as for `list`.
+            page: the page's number, from 1. Beyond the last one, the page is empty.
+            per_page: images in a page, 1 to 200.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            DOImagesError: the request failed.
+        """
+        query = {
+            "page": str(check_range(page, "page", 1)),
+            "per_page": str(check_range(per_page, "per_page", 1, 200)),
+            **_filters(type, private, tag_name),
+        }
+        call = Call(method="GET", path=_PATH, model=ImageListBody, query=query)
+        reply = await self._transport.send(call, self._options)
+        body = reply.value
+        return ImagePage(
+            images=body.images,
+            total=body.meta.total if body.meta else None,
+            rate_limit=reply.rate_limit,
+            page=page,
+            next_page=next_page_number(body.links, page=page, base_url=self._transport.base_url),
+        )
+
+    async def get(self, image_id: int | str) -> Image:
+        """Read one image; one request (API page: "Retrieve an Existing Image").
+
+        Args:
+            image_id: its id, or the slug of a public image.
+
+        Raises:
+            TypeError, ValueError: it is neither.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed.
+        """
+        return await self._image("GET", f"{_PATH}/{check_image_key(image_id)}")
+
+    async def create_custom(
+        self,
+        *,
+        name: str,
+        url: str,
+        region: str,
+        distribution: str | None = None,
+        description: str | None = None,
+        tags: Collection[str] | None = None,
+    ) -> Image:
+        """Start the import of an image from a URL; one request (API page: "Create a Custom Image").
+
+        The answer comes at once, with status NEW and a part of the fields: see `wait_until_available`. The
+        request is sent again only when it surely was not carried out.
+
+        Args:
+            name: the display name.
+            url: where the provider finds the image: http, https or ftp; raw, qcow2, vhdx, vdi or vmdk, also
+                compressed with gzip or bzip2; less than 100 GB uncompressed.
+            region: the slug of the region that will hold it.
+            distribution: the operating system's name. The API takes any; those that it does not know become
+                "Unknown".
+            description: free text.
+            tags: tag names, existing or new; the token needs the scope `tag:create`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            DOImagesError: the request failed; with `outcome_unknown` the import may be under way, so look
+                before you send it again.
+        """
+        body: dict[str, object] = {
+            "name": check_text(name, "name"),
+            "url": _check_import_url(url),
+            "region": check_text(region, "region"),
+        }
+        if distribution is not None:
+            body["distribution"] = check_text(distribution, "distribution")
+        if description is not None:
+            body["description"] = check_text(description, "description", empty=True)
+        if tags is not None:
+            body["tags"] = _check_tags(tags)
+        return await self._image("POST", _PATH, body)
+
+    async def update(
+        self,
+        image_id: int,
+        *,
+        name: str | _Unchanged = UNCHANGED,
+        description: str | _Unchanged = UNCHANGED,
+        distribution: str | _Unchanged = UNCHANGED,
+    ) -> Image:
+        """Change an image's fields, only those that are given; one request (API page: "Update an Image").
+
+        Args:
+            image_id: its id.
+            name: the new display name.
+            description: the new description; an empty one is a change like any other. Custom images only.
+            distribution: the new operating system's name. Custom images only.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used, or nothing is to change.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed.
+        """
+        body: dict[str, object] = {}
+        if name is not UNCHANGED:
+            body["name"] = check_text(name, "name")
+        if description is not UNCHANGED:
+            body["description"] = check_text(description, "description", empty=True)
+        if distribution is not UNCHANGED:
+            body["distribution"] = check_text(distribution, "distribution")
+        if not body:
+            raise ValueError("update needs at least one of name, description and distribution")
+        return await self._image("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
+
+    async def delete(self, image_id: int) -> None:
+        """Delete a snapshot, backup or custom image; one request (API page: "Delete an Image").
+
+        An answer of 404 counts as done when an earlier attempt of the same call may have deleted it.
+
+        Args:
+            image_id: its id.
+
+        Raises:
+            TypeError, ValueError: it is no id.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed; with `outcome_unknown` the image may be gone.
+        """
+        path = f"{_PATH}/{check_image_id(image_id)}"
+        await self._transport.send(Call(method="DELETE", path=path, model=NoneType), self._options)
+
+    async def wait_until_available(
+        self, image_id: int, *, timeout: float = 3600.0, poll_interval: float = 5.0
+    ) -> Image:
+        """Wait until an import is done (API page: "Create a Custom Image", on `status`).
+
+        Costs one request for each look; the time between two grows by half each, from `poll_interval` to a
+        minute.
+
+        Args:
+            image_id: its id.
+            timeout: seconds to wait at most, requests included.
+            poll_interval: seconds between the first two looks.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            ImportFailedError: the import failed, or the image was deleted or retired meanwhile.
+            WaitTimeoutError: time is up; the image as last seen is with it.
+            DOImagesError: a request failed.
+        """
+        check_image_id(image_id)
+        check_seconds(timeout, "timeout")
+        interval = check_seconds(poll_interval, "poll_interval")
+        seen: Image | None = None
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                while True:
+                    seen = await self.get(image_id)
+                    if seen.status is ImageStatus.AVAILABLE:
+                        return seen
+                    if seen.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
+                        raise ImportFailedError(seen)
+                    await asyncio.sleep(interval)
+                    interval = max(interval, min(interval * _POLL_GROWTH, _POLL_LONGEST))
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        state = f"it is {seen.status}" if seen else "no answer came"
+        raise WaitTimeoutError(f"image {image_id} is not available after {timeout:g} s: {state}", image=seen)
+
+    async def _image(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Image:
+        call = Call(method=method, path=path, model=ImageBody, body=body)
+        return (await self._transport.send(call, self._options)).value.image
+
+
+def _token_from_environment() -> str:
+    for variable in _TOKEN_VARIABLES:
+        token = os.environ.get(variable)
+        if token:
+            return token
+    raise ValueError(f"no token: pass one, or set {' or '.join(_TOKEN_VARIABLES)}")
+
+
+def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> dict[str, str]:
+    query: dict[str, str] = {}
+    if kind is not None:
+        if kind not in ("distribution", "application"):
+            raise ValueError(f"type must be 'distribution' or 'application', not {kind!r}")
+        query["type"] = kind
+    if private is not None:
+        if not isinstance(private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"private must be a bool, not {private!r}")
+        query["private"] = "true" if private else "false"
+    if tag_name is not None:
+        query["tag_name"] = check_text(tag_name, "tag_name")
+    return query
+
+
+def _check_tags(tags: Collection[str]) -> list[str]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of strings, not the string {tags!r}")
+    return [check_text(tag, "tags") for tag in tags]
+
+
+def _check_import_url(url: object) -> str:
+    text = check_text(url, "url")
+    try:
+        parts = urlsplit(text)
+        complete = parts.scheme in ("http", "https", "ftp") and bool(parts.hostname)
+    except ValueError:
+        complete = False
+    if not complete or not text.isprintable() or " " in text:
+        raise ValueError(f"url must be an absolute http, https or ftp URL, not {text!r}")
+    return text

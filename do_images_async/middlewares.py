@@ -1,0 +1,72 @@
+"""The two things that happen to every message put on the wire: it is authorized, and it is paid for.
+
+Both are aiohttp client middlewares, given with each request: a session that the user brought is left as it
+is, and what aiohttp sends of its own accord passes through here as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import attrs
+from aiohttp import ClientHandlerType, ClientOSError, ClientRequest, ClientResponse, ServerDisconnectedError
+from aiohttp.hdrs import AUTHORIZATION
+from yarl import URL
+
+from do_images_async.credentials import Token
+from do_images_async.ratelimit import RateLimiter
+
+__all__ = ["Authorization", "ConnectionBrokenError", "Quota"]
+
+
+class ConnectionBrokenError(Exception):
+    """Stands for aiohttp's own exceptions, on which aiohttp would send an idempotent request once more."""
+
+
+@attrs.frozen
+class Authorization:
+    """Puts the token on requests to its origin, and on no others."""
+
+    token: Token
+    origin: URL
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        if request.url.origin() != self.origin:
+            raise ValueError(f"the token is for {self.origin}, not for {request.url.origin()}")
+        request.headers[AUTHORIZATION] = self.token.authorization
+        return await handler(request)
+
+
+@attrs.define
+class Quota:
+    """Pays for one attempt, and knows whether it may have been sent.
+
+    The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
+    """
+
+    limiter: RateLimiter
+    max_wait: float | None
+    reserve: int
+    timeout: float | None
+    deadline: asyncio.Timeout
+    may_have_been_sent: bool = False
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
+        if self.timeout is not None:
+            self.deadline.reschedule(asyncio.get_running_loop().time() + self.timeout)
+        try:
+            response = await handler(request)
+        except BaseException as error:
+            # aiohttp makes the response object as it writes the request: none, and nothing was written.
+            self.may_have_been_sent = request.response is not None
+            if self.may_have_been_sent:
+                permit.lose()
+                if isinstance(error, ClientOSError | ServerDisconnectedError):
+                    raise ConnectionBrokenError(str(error)) from None
+            else:
+                permit.release()
+            raise
+        self.may_have_been_sent = True
+        permit.settle()
+        return response

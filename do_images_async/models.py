@@ -1,0 +1,173 @@
+"""What the wire carries: frozen attrs classes and open enums.
+
+One rule for what is absent: a field that the server did not send, or sent as null, is `None`; a missing
+`name` is `""` and missing `regions` are `()`, since neither is ever null.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Self
+
+import attrs
+from msgspec import Meta as Constraint
+
+__all__ = ["Image", "ImagePage", "ImageStatus", "ImageType", "RateLimit"]
+
+Identifier = Annotated[int, Constraint(ge=1, le=2**63 - 1)]
+Integer = Annotated[int, Constraint(ge=-(2**63), le=2**63 - 1)]
+AwareDatetime = Annotated[datetime, Constraint(tz=True)]
+
+
+class OpenEnum(StrEnum):
+    """A string enum that tomorrow's values also fit into: they compare as their string and say so."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the value is one that the API page documents."""
+        return self._value_ in type(self)._value2member_map_
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        member = str.__new__(cls, value)
+        member._name_ = member._value_ = value
+        return member
+
+
+class ImageStatus(OpenEnum):
+    """The state of an image (API page: `status`). An import goes NEW, pending, available or deleted."""
+
+    NEW = "NEW"
+    AVAILABLE = "available"
+    PENDING = "pending"
+    DELETED = "deleted"
+    RETIRED = "retired"
+
+
+class ImageType(OpenEnum):
+    """The kind of an image (API page: `type`). Not what the listing's `type` filter speaks of."""
+
+    BASE = "base"
+    SNAPSHOT = "snapshot"
+    BACKUP = "backup"
+    CUSTOM = "custom"
+    ADMIN = "admin"
+
+
+@attrs.frozen(kw_only=True)
+class Image:
+    """An image as the API describes it (API page: "Retrieve an Existing Image", response 200).
+
+    Attributes:
+        id: what every call takes to name the image.
+        name: the display name.
+        type: the kind of image.
+        distribution: the operating system's name, such as "Ubuntu"; any string.
+        slug: names a public image beside its id; None for private ones.
+        public: whether every account can use it.
+        regions: slugs of the regions that hold it. The server may repeat one; it is kept.
+        tags: tag names.
+        min_disk_size: GB of disk that a Droplet needs to use it.
+        size_gigabytes: the image's own size in GB.
+        created_at: when it was made; always aware.
+        status: the state of the image.
+        description: free text.
+        error_message: why an import failed; empty when it did not.
+    """
+
+    id: Identifier
+    name: str = ""
+    type: ImageType | None = None
+    distribution: str | None = None
+    slug: str | None = None
+    public: bool | None = None
+    regions: tuple[str, ...] = ()
+    tags: tuple[str, ...] | None = None
+    min_disk_size: Integer | None = None
+    size_gigabytes: float | None = None
+    created_at: AwareDatetime | None = None
+    status: ImageStatus | None = None
+    description: str | None = None
+    error_message: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RateLimit:
+    """The hour's quota as the server last reported it (API page: the `ratelimit-*` headers).
+
+    Attributes:
+        limit: requests an hour.
+        remaining: how many of them are left.
+        reset: when the oldest counted request expires, in seconds of Unix time.
+    """
+
+    limit: Integer
+    remaining: Integer
+    reset: Integer
+
+    @property
+    def reset_at(self) -> datetime:
+        """`reset` as an aware datetime."""
+        return datetime.fromtimestamp(self.reset, UTC)
+
+
+@attrs.frozen(kw_only=True)
+class ImagePage:
+    """One page of a listing (API page: "List All Images", response 200).
+
+    Attributes:
+        images: the page's images, in the server's order.
+        total: how many images the whole listing has, as the server says; None when it does not.
+        rate_limit: the quota that came with the page.
+        page: this page's number, from 1.
+        next_page: the following page's number; None on the last.
+    """
+
+    images: tuple[Image, ...]
+    total: Integer | None = None
+    rate_limit: RateLimit | None = None
+    page: Integer = 1
+    next_page: Integer | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@attrs.frozen
+class ImageBody:
+    """The body around one image."""
+
+    image: Image
+
+
+@attrs.frozen
+class PageLinks:
+    """The part of a listing's links that is used."""
+
+    next: str | None = None
+
+
+@attrs.frozen
+class Links:
+    """A listing's links; `pages` is `{}` when one page is all."""
+
+    pages: PageLinks | None = None
+
+
+@attrs.frozen
+class Meta:
+    """A listing's totals."""
+
+    total: Integer | None = None
+
+
+@attrs.frozen
+class ImageListBody:
+    """The body of a listing. `images` must be there: without it there is no listing, not an empty one."""
+
+    images: tuple[Image, ...]
+    links: Links | None = None
+    meta: Meta | None = None

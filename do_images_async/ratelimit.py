@@ -1,0 +1,347 @@
+"""Token buckets that a sliding log on the server can't catch out, and the limiter that spends them.
+
+A request takes one token from every bucket before it is sent. The token comes back one period after the
+*response* arrived, each on its own timer. Take any window of one period in which the server counts requests,
+and the last of them to have been granted: when it was granted, every other one had left its bucket and none
+was back, since a token returns a period after a moment that lies inside the window. So no window holds more
+than `capacity`, whatever the latency, and no clock has to agree with another.
+
+Times are integer nanoseconds of the monotonic clock: at the edge of a window, a float's rounding would break
+the proof. Only waits, which may be late, are floats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+import attrs
+
+from do_images_async.errors import QuotaWaitError
+
+__all__ = ["LimiterStats", "Permit", "RateLimiter", "TokenBucket"]
+
+_SECOND = 1_000_000_000
+
+
+@attrs.frozen
+class TokenBucket:
+    """One limit: `capacity` requests in any window of `per` seconds (API reference: "Rate Limit").
+
+    Args:
+        capacity: requests that the server allows in any window; at least 1.
+        per: the window, in seconds.
+        margin: seconds added to the window, against clocks that run apart and a server that counts in whole
+            seconds; by default a sixtieth of the window, at most 5 s.
+
+    Raises:
+        TypeError, ValueError: an argument is not a number, or out of range.
+    """
+
+    capacity: int
+    per: float = attrs.field(kw_only=True)
+    margin: float | None = attrs.field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.capacity) is not int:
+            raise TypeError(f"capacity must be an int, not {self.capacity!r}")
+        if self.capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {self.capacity}")
+        if not 0 < self.per < math.inf:
+            raise ValueError(f"per must be a positive number of seconds, not {self.per}")
+        if self.margin is not None and not 0 <= self.margin < math.inf:
+            raise ValueError(f"margin must be at least 0 seconds, not {self.margin}")
+
+    @property
+    def period(self) -> float:
+        """Seconds from a response until its token is back."""
+        return self.per + (min(self.per / 60, 5.0) if self.margin is None else self.margin)
+
+
+DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
+"""The quota that the API page states for every token."""
+
+
+class _Level:
+    """What one bucket holds at a moment: free tokens, and when the others come back."""
+
+    __slots__ = ("bucket", "free", "period", "returns")
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self.bucket = bucket
+        self.period = math.ceil(bucket.period * _SECOND)
+        self.free = bucket.capacity
+        self.returns: list[int] = []
+
+    def collect(self, now: int) -> None:
+        returns = self.returns
+        while returns and returns[0] <= now:
+            heappop(returns)
+            self.free += 1
+
+    def next_return(self) -> int | None:
+        return self.returns[0] if self.returns else None
+
+    def earliest(self, number: int, now: int) -> int:
+        """When the `number`-th token from now can be free at the earliest, those in flight included."""
+        cycles, index = divmod(number - 1, self.bucket.capacity)
+        if index < self.free:
+            return now + cycles * self.period
+        in_flight = self.bucket.capacity - self.free - len(self.returns)
+        times = sorted(self.returns + [now + self.period] * in_flight)
+        return times[index - self.free] + cycles * self.period
+
+
+class Permit:
+    """The right to send one request. Whoever holds it reports once what became of the request."""
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self._limiter: RateLimiter | None = limiter
+
+    def settle(self) -> None:
+        """The response's headers are here: the tokens come back one period from now."""
+        self._return(0)
+
+    def release(self) -> None:
+        """The request was never sent: the tokens come back at once."""
+        self._return(None)
+
+    def lose(self) -> None:
+        """The request may have been sent and nothing came back: the tokens come back a grace later."""
+        limiter = self._limiter
+        if limiter is not None:
+            self._return(limiter.grace_ns)
+
+    def _return(self, grace: int | None) -> None:
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.give_back(grace)
+
+
+@attrs.frozen(kw_only=True)
+class LimiterStats:
+    """A limiter at a moment.
+
+    Attributes:
+        granted: permits granted so far, less those that came back unsent: the requests made.
+        in_flight: requests that were granted and are not answered yet.
+        waiting: calls that wait for a permit.
+        available: tokens free now, one number for each bucket.
+    """
+
+    granted: int
+    in_flight: int
+    waiting: int
+    available: tuple[int, ...]
+
+
+class RateLimiter:
+    """Grants permits so that no window of any bucket ever holds more requests than its capacity.
+
+    First come, first served; a waiter that must leave a reserve is passed by those that need not. One timer
+    runs while anyone waits, none otherwise.
+
+    Args:
+        buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
+        grace: seconds within which a request that was sent and never answered is assumed to have reached the
+            server, if it ever does.
+        clock: monotonic time in integer nanoseconds.
+
+    Raises:
+        ValueError: `grace` is negative.
+    """
+
+    def __init__(
+        self, *buckets: TokenBucket, grace: float = 120.0, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        if not 0 <= grace < math.inf:
+            raise ValueError(f"grace must be at least 0 seconds, not {grace}")
+        self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
+        self.grace_ns = math.ceil(grace * _SECOND)
+        self._levels = [_Level(bucket) for bucket in self.buckets]
+        self._clock = clock
+        self._closed_until = 0
+        self._granted = 0
+        self._in_flight = 0
+        # One queue for each reserve that somebody must leave; a future in it gets a Permit.
+        self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        limits = ", ".join(
+            f"{free}/{bucket.capacity} per {bucket.per:g} s"
+            for free, bucket in zip(stats.available, self.buckets, strict=True)
+        )
+        return f"<RateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
+        """Wait for a permit and take it.
+
+        Args:
+            max_wait: the longest wait, in seconds; None waits as long as it takes, 0 not at all.
+            reserve: tokens that this call leaves in every bucket for calls without a reserve.
+
+        Raises:
+            QuotaWaitError: the wait would be longer than `max_wait`; at once where that is known.
+            ValueError: no bucket could ever hold `reserve` tokens and one more.
+        """
+        self.check_reserve(reserve)
+        now = self._clock()
+        if not self._queues and self._take(now, reserve):
+            return Permit(self)
+        if max_wait is not None:
+            wait = self._shortest_wait(now, reserve)
+            if wait > max_wait:
+                raise QuotaWaitError(wait=wait, max_wait=max_wait)
+        return await self._queue(max_wait, reserve)
+
+    def check_reserve(self, reserve: int) -> None:
+        """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
+        if type(reserve) is not int:
+            raise TypeError(f"reserve must be an int, not {reserve!r}")
+        most = min(bucket.capacity for bucket in self.buckets) - 1
+        if not 0 <= reserve <= most:
+            raise ValueError(f"reserve must be from 0 to {most}, not {reserve}")
+
+    def close_for(self, seconds: float) -> None:
+        """Grant nothing for so many seconds: the server has said that the quota is spent."""
+        now = self._clock()
+        self._closed_until = max(self._closed_until, now + math.ceil(seconds * _SECOND))
+        self._serve(now)
+
+    def next_permit_in(self) -> float:
+        """Seconds until a call that came now would be granted, at the earliest; 0.0 when it needs no wait."""
+        return self._shortest_wait(self._clock(), 0)
+
+    def stats(self) -> LimiterStats:
+        """The counts at this moment."""
+        now = self._clock()
+        for level in self._levels:
+            level.collect(now)
+        return LimiterStats(
+            granted=self._granted,
+            in_flight=self._in_flight,
+            waiting=sum(map(len, self._queues.values())),
+            available=tuple(level.free for level in self._levels),
+        )
+
+    def give_back(self, grace: int | None) -> None:
+        """Take a permit's tokens back: at once (None), or a period after `grace` nanoseconds from now."""
+        now = self._clock()
+        self._in_flight -= 1
+        if grace is None:
+            self._granted -= 1
+        for level in self._levels:
+            if grace is None:
+                level.free += 1
+            else:
+                heappush(level.returns, now + grace + level.period)
+        if self._queues:
+            self._serve(now)
+
+    async def _queue(self, max_wait: float | None, reserve: int) -> Permit:
+        waiter: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(reserve, OrderedDict())[waiter] = None
+        self._serve(self._clock())
+        try:
+            async with asyncio.timeout(max_wait):
+                return await waiter
+        except TimeoutError:
+            self._leave(waiter, reserve)
+        except BaseException:
+            self._leave(waiter, reserve)
+            raise
+        raise QuotaWaitError(wait=self.next_permit_in(), max_wait=max_wait or 0.0)
+
+    def _leave(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
+        """Leave the queue; a permit that was granted on the way out goes to the next in line."""
+        if waiter.done() and not waiter.cancelled():
+            waiter.result().release()
+            return
+        queue = self._queues.get(reserve)
+        if queue is None or waiter not in queue:
+            return
+        del queue[waiter]
+        if not queue:
+            del self._queues[reserve]
+        self._serve(self._clock())
+
+    def _take(self, now: int, reserve: int) -> bool:
+        """Take a token from every bucket, or from none."""
+        if now < self._closed_until:
+            return False
+        levels = self._levels
+        for level in levels:
+            level.collect(now)
+            if level.free <= reserve:
+                return False
+        for level in levels:
+            level.free -= 1
+        self._granted += 1
+        self._in_flight += 1
+        return True
+
+    def _serve(self, now: int) -> None:
+        """Grant what can be granted, then set the timer for what comes next."""
+        for reserve in sorted(self._queues):
+            queue = self._queues[reserve]
+            while queue:
+                waiter = next(iter(queue))
+                # A waiter that was cancelled in this turn of the loop has not left the queue yet.
+                if not waiter.done():
+                    if not self._take(now, reserve):
+                        break
+                    waiter.set_result(Permit(self))
+                del queue[waiter]
+            if queue:
+                break
+            del self._queues[reserve]
+        self._set_timer(now)
+
+    def _set_timer(self, now: int) -> None:
+        due = self._next_change(now)
+        if self._timer is not None:
+            if due == self._timer_due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay = (due - now) / _SECOND
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+            self._timer_due = due
+
+    def _wake(self) -> None:
+        # The loop's clock may be a little ahead of ours: `_serve` looks, and sets the timer again.
+        self._timer = None
+        self._serve(self._clock())
+
+    def _next_change(self, now: int) -> int | None:
+        """When the first in line may be granted; None when nobody waits or a response must come first."""
+        if not self._queues:
+            return None
+        reserve = min(self._queues)
+        due = max(self._closed_until, now)
+        for level in self._levels:
+            if level.free > reserve:
+                continue
+            back = level.next_return()
+            if back is None:
+                return None
+            due = max(due, back)
+        return due
+
+    def _shortest_wait(self, now: int, reserve: int) -> float:
+        """Seconds until a newcomer can be granted at the earliest; it may take longer, never less."""
+        for level in self._levels:
+            level.collect(now)
+        ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
+        due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
+        return (max(due, self._closed_until, now) - now) / _SECOND

@@ -1,0 +1,330 @@
+"""One logical request: its URL, its attempts, their deadlines, and the model or error that comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Final, Generic, TypeVar, cast
+
+import aiohttp
+import attrs
+import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from do_images_async._version import __version__
+from do_images_async.arguments import check_seconds
+from do_images_async.credentials import Token
+from do_images_async.errors import (
+    ClientStateError,
+    DecodeError,
+    DOImagesError,
+    NotFoundError,
+    RequestTimeoutError,
+    TransportError,
+)
+from do_images_async.headers import parse_rate_limit
+from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota
+from do_images_async.models import RateLimit
+from do_images_async.ratelimit import RateLimiter
+from do_images_async.responses import Answer, error_of, pause_of
+from do_images_async.retry import Failure, RetryPolicy, classify_status, leaves_doubt, may_send_again
+
+__all__ = ["Call", "Options", "Reply", "Transport"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("do_images_async")
+logger.addHandler(logging.NullHandler())
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""Bytes of a decoded body that are read at most; a page of 200 images has about 100,000."""
+
+# Deadlines are ours, for each attempt: the session's own would count the wait for quota.
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_USER_AGENT: Final = (
+    f"do-images-async/{__version__} aiohttp/{aiohttp.__version__} python/{platform.python_version()}"
+)
+_JSON_BODY: Final = {"Content-Type": "application/json"}
+
+
+class _BodyTooLargeError(Exception):
+    """A response's body is larger than any that the API page describes."""
+
+
+_WIRE_ERRORS: Final = (
+    aiohttp.ClientError,
+    OSError,
+    HttpProcessingError,
+    ConnectionBrokenError,
+    _BodyTooLargeError,
+)
+_HOPELESS: Final = (
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What a caller may choose for each call; see `ImagesAPI`."""
+
+    retry: RetryPolicy
+    timeout: float | None
+    max_wait: float | None
+    reserve: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"retry must be a RetryPolicy, not {self.retry!r}")
+        if self.timeout is not None:
+            check_seconds(self.timeout, "timeout")
+        if self.max_wait is not None:
+            check_seconds(self.max_wait, "max_wait", zero=True)
+
+
+@attrs.frozen(kw_only=True)
+class Call(Generic[T]):
+    """A request as an endpoint states it: `path` is quoted already, `model` is what a success holds."""
+
+    method: str
+    path: str
+    model: type[T]
+    query: Mapping[str, str] | None = None
+    body: Mapping[str, object] | None = None
+
+
+@attrs.frozen
+class Reply(Generic[T]):
+    """A success: its model, and the quota that came with it."""
+
+    value: T
+    rate_limit: RateLimit | None
+
+
+@attrs.frozen
+class _Problem:
+    """An attempt without success; `pause` is how many seconds the server asked to wait."""
+
+    failure: Failure
+    error: DOImagesError
+    pause: float | None = None
+
+
+class Transport:
+    """Sends calls to one origin with one token, through one session and one limiter.
+
+    Attributes:
+        limiter: pays for every attempt.
+        rate_limit: the quota as the server last reported it.
+        base_url: what every path is put behind.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: Token,
+        base_url: URL,
+        session: aiohttp.ClientSession | None,
+        limiter: RateLimiter,
+        user_agent: str | None,
+    ) -> None:
+        self.limiter = limiter
+        self.rate_limit: RateLimit | None = None
+        self.base_url = base_url
+        self._token = token
+        self._authorize = Authorization(token, base_url.origin())
+        self._prefix = str(base_url).rstrip("/")
+        self._headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
+        self._session = session
+        self._owns_session = session is None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = asyncio.Event()
+        self._attempts: set[asyncio.Timeout] = set()
+
+    async def send(self, call: Call[T], options: Options) -> Reply[T]:
+        """Send a call until it succeeds, may not be sent again, or has had all its attempts.
+
+        Raises:
+            DOImagesError: one of the tree, with `outcome_unknown` for all the attempts together.
+        """
+        url = self._url(call)
+        doubt = False
+        number = 0
+        try:
+            while True:
+                number += 1
+                result = await self._attempt(call, url, options)
+                if isinstance(result, Answer):
+                    return _reply(call, result)
+                if call.method == "DELETE" and doubt and isinstance(result.error, NotFoundError):
+                    # An earlier attempt may have been carried out, and this shows that it was.
+                    return Reply(cast("T", None), result.error.rate_limit)
+                doubt = doubt or leaves_doubt(call.method, result.failure)
+                wait = self._wait_before_next(call.method, result, number, options)
+                if wait is None:
+                    raise result.error
+                logger.warning("attempt %d failed, next in %.2f s: %s", number, wait, result.error)
+                await self._sleep(wait)
+        except DOImagesError as error:
+            error.outcome_unknown = error.outcome_unknown or doubt
+            raise
+
+    async def close(self) -> None:
+        """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`."""
+        self._closed.set()
+        for deadline in self._attempts:
+            if not deadline.expired():
+                deadline.reschedule(0)
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+
+    def _url(self, call: Call[Any]) -> URL:
+        url = URL(self._prefix + call.path, encoded=True)
+        return url.with_query(call.query) if call.query else url
+
+    def _wait_before_next(
+        self, method: str, problem: _Problem, number: int, options: Options
+    ) -> float | None:
+        """Seconds to sleep before the next attempt; None when there must not be one."""
+        delay = options.retry.delay(number)
+        if problem.failure is Failure.REFUSED:
+            # The whole limiter waits, so that nobody else runs into the same wall; the jitter keeps sister
+            # processes apart.
+            pause = delay if problem.pause is None else problem.pause + min(delay, 1.0)
+            self.limiter.close_for(pause)
+            if options.max_wait is not None and pause > options.max_wait:
+                return None
+            delay = 0.0
+        elif problem.pause is not None:
+            delay = max(delay, min(problem.pause, options.retry.cap))
+        last = number >= options.retry.attempts or not may_send_again(method, problem.failure)
+        return None if last else delay
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+        raise ClientStateError("the client was closed while the call waited for its next attempt")
+
+    async def _attempt(self, call: Call[Any], url: URL, options: Options) -> Answer | _Problem:
+        session = self._open_session()
+        deadline = asyncio.timeout(None)
+        quota = Quota(self.limiter, options.max_wait, options.reserve, options.timeout, deadline)
+        body = None if call.body is None else msgspec.json.encode(call.body)
+        self._attempts.add(deadline)
+        try:
+            async with (
+                deadline,
+                session.request(
+                    call.method,
+                    url,
+                    data=body,
+                    headers=self._headers if body is None else self._headers | _JSON_BODY,
+                    middlewares=(self._authorize, quota),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    auto_decompress=True,
+                    timeout=_NO_TIMEOUT,
+                ) as response,
+            ):
+                content = await _read(response)
+        except _WIRE_ERRORS as error:
+            # Nothing is raised in here: aiohttp's exceptions can hold the request's headers, and would be
+            # the context of ours.
+            problem = self._diagnose(error, call.method, url, quota)
+        else:
+            return self._judge(call.method, url, response, content)
+        finally:
+            self._attempts.discard(deadline)
+        logger.debug("%s %s: %s", call.method, url, problem.error)
+        return problem
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._closed.is_set():
+            raise ClientStateError("the client is closed")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ClientStateError("the client belongs to another event loop; make one for each loop")
+        if self._session is None:
+            # The quota bounds the connections: a pool that made permits wait would only waste them.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        if self._session.closed:
+            raise ClientStateError("the session that the client was given is closed")
+        return self._session
+
+    def _judge(
+        self, method: str, url: URL, response: aiohttp.ClientResponse, content: bytes
+    ) -> Answer | _Problem:
+        """A success, or what to make of an answer that is none."""
+        answer = Answer(
+            method=method,
+            url=str(url),
+            status=response.status,
+            headers=response.headers,
+            body=content,
+            rate_limit=parse_rate_limit(response.headers),
+        )
+        if answer.rate_limit is not None:
+            self.rate_limit = answer.rate_limit
+        logger.debug("%s %s: %d", method, url, answer.status)
+        if answer.ok:
+            return answer
+        failure = classify_status(answer.status)
+        return _Problem(failure, error_of(answer, self._token.redact), pause_of(answer))
+
+    def _diagnose(self, error: Exception, method: str, url: URL, quota: Quota) -> _Problem:
+        """What to make of an attempt that brought no answer."""
+        sent = quota.may_have_been_sent
+        if self._closed.is_set():
+            failure = Failure.DOUBTFUL if sent else Failure.FINAL
+            return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
+        if isinstance(error, TimeoutError):
+            reason = f"not done within {quota.timeout} s"
+            kind: type[TransportError] = RequestTimeoutError
+        else:
+            reason = self._token.redact(f"{type(error).__name__}: {error}")[:300]
+            kind = TransportError
+        return _Problem(_failure_of(error, sent=sent), kind(reason, method=method, url=str(url)))
+
+
+def _failure_of(error: Exception, *, sent: bool) -> Failure:
+    if isinstance(error, _HOPELESS):
+        return Failure.FINAL
+    if isinstance(error, _BodyTooLargeError):
+        return Failure.DOUBTFUL
+    return Failure.BROKEN if sent else Failure.NEVER_SENT
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The decoded body, whole; a larger one than any that is documented is not read to its end."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_BODY:
+            response.close()
+            raise _BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
+    return b"".join(chunks)
+
+
+def _reply(call: Call[T], answer: Answer) -> Reply[T]:
+    if call.model is NoneType:
+        return Reply(cast("T", None), answer.rate_limit)
+    try:
+        return Reply(answer.decode(call.model), answer.rate_limit)
+    except DecodeError as error:
+        error.outcome_unknown = leaves_doubt(call.method, Failure.DOUBTFUL)
+        raise
