@@ -1,0 +1,194 @@
+"""The endpoints: what is asked is checked, then answered as the API page documents it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from aiohttp import web
+from yarl import URL
+
+from do_images_async.testing.catalogue import REGIONS, Record
+from do_images_async.testing.state import Filter, ImageStore
+
+__all__ = ["Problem", "Route", "Routes", "not_found"]
+
+Body = dict[str, Any]
+Answer = tuple[int, Body | None]
+Handler = Callable[[web.Request], Awaitable[Answer]]
+
+_CREATED_FIELDS = (
+    *("created_at", "description", "distribution", "error_message", "id"),
+    *("name", "regions", "status", "tags", "type"),
+)
+
+
+class Problem(Exception):  # noqa: N818  (it is an answer)
+    """An answer that is no success."""
+
+    def __init__(self, status: int, identifier: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.identifier = identifier
+        self.message = message
+
+
+def not_found() -> Problem:
+    return Problem(404, "not_found", "The resource you requested could not be found.")
+
+
+def invalid(message: str) -> Problem:
+    return Problem(422, "unprocessable_entity", message)
+
+
+@attrs.frozen
+class Route:
+    """An endpoint: the scope that its token needs, and what answers it."""
+
+    method: str
+    path: str
+    scope: str
+    handler: Handler
+
+
+class Routes:
+    """The endpoints over one account's images.
+
+    Args:
+        images: the account.
+        url: the emulator's own URL, for links.
+    """
+
+    def __init__(self, images: ImageStore, url: Callable[[], str]) -> None:
+        self._images = images
+        self._url = url
+        self.all = (
+            Route("GET", "/v2/images", "image:read", self.list_images),
+            Route("POST", "/v2/images", "image:create", self.create),
+            Route("GET", "/v2/images/{image_id}", "image:read", self.get),
+            Route("PUT", "/v2/images/{image_id}", "image:update", self.update),
+            Route("DELETE", "/v2/images/{image_id}", "image:delete", self.delete),
+        )
+
+    async def list_images(self, request: web.Request) -> Answer:
+        query = request.query
+        page = _integer(query.get("page", "1"), "page", 1, 2**31)
+        per_page = _integer(query.get("per_page", "20"), "per_page", 1, 200)
+        numbers = self._images.listing(
+            Filter(
+                kind=_choice(query.get("type"), "type", ("application", "distribution")),
+                private=_boolean(query.get("private"), "private"),
+                tag_name=query.get("tag_name"),
+            )
+        )
+        chosen = numbers[(page - 1) * per_page : page * per_page]
+        return 200, {
+            "images": [self._images[number] for number in chosen],
+            "links": {"pages": self._links(request, page, -(-len(numbers) // per_page))},
+            "meta": {"total": len(numbers)},
+        }
+
+    async def get(self, request: web.Request) -> Answer:
+        image = self._images.find(request.match_info["image_id"])
+        if image is None:
+            raise not_found()
+        return 200, {"image": image}
+
+    async def create(self, request: web.Request) -> Answer:
+        body = await _object(request)
+        name, url, region = (_text(body, field, required=True) for field in ("name", "url", "region"))
+        if region not in REGIONS:
+            raise invalid("region is invalid")
+        if not url.startswith(("http://", "https://", "ftp://")):
+            raise invalid("url must be an http, https or ftp URL")
+        image = self._images.start_import(
+            name=name,
+            url=url,
+            region=region,
+            distribution=_text(body, "distribution") or "Unknown",
+            description=_text(body, "description"),
+            tags=_tags(body),
+        )
+        return 202, {"image": {field: image[field] for field in _CREATED_FIELDS}}
+
+    async def update(self, request: web.Request) -> Answer:
+        body = await _object(request)
+        image = self._changeable(request)
+        allowed = ("name", "description", "distribution") if image["type"] == "custom" else ("name",)
+        changes = {
+            field: _text(body, field) for field in ("name", "description", "distribution") if field in body
+        }
+        if changes.get("name") == "":
+            raise invalid("name must not be empty")
+        for field in changes:
+            if field not in allowed:
+                raise invalid(f"{field} can only be changed on custom images")
+        return 200, {"image": self._images.update(image["id"], **changes)}
+
+    async def delete(self, request: web.Request) -> Answer:
+        self._images.remove(self._changeable(request)["id"])
+        return 204, None
+
+    def _changeable(self, request: web.Request) -> Record:
+        key = request.match_info["image_id"]
+        image = self._images.find(key) if key.isascii() and key.isdigit() else None
+        if image is None:
+            raise not_found()
+        if image["public"]:
+            raise Problem(403, "forbidden", "You do not have access for the attempted action.")
+        return image
+
+    def _links(self, request: web.Request, page: int, last: int) -> dict[str, str]:
+        def link(number: int) -> str:
+            return str(URL(self._url() + request.path).with_query({**request.query, "page": str(number)}))
+
+        links: dict[str, str] = {}
+        if page > 1:
+            links |= {"first": link(1), "prev": link(page - 1)}
+        if page < last:
+            links |= {"next": link(page + 1), "last": link(last)}
+        return links
+
+
+async def _object(request: web.Request) -> Body:
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise Problem(400, "bad_request", "The body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise Problem(400, "bad_request", "The body must be a JSON object.")
+    return body  # pyright: ignore[reportUnknownVariableType]
+
+
+def _text(body: Body, name: str, *, required: bool = False) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise invalid(f"{name} must be a string")
+    if required and not value:
+        raise invalid(f"{name} is required")
+    return value
+
+
+def _tags(body: Body) -> list[str]:
+    tags: Any = body.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):  # pyright: ignore[reportUnknownVariableType]
+        raise invalid("tags must be an array of strings")
+    return tags  # pyright: ignore[reportUnknownVariableType]
+
+
+def _integer(text: str, name: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
+        raise invalid(f"{name} must be from {least} to {most}")
+    return int(text)
+
+
+def _choice(text: str | None, name: str, allowed: tuple[str, ...]) -> str | None:
+    if text is not None and text not in allowed:
+        raise invalid(f"{name} must be one of {', '.join(allowed)}")
+    return text
+
+
+def _boolean(text: str | None, name: str) -> bool | None:
+    return None if text is None else _choice(text, name, ("true", "false")) == "true"

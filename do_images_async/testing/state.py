@@ -1,0 +1,180 @@
+"""What the account holds: images, and the imports, actions and transfers that are under way."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from do_images_async.testing.catalogue import DISTRIBUTIONS, Record, timestamp
+
+__all__ = ["Filter", "ImageStore"]
+
+_FORMATS = frozenset({".img", ".raw", ".qcow2", ".vhdx", ".vdi", ".vmdk"})
+_COMPRESSED = frozenset({".gz", ".bz2"})
+
+
+@attrs.frozen
+class Filter:
+    """What a listing is narrowed to; None narrows nothing."""
+
+    kind: str | None = None
+    private: bool | None = None
+    tag_name: str | None = None
+
+    def admits(self, image: Record) -> bool:
+        if self.private is not None and self.private == bool(image["public"]):
+            return False
+        if self.tag_name is not None and self.tag_name not in (image["tags"] or ()):
+            return False
+        if self.kind is None:
+            return True
+        wanted = "base" if self.kind == "distribution" else "snapshot"
+        return bool(image["public"]) and image["type"] == wanted
+
+
+@attrs.frozen
+class _Import:
+    started: float
+    region: str
+    works: bool
+
+
+class ImageStore:
+    """The images in the order of a listing. What a test adds, changes or removes shows in the next answer.
+
+    An import is NEW for the first half of its time, then pending, then available; one whose URL does not end
+    in an image format (raw, img, qcow2, vhdx, vdi, vmdk, also with .gz or .bz2) ends as deleted.
+
+    Args:
+        images: what is there from the beginning.
+        clock: Unix time, in seconds.
+        import_seconds: how long an import takes.
+    """
+
+    def __init__(
+        self, images: Iterable[Record], *, clock: Callable[[], float], import_seconds: float
+    ) -> None:
+        self._images: dict[int, Record] = {image["id"]: image for image in images}
+        self._slugs = {image["slug"]: image["id"] for image in self._images.values() if image["slug"]}
+        self._imports: dict[int, _Import] = {}
+        self._listings: dict[Filter, list[int]] = {}
+        self._numbers = itertools.count(max(self._images, default=200_000_000) + 1)
+        self._clock = clock
+        self.import_seconds = import_seconds
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Record]:
+        self._advance()
+        return iter(list(self._images.values()))
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._images
+
+    def __getitem__(self, image_id: int) -> Record:
+        self._advance()
+        return self._images[image_id]
+
+    def find(self, key: str) -> Record | None:
+        """An image by its id, or a public one by its slug."""
+        self._advance()
+        if key.isascii() and key.isdigit():
+            return self._images.get(int(key))
+        number = self._slugs.get(key)
+        return None if number is None else self._images.get(number)
+
+    def add(self, **fields: Any) -> int:
+        """Add an available private snapshot, or what `fields` make of it; returns its id."""
+        number = int(fields.pop("id", next(self._numbers)))
+        image: Record = {
+            "id": number,
+            "name": f"image-{number}",
+            "type": "snapshot",
+            "distribution": "Ubuntu",
+            "slug": None,
+            "public": False,
+            "regions": ["nyc3"],
+            "created_at": timestamp(self._clock()),
+            "min_disk_size": 25,
+            "size_gigabytes": 2.5,
+            "description": "",
+            "tags": [],
+            "status": "available",
+            "error_message": "",
+        }
+        self._images[number] = image | fields
+        if image["slug"]:
+            self._slugs[image["slug"]] = number
+        self._listings.clear()
+        return number
+
+    def update(self, image_id: int, **fields: Any) -> Record:
+        """Change fields of an image; returns it."""
+        self._images[image_id].update(fields)
+        self._listings.clear()
+        return self._images[image_id]
+
+    def remove(self, image_id: int) -> None:
+        """Remove an image."""
+        del self._images[image_id]
+        self._imports.pop(image_id, None)
+        self._listings.clear()
+
+    def listing(self, narrowed: Filter) -> list[int]:
+        """The ids of the images that a listing holds, in order."""
+        self._advance()
+        found = self._listings.get(narrowed)
+        if found is None:
+            found = [number for number, image in self._images.items() if narrowed.admits(image)]
+            self._listings[narrowed] = found
+        return found
+
+    def start_import(
+        self, *, name: str, url: str, region: str, distribution: str, description: str, tags: list[str]
+    ) -> Record:
+        """Begin an import; returns the image as it is at first."""
+        number = self.add(
+            name=name,
+            type="custom",
+            distribution=distribution if distribution in DISTRIBUTIONS else "Unknown",
+            regions=[],
+            description=description,
+            tags=tags,
+            status="NEW",
+            size_gigabytes=None,
+            min_disk_size=None,
+        )
+        self._imports[number] = _Import(self._clock(), region, _looks_like_an_image(url))
+        return dict(self._images[number])
+
+    def dump(self) -> list[Record]:
+        """All images as JSON data; imports under way stay as they are now."""
+        return [dict(image) for image in self]
+
+    def _advance(self) -> None:
+        for number, job in list(self._imports.items()):
+            age = self._clock() - job.started
+            if age >= self.import_seconds:
+                del self._imports[number]
+                self.update(number, **_ending(job))
+            elif age >= self.import_seconds / 2:
+                self._images[number]["status"] = "pending"
+
+
+def _ending(job: _Import) -> Record:
+    if not job.works:
+        return {"status": "deleted", "error_message": "The image could not be imported: not an image format"}
+    return {"status": "available", "regions": [job.region], "size_gigabytes": 2.34, "min_disk_size": 20}
+
+
+def _looks_like_an_image(url: str) -> bool:
+    suffixes = PurePosixPath(urlsplit(url).path).suffixes
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes = suffixes[:-1]
+    return bool(suffixes) and suffixes[-1] in _FORMATS
