@@ -53,7 +53,8 @@ class Quota:
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
-        if self.timeout is not None:
+        # A deadline that is set by now is the client's end, and stays.
+        if self.timeout is not None and self.deadline.when() is None:
             self.deadline.reschedule(asyncio.get_running_loop().time() + self.timeout)
         try:
             response = await handler(request)

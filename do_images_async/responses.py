@@ -34,6 +34,7 @@ T = TypeVar("T")
 LONGEST_PAUSE = 3605.0
 """Seconds that a server is believed when it asks to wait: an hour's quota, and its margin."""
 
+_LONGEST_MESSAGE = 1000
 _SNIPPET = 200
 
 _CLASSES: dict[int, type[APIError]] = {
@@ -81,7 +82,7 @@ def error_of(answer: Answer, redact: Callable[[str], str]) -> APIError:
     error = error_class(
         status=answer.status,
         id=body.id and redact(body.id),
-        message=redact(body.message) if body.message else _snippet(answer, redact),
+        message=redact(body.message)[:_LONGEST_MESSAGE] if body.message else _snippet(answer, redact),
         request_id=request_id and redact(request_id),
         method=answer.method,
         url=answer.url,

@@ -193,18 +193,18 @@ class Transport:
     ) -> float | None:
         """Seconds to sleep before the next attempt; None when there must not be one."""
         delay = options.retry.delay(number)
+        pause = problem.pause
         if problem.failure is Failure.REFUSED:
             # The whole limiter waits, so that nobody else runs into the same wall; the jitter keeps sister
             # processes apart.
-            pause = delay if problem.pause is None else problem.pause + min(delay, 1.0)
+            pause = delay if pause is None else pause + min(delay, 1.0)
             self.limiter.close_for(pause)
-            if options.max_wait is not None and pause > options.max_wait:
-                return None
             delay = 0.0
-        elif problem.pause is not None:
-            delay = max(delay, min(problem.pause, options.retry.cap))
+        elif pause is not None:
+            delay = max(delay, min(pause, options.retry.cap))
+        impatient = pause is not None and options.max_wait is not None and pause > options.max_wait
         last = number >= options.retry.attempts or not may_send_again(method, problem.failure)
-        return None if last else delay
+        return None if impatient or last else delay
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -108,7 +108,8 @@ class ImageStore:
             "status": "available",
             "error_message": "",
         }
-        self._images[number] = image | fields
+        image |= fields
+        self._images[number] = image
         if image["slug"]:
             self._slugs[image["slug"]] = number
         self._listings.clear()
