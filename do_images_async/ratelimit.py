@@ -17,7 +17,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nsmallest
 
 import attrs
 
@@ -87,13 +87,21 @@ class _Level:
         return self.returns[0] if self.returns else None
 
     def earliest(self, number: int, now: int) -> int:
-        """When the `number`-th token from now can be free at the earliest, those in flight included."""
+        """When the `number`-th token from now is free, if every request in flight was sent; never later.
+
+        A token that is given out again comes back a period later at the earliest, and so does one that is in
+        flight. One that was lost comes back later still, but others may go round twice in the meantime.
+        """
         cycles, index = divmod(number - 1, self.bucket.capacity)
-        if index < self.free:
-            return now + cycles * self.period
-        in_flight = self.bucket.capacity - self.free - len(self.returns)
-        times = sorted(self.returns + [now + self.period] * in_flight)
-        return times[index - self.free] + cycles * self.period
+        again = now + self.period
+        back = index - self.free
+        if back < 0:
+            first = now
+        elif back < len(self.returns):
+            first = min(nsmallest(back + 1, self.returns)[-1], again)
+        else:
+            first = again
+        return first + cycles * self.period
 
 
 class Permit:
@@ -190,7 +198,8 @@ class RateLimiter:
             reserve: tokens that this call leaves in every bucket for calls without a reserve.
 
         Raises:
-            QuotaWaitError: the wait would be longer than `max_wait`; at once where that is known.
+            QuotaWaitError: the wait would be longer than `max_wait`; at once where that is known, as long as
+                nobody ahead gives up and no request in flight turns out to be unsent.
             ValueError: no bucket could ever hold `reserve` tokens and one more.
         """
         self.check_reserve(reserve)
@@ -212,7 +221,13 @@ class RateLimiter:
             raise ValueError(f"reserve must be from 0 to {most}, not {reserve}")
 
     def close_for(self, seconds: float) -> None:
-        """Grant nothing for so many seconds: the server has said that the quota is spent."""
+        """Grant nothing for so many seconds: the server has said that the quota is spent.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be at least 0 and finite, not {seconds}")
         now = self._clock()
         self._closed_until = max(self._closed_until, now + math.ceil(seconds * _SECOND))
         self._serve(now)
@@ -255,11 +270,13 @@ class RateLimiter:
             async with asyncio.timeout(max_wait):
                 return await waiter
         except TimeoutError:
+            if waiter.done() and not waiter.cancelled():
+                return waiter.result()
             self._leave(waiter, reserve)
         except BaseException:
             self._leave(waiter, reserve)
             raise
-        raise QuotaWaitError(wait=self.next_permit_in(), max_wait=max_wait or 0.0)
+        raise QuotaWaitError(wait=self._shortest_wait(self._clock(), reserve), max_wait=max_wait or 0.0)
 
     def _leave(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
         """Leave the queue; a permit that was granted on the way out goes to the next in line."""
@@ -339,7 +356,7 @@ class RateLimiter:
         return due
 
     def _shortest_wait(self, now: int, reserve: int) -> float:
-        """Seconds until a newcomer can be granted at the earliest; it may take longer, never less."""
+        """Seconds until a newcomer can be granted at the earliest, in the sense of `earliest`."""
         for level in self._levels:
             level.collect(now)
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)

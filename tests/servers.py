@@ -1,0 +1,291 @@
+"""A scripted HTTP/1.1 server without an HTTP library: it sees every byte and can answer with any.
+
+Nothing of the client's stack is in it, so that a fault of that stack can't hide itself here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+import attrs
+
+After = Literal["keep", "close", "reset", "hang"]
+
+
+@attrs.frozen
+class Received:
+    """A request as it came in; header names are in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> dict[str, str]:
+        pairs = parse_qsl(self.target.partition("?")[2], keep_blank_values=True, strict_parsing=True)
+        assert len(pairs) == len(dict(pairs)), f"a name is repeated in {self.target}"
+        return dict(pairs)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@attrs.frozen
+class Answer:
+    """The bytes of an answer, and what becomes of the connection then."""
+
+    data: bytes = b""
+    after: After = "keep"
+
+
+@attrs.frozen
+class Held:
+    """An answer that is given when `until` is set."""
+
+    answer: Answer
+    until: asyncio.Event
+
+
+Script = Callable[[Received], "Answer | Awaitable[Answer]"]
+
+
+def raw(data: bytes, after: After = "close") -> Answer:
+    return Answer(data, after)
+
+
+RESET = Answer(after="reset")
+CLOSE = Answer(after="close")
+HANG = Answer(after="hang")
+
+
+def content(
+    body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, after: After = "keep"
+) -> Answer:
+    """A well-formed answer with this body."""
+    fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return Answer(f"HTTP/1.1 {status} Status\r\n{head}\r\n".encode() + body, after)
+
+
+def reply(
+    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None, after: After = "keep"
+) -> Answer:
+    """A well-formed answer with this JSON document."""
+    return content(json.dumps(document).encode(), status=status, headers=headers, after=after)
+
+
+def refusal(status: int, *, id: str = "some_id", headers: Mapping[str, str] | None = None) -> Answer:  # noqa: A002
+    """A well-formed error of the API."""
+    return reply({"id": id, "message": f"message of {id}"}, status=status, headers=headers)
+
+
+NO_CONTENT = Answer(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
+def image_document(image_id: int = 7, **fields: object) -> dict[str, object]:
+    """An image as the API sends it."""
+    return {
+        "id": image_id,
+        "name": f"image {image_id}",
+        "type": "snapshot",
+        "distribution": "Ubuntu",
+        "slug": None,
+        "public": False,
+        "regions": ["nyc3"],
+        "created_at": "2020-05-04T22:23:02Z",
+        "min_disk_size": 20,
+        "size_gigabytes": 2.34,
+        "description": "",
+        "tags": [],
+        "status": "available",
+        "error_message": "",
+        **fields,
+    }
+
+
+def image_reply(image_id: int = 7, *, status: int = 200, **fields: object) -> Answer:
+    return reply({"image": image_document(image_id, **fields)}, status=status)
+
+
+class Server:
+    """Answers requests from a script, in the order they come in, and remembers them.
+
+    Attributes:
+        received: every request, oldest first.
+        open_connections: how many there are now.
+        connections: how many there have been.
+        tasks: the server's own tasks.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.open_connections = 0
+        self.connections = 0
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._script: deque[Answer | Held] = deque()
+        self._function: Script | None = None
+        self._address = ("", 0)
+        self._scheme = "http"
+
+    @property
+    def port(self) -> int:
+        return self._address[1]
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def methods(self) -> list[str]:
+        return [request.method for request in self.received]
+
+    def script(self, *answers: Answer | Held) -> None:
+        """Give these answers, one to each request that comes in."""
+        self._script.extend(answers)
+
+    def answer_with(self, function: Script) -> None:
+        """Ask the function for every answer that is not scripted."""
+        self._function = function
+
+    @contextlib.asynccontextmanager
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server, None]:
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self._address = listener.sockets[0].getsockname()[:2]
+        self._scheme = "https" if tls else "http"
+        try:
+            yield self
+        finally:
+            listener.close()
+            for task in tuple(self.tasks):
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        try:
+            await self._converse(reader, writer, self.connections)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open_connections -= 1
+            self.tasks.discard(task)
+            writer.close()
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> None:
+        while True:
+            request = await _read_request(reader, connection)
+            self.received.append(request)
+            answer = await self._answer_unless_gone(request, reader)
+            writer.write(answer.data)
+            await writer.drain()
+            if answer.after == "close":
+                return
+            if answer.after == "reset":
+                connected: socket.socket = writer.get_extra_info("socket")
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+                return
+            if answer.after == "hang":
+                await reader.read(1)
+                return
+
+    async def _answer_unless_gone(self, request: Received, reader: asyncio.StreamReader) -> Answer:
+        answering = asyncio.ensure_future(self._answer(request))
+        leaving = asyncio.ensure_future(reader.read(1))
+        own: set[asyncio.Task[Any]] = {answering, leaving}
+        self.tasks |= own
+        try:
+            await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            raise ConnectionAbortedError
+        finally:
+            for task in own:
+                task.cancel()
+            await asyncio.gather(*own, return_exceptions=True)
+            self.tasks -= own
+
+    async def _answer(self, request: Received) -> Answer:
+        if self._script:
+            step = self._script.popleft()
+            if isinstance(step, Answer):
+                return step
+            await step.until.wait()
+            return step.answer
+        if self._function is None:
+            return refusal(418, id="nothing_is_scripted")
+        answer = self._function(request)
+        return answer if isinstance(answer, Answer) else await answer
+
+
+async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received:
+    head = await reader.readuntil(b"\r\n\r\n")
+    line, *fields = head.decode("latin-1").split("\r\n")[:-2]
+    method, target, _ = line.split(" ")
+    headers: dict[str, str] = {}
+    for field in fields:
+        name, _, value = field.partition(":")
+        assert name.lower() not in headers, f"{name} is sent twice"
+        headers[name.lower()] = value.strip()
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Received(method, target, headers, body, connection)
+
+
+def listing(count: int, *, first_id: int = 1, links: bool = True, total: bool = True) -> Script:
+    """A catalogue of `count` images in pages, as the API page describes."""
+
+    def answer(request: Received) -> Answer:
+        page = int(request.query["page"])
+        per_page = int(request.query["per_page"])
+        start = (page - 1) * per_page
+        numbers = range(start, min(start + per_page, count))
+        document: dict[str, object] = {
+            "images": [image_document(first_id + number) for number in numbers],
+        }
+        if links:
+            following = {"next": f"https://x/v2/images?page={page + 1}"} if start + per_page < count else {}
+            base = f"http://{request.headers['host']}"
+            document["links"] = {
+                "pages": {name: link.replace("https://x", base) for name, link in following.items()}
+            }
+        if total:
+            document["meta"] = {"total": count}
+        return reply(document)
+
+    return answer
+
+
+def unused_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+    """Return as soon as the condition holds; fail when it does not in time."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110  (the condition is on the other side of a socket)
+            await asyncio.sleep(0.002)
