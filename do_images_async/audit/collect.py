@@ -1,0 +1,266 @@
+"""The audit itself: one pass over a stream of images, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import attrs
+
+from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
+from do_images_async.audit.rules import (
+    DEFAULT_RULES,
+    PRICE,
+    Context,
+    Finding,
+    Rule,
+    is_backup,
+    is_public,
+    worst_first,
+)
+from do_images_async.models import Image
+
+__all__ = ["audit"]
+
+_UNIT: Final = 1_000_000_000
+_FUTURE: Final = "in the future"
+_AGES: Final = (
+    (30, "under 30 days"),
+    (90, "30 to 90 days"),
+    (180, "90 to 180 days"),
+    (365, "180 days to 1 year"),
+    (730, "1 to 2 years"),
+    (math.inf, "over 2 years"),
+)
+_SLICE: Final = 1000
+
+
+async def audit(
+    images: AsyncIterable[Image] | Iterable[Image],
+    *,
+    rules: Sequence[Rule] = DEFAULT_RULES,
+    now: datetime | None = None,
+    price: float = PRICE,
+    backup_price: float = 0.0,
+    keep: int = 1000,
+    progress: Callable[[int], None] | None = None,
+) -> AuditReport:
+    """Read images to the end and report totals, costs and findings; costs the requests that `images` costs.
+
+    Memory does not grow with the number of images, only with that of different regions and distributions.
+    An async generator is closed when the audit ends, also when it fails.
+
+    Args:
+        images: what to audit, such as `api.list()`.
+        rules: what to look for.
+        now: the moment that ages are counted to; aware. By default the present.
+        price: USD per GB and month of a snapshot or custom image.
+        backup_price: the same for backups; 0 since a Droplet's plan pays for them, unless it is usage-based.
+        keep: how many findings the report holds at most, the worst; counts are exact all the same.
+        progress: called after each image with the number of images so far.
+
+    Raises:
+        ValueError: an argument can't be used.
+        DOImagesError: `images` failed; nothing is reported of what was read until then.
+    """
+    context = Context(
+        now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
+    )
+    if keep < 0:
+        raise ValueError(f"keep must be at least 0, not {keep}")
+    collector = _Collector(context, rules, keep)
+    async with aclosing(_each(images)) as stream:
+        async for image in stream:
+            collector.add(image)
+            if progress is not None:
+                progress(collector.total.images)
+    return collector.report()
+
+
+@asynccontextmanager
+async def _closing(images: AsyncIterable[Image]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        if isinstance(images, AsyncGenerator):
+            await images.aclose()
+
+
+async def _each(images: AsyncIterable[Image] | Iterable[Image]) -> AsyncGenerator[Image, None]:
+    if isinstance(images, AsyncIterable):
+        async with _closing(images):
+            async for image in images:
+                yield image
+    else:
+        for number, image in enumerate(images, 1):
+            yield image
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)  # a long list must not stall the other tasks
+
+
+@attrs.define
+class _Tally:
+    """Sums in integers, bytes and billionths of a dollar, so that they do not depend on the order."""
+
+    images: int = 0
+    size: int = 0
+    cost: int = 0
+
+    def add(self, gigabytes: float, monthly_cost: float) -> None:
+        self.images += 1
+        self.size += round(gigabytes * _UNIT)
+        self.cost += round(monthly_cost * _UNIT)
+
+    def group(self, key: str) -> Group:
+        return Group(key, self.images, self.size / _UNIT, self.cost / _UNIT)
+
+
+class _Worst:
+    """The worst findings, at most so many."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._findings: list[Finding] = []
+
+    def add(self, finding: Finding) -> None:
+        self._findings.append(finding)
+        if len(self._findings) > 2 * self._keep + 100:
+            self._findings = list(self.in_order())
+
+    def in_order(self) -> tuple[Finding, ...]:
+        return tuple(heapq.nsmallest(self._keep, self._findings, key=worst_first))
+
+
+class _RuleTally:
+    """The sums over one rule's findings, and the worst of them."""
+
+    def __init__(self, first: Finding) -> None:
+        self.worst = first
+        self.sums = _Tally()
+
+    def add(self, finding: Finding) -> None:
+        self.worst = min(self.worst, finding, key=worst_first)
+        self.sums.add(finding.gigabytes, finding.monthly_cost)
+
+    def summary(self) -> RuleSummary:
+        sums = self.sums.group(self.worst.rule)
+        return RuleSummary(
+            rule=sums.key,
+            severity=self.worst.severity,
+            action=self.worst.action,
+            findings=sums.images,
+            gigabytes=sums.gigabytes,
+            monthly_cost=sums.monthly_cost,
+        )
+
+
+class _Collector:
+    """Everything that is known after the images so far."""
+
+    def __init__(self, context: Context, rules: Sequence[Rule], keep: int) -> None:
+        self.total = _Tally()
+        self._context = context
+        self._rules = tuple(rules)
+        self._private = _Tally()
+        self._public = _Tally()
+        self._backups = _Tally()
+        self._stale = _Tally()
+        self._types = defaultdict[str, _Tally](_Tally)
+        self._regions = defaultdict[str, _Tally](_Tally)
+        self._distributions = defaultdict[str, _Tally](_Tally)
+        self._ages = {label: _Tally() for _, label in _AGES}
+        self._by_rule: dict[str, _RuleTally] = {}
+        self._worst = _Worst(keep)
+
+    def add(self, image: Image) -> None:
+        size = self._context.gigabytes(image)
+        cost = self._context.monthly_cost(image)
+        for tally in self._tallies(image):
+            tally.add(size, cost)
+        findings = [found for rule in self._rules if (found := rule(image, self._context)) is not None]
+        for finding in findings:
+            self._note(finding)
+        if any(finding.stale for finding in findings):
+            self._stale.add(size, cost)
+
+    def _tallies(self, image: Image) -> list[_Tally]:
+        """Where the image counts: once in each region, however often the server repeats it."""
+        public = is_public(image)
+        tallies = [
+            self.total,
+            self._public if public else self._private,
+            self._types[image.type or NOTHING],
+            self._distributions[image.distribution or NOTHING],
+            self._ages.setdefault(_age_label(image, self._context), _Tally()),
+            *(self._regions[region] for region in set(image.regions or (NOTHING,))),
+        ]
+        if is_backup(image) and not public:
+            tallies.append(self._backups)
+        return tallies
+
+    def _note(self, finding: Finding) -> None:
+        if finding.rule not in self._by_rule:
+            self._by_rule[finding.rule] = _RuleTally(finding)
+        self._by_rule[finding.rule].add(finding)
+        self._worst.add(finding)
+
+    def report(self) -> AuditReport:
+        summaries = (tally.summary() for tally in self._by_rule.values())
+        return AuditReport(
+            created_at=self._context.now,
+            price=self._context.price,
+            backup_price=self._context.backup_price,
+            total=self.total.group("total"),
+            private=self._private.group("private"),
+            public=self._public.group("public"),
+            backups=self._backups.group("backups"),
+            stale=self._stale.group("stale"),
+            by_type=_largest_first(self._types),
+            by_region=_largest_first(self._regions),
+            by_distribution=_largest_first(self._distributions),
+            by_age=_youngest_first(self._ages),
+            findings=self._worst.in_order(),
+            findings_total=sum(tally.sums.images for tally in self._by_rule.values()),
+            findings_by_rule=tuple(
+                sorted(summaries, key=lambda each: (-each.severity, -each.monthly_cost, each.rule))
+            ),
+        )
+
+
+def _age_label(image: Image, context: Context) -> str:
+    age = context.age(image)
+    if age is None:
+        return NOTHING
+    if age.total_seconds() < 0:
+        return _FUTURE
+    return next(label for days, label in _AGES if age.days < days)
+
+
+def _largest_first(tallies: dict[str, _Tally]) -> tuple[Group, ...]:
+    groups = (tally.group(str(key)) for key, tally in tallies.items())
+    return tuple(sorted(groups, key=lambda group: (-group.gigabytes, -group.images, group.key)))
+
+
+def _youngest_first(tallies: dict[str, _Tally]) -> tuple[Group, ...]:
+    labels = (_FUTURE, *(label for _, label in _AGES), NOTHING)
+    return tuple(tallies[label].group(label) for label in labels if label in tallies)
+
+
+def _aware(now: datetime | None) -> datetime:
+    if now is None:
+        return datetime.now(UTC)
+    if now.utcoffset() is None:
+        raise ValueError("now must be an aware datetime")
+    return now
+
+
+def _money(value: float, name: str) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of USD from 0, not {value}")
+    return value

@@ -1,0 +1,175 @@
+"""What an audit says: numbers, findings, and both as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from do_images_async.audit.rules import Finding, Severity
+
+__all__ = ["NOTHING", "AuditReport", "Group", "RuleSummary"]
+
+NOTHING = "(none)"
+"""The key of the images that do not have what a group is formed by."""
+
+
+@attrs.frozen
+class Group:
+    """Images that have something in common.
+
+    Attributes:
+        key: what they have in common; "(none)" for images without it.
+        images: how many.
+        gigabytes: what they occupy, in GB.
+        monthly_cost: what they cost, in USD a month.
+    """
+
+    key: str
+    images: int
+    gigabytes: float
+    monthly_cost: float
+
+
+@attrs.frozen(kw_only=True)
+class RuleSummary:
+    """All findings of one rule, also those that were not kept.
+
+    Attributes:
+        rule: the rule's name.
+        severity, action: those of its worst finding.
+        findings: how many.
+        gigabytes: what their images occupy, in GB.
+        monthly_cost: what their images cost, in USD a month.
+    """
+
+    rule: str
+    severity: Severity
+    action: str
+    findings: int
+    gigabytes: float
+    monthly_cost: float
+
+
+@attrs.frozen(kw_only=True)
+class AuditReport:
+    """The result of an audit.
+
+    Every image counts in the totals and groups, public ones included; those cost nothing. Groups partition
+    the images, except `by_region`: an image in three regions is counted whole in each, with its size and its
+    cost, so that a region's line says what is there. The provider charges it once, and so do the totals.
+
+    Attributes:
+        created_at: the moment that ages are counted to.
+        price: USD per GB and month that snapshots and custom images were counted with.
+        backup_price: the same for backups.
+        total: everything that was read.
+        private: the account's images.
+        public: the provider's.
+        backups: the account's backups, which are paid with their Droplets.
+        stale: images with a finding whose remedy is to delete them, each once; `stale.monthly_cost` is what
+            that would save.
+        by_type, by_region, by_distribution: the largest first.
+        by_age: the youngest first.
+        findings: the worst first, as many as were kept.
+        findings_total: how many there were.
+        findings_by_rule: exact counts, the worst first.
+        reported_total: how many images the server said there are; None when the caller did not tell.
+        requests, pages: what the listing took; None when the caller did not tell.
+        elapsed: seconds that it took; None when the caller did not tell.
+    """
+
+    created_at: datetime
+    price: float
+    backup_price: float
+    total: Group
+    private: Group
+    public: Group
+    backups: Group
+    stale: Group
+    by_type: tuple[Group, ...]
+    by_region: tuple[Group, ...]
+    by_distribution: tuple[Group, ...]
+    by_age: tuple[Group, ...]
+    findings: tuple[Finding, ...]
+    findings_total: int
+    findings_by_rule: tuple[RuleSummary, ...]
+    reported_total: int | None = None
+    requests: int | None = None
+    pages: int | None = None
+    elapsed: float | None = None
+
+    @property
+    def images(self) -> int:
+        """How many images were read."""
+        return self.total.images
+
+    @property
+    def gigabytes(self) -> float:
+        """What all images occupy, in GB."""
+        return self.total.gigabytes
+
+    @property
+    def monthly_cost(self) -> float:
+        """What all images cost, in USD a month."""
+        return self.total.monthly_cost
+
+    @property
+    def savings(self) -> float:
+        """What deleting the stale images would save, in USD a month."""
+        return self.stale.monthly_cost
+
+    @property
+    def complete(self) -> bool:
+        """Whether as many images were read as the server said there are, as far as is known."""
+        return self.reported_total is None or self.images >= self.reported_total
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data; keys are only ever added.
+
+        `created_at`, `complete`, `images`, `reported_total`, `gigabytes`, `monthly_cost`, `savings`, `price`,
+        `backup_price`; `private`, `public`, `backups` and `stale`, each with `images`, `gigabytes` and
+        `monthly_cost`; `by_type`, `by_region`, `by_distribution` and `by_age`, lists of the same with a
+        `key`; `findings_total`, `findings_by_rule` and `findings`, lists of the attributes of `RuleSummary`
+        and `Finding`, a severity as its name in lower case; `requests`, `pages`, `elapsed`. Sizes are in GB,
+        money is in USD a month, times are in seconds.
+        """
+        return {
+            "created_at": self.created_at.isoformat(),
+            "complete": self.complete,
+            "images": self.images,
+            "reported_total": self.reported_total,
+            "gigabytes": self.gigabytes,
+            "monthly_cost": self.monthly_cost,
+            "savings": self.savings,
+            "price": self.price,
+            "backup_price": self.backup_price,
+            "private": _amounts(self.private),
+            "public": _amounts(self.public),
+            "backups": _amounts(self.backups),
+            "stale": _amounts(self.stale),
+            "by_type": _keyed(self.by_type),
+            "by_region": _keyed(self.by_region),
+            "by_distribution": _keyed(self.by_distribution),
+            "by_age": _keyed(self.by_age),
+            "findings_total": self.findings_total,
+            "findings_by_rule": [_with_severity(summary) for summary in self.findings_by_rule],
+            "findings": [_with_severity(finding) for finding in self.findings],
+            "requests": self.requests,
+            "pages": self.pages,
+            "elapsed": self.elapsed,
+        }
+
+
+def _amounts(group: Group) -> dict[str, Any]:
+    return {"images": group.images, "gigabytes": group.gigabytes, "monthly_cost": group.monthly_cost}
+
+
+def _keyed(groups: Iterable[Group]) -> list[dict[str, Any]]:
+    return [attrs.asdict(group) for group in groups]
+
+
+def _with_severity(record: Finding | RuleSummary) -> dict[str, Any]:
+    return attrs.asdict(record) | {"severity": record.severity.name.lower()}
