@@ -60,7 +60,8 @@ class ImagesAPI:
         session: an aiohttp session to send through. It is used as it is and never closed; without one, the
             client makes its own at the first call, and closes it.
         base_url: where the API is; https, or http on this machine.
-        limiter: what pays for the requests; by default the documented 250 a minute and 5,000 an hour.
+        limiter: what pays for the requests; by default the documented 250 a minute and 5,000 an hour, shared
+            by all clients in this process that use the same token at the same origin.
         retry: how often a request is sent at most, and how long to wait in between.
         timeout: seconds for each attempt, from when it may be sent until its body is read; None for no limit.
         max_wait: the longest wait for quota, in seconds; None waits as long as it takes.
@@ -95,7 +96,7 @@ class ImagesAPI:
             token=secret,
             base_url=check_base_url(base_url),
             session=session,
-            limiter=RateLimiter() if limiter is None else limiter,
+            limiter=limiter,
             user_agent=None if user_agent is None else check_header(user_agent, "user_agent"),
         )
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush, nsmallest
 
 import attrs
@@ -149,16 +150,34 @@ class LimiterStats:
     available: tuple[int, ...]
 
 
+class _Alarm:
+    """The timer of one event loop that has waiters."""
+
+    __slots__ = ("due", "handle", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.due = 0
+        self.handle: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
+            self.handle = None
+
+
 class RateLimiter:
     """Grants permits so that no window of any bucket ever holds more requests than its capacity.
 
-    First come, first served; a waiter that must leave a reserve is passed by those that need not. One timer
-    runs while anyone waits, none otherwise.
+    First come, first served; a waiter that must leave a reserve is passed by those that need not. It may be
+    used from any number of event loops and threads; in each loop that has waiters one timer runs, none
+    otherwise.
 
     Args:
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
         grace: seconds within which a request that was sent and never answered is assumed to have reached the
             server, if it ever does.
+        on_wait: called when a call has to wait, with the seconds that it takes at the least.
         clock: monotonic time in integer nanoseconds.
 
     Raises:
@@ -166,21 +185,27 @@ class RateLimiter:
     """
 
     def __init__(
-        self, *buckets: TokenBucket, grace: float = 120.0, clock: Callable[[], int] = time.monotonic_ns
+        self,
+        *buckets: TokenBucket,
+        grace: float = 120.0,
+        on_wait: Callable[[float], None] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if not 0 <= grace < math.inf:
             raise ValueError(f"grace must be at least 0 seconds, not {grace}")
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
         self.grace_ns = math.ceil(grace * _SECOND)
-        self._levels = [_Level(bucket) for bucket in self.buckets]
+        self.on_wait = on_wait
         self._clock = clock
+        # Everything below is only touched with the lock held; nothing is awaited or called back meanwhile.
+        self._lock = threading.Lock()
+        self._levels = [_Level(bucket) for bucket in self.buckets]
         self._closed_until = 0
         self._granted = 0
         self._in_flight = 0
         # One queue for each reserve that somebody must leave; a future in it gets a Permit.
         self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0
+        self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -203,14 +228,18 @@ class RateLimiter:
             ValueError: no bucket could ever hold `reserve` tokens and one more.
         """
         self.check_reserve(reserve)
-        now = self._clock()
-        if not self._queues and self._take(now, reserve):
-            return Permit(self)
-        if max_wait is not None:
-            wait = self._shortest_wait(now, reserve)
-            if wait > max_wait:
+        with self._lock:
+            now = self._clock()
+            if not self._queues and self._take(now, reserve):
+                return Permit(self)
+            wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
+            if max_wait is not None and wait > max_wait:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
-        return await self._queue(max_wait, reserve)
+            waiter = self._enter(reserve)
+        self._serve()
+        if self.on_wait is not None and not waiter.done():
+            self.on_wait(wait)
+        return await self._wait(waiter, max_wait, reserve)
 
     def check_reserve(self, reserve: int) -> None:
         """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
@@ -228,44 +257,61 @@ class RateLimiter:
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"seconds must be at least 0 and finite, not {seconds}")
-        now = self._clock()
-        self._closed_until = max(self._closed_until, now + math.ceil(seconds * _SECOND))
-        self._serve(now)
+        with self._lock:
+            self._closed_until = max(self._closed_until, self._clock() + math.ceil(seconds * _SECOND))
+        self._serve()
 
     def next_permit_in(self) -> float:
         """Seconds until a call that came now would be granted, at the earliest; 0.0 when it needs no wait."""
-        return self._shortest_wait(self._clock(), 0)
+        with self._lock:
+            return self._shortest_wait(self._clock(), 0)
 
     def stats(self) -> LimiterStats:
         """The counts at this moment."""
-        now = self._clock()
-        for level in self._levels:
-            level.collect(now)
-        return LimiterStats(
-            granted=self._granted,
-            in_flight=self._in_flight,
-            waiting=sum(map(len, self._queues.values())),
-            available=tuple(level.free for level in self._levels),
+        with self._lock:
+            now = self._clock()
+            for level in self._levels:
+                level.collect(now)
+            return LimiterStats(
+                granted=self._granted,
+                in_flight=self._in_flight,
+                waiting=sum(map(len, self._queues.values())),
+                available=tuple(level.free for level in self._levels),
+            )
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is as good as new: all tokens are back, and nobody waits."""
+        stats = self.stats()
+        full = all(
+            free == bucket.capacity for free, bucket in zip(stats.available, self.buckets, strict=True)
         )
+        return full and not stats.waiting and self._clock() >= self._closed_until
 
     def give_back(self, grace: int | None) -> None:
         """Take a permit's tokens back: at once (None), or a period after `grace` nanoseconds from now."""
-        now = self._clock()
-        self._in_flight -= 1
-        if grace is None:
-            self._granted -= 1
-        for level in self._levels:
+        with self._lock:
+            now = self._clock()
+            self._in_flight -= 1
             if grace is None:
-                level.free += 1
-            else:
-                heappush(level.returns, now + grace + level.period)
-        if self._queues:
-            self._serve(now)
+                self._granted -= 1
+            for level in self._levels:
+                if grace is None:
+                    level.free += 1
+                else:
+                    heappush(level.returns, now + grace + level.period)
+            if not self._queues:
+                return
+        self._serve()
 
-    async def _queue(self, max_wait: float | None, reserve: int) -> Permit:
-        waiter: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+    def _enter(self, reserve: int) -> asyncio.Future[Permit]:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Permit] = loop.create_future()
         self._queues.setdefault(reserve, OrderedDict())[waiter] = None
-        self._serve(self._clock())
+        self._alarms.setdefault(loop, _Alarm()).waiting += 1
+        return waiter
+
+    async def _wait(self, waiter: asyncio.Future[Permit], max_wait: float | None, reserve: int) -> Permit:
         try:
             async with asyncio.timeout(max_wait):
                 return await waiter
@@ -276,20 +322,37 @@ class RateLimiter:
         except BaseException:
             self._leave(waiter, reserve)
             raise
-        raise QuotaWaitError(wait=self._shortest_wait(self._clock(), reserve), max_wait=max_wait or 0.0)
+        with self._lock:
+            wait = self._shortest_wait(self._clock(), reserve)
+        raise QuotaWaitError(wait=wait, max_wait=max_wait or 0.0)
 
     def _leave(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
         """Leave the queue; a permit that was granted on the way out goes to the next in line."""
         if waiter.done() and not waiter.cancelled():
             waiter.result().release()
             return
-        queue = self._queues.get(reserve)
-        if queue is None or waiter not in queue:
-            return
+        with self._lock:
+            queued = waiter in self._queues.get(reserve, ())
+            if queued:
+                self._remove(waiter, reserve)
+        if queued:
+            self._serve()
+        elif not waiter.get_loop().is_closed():
+            # A grant from another thread is on its way, and must find nobody.
+            waiter.cancel()
+
+    def _remove(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
+        queue = self._queues[reserve]
         del queue[waiter]
         if not queue:
             del self._queues[reserve]
-        self._serve(self._clock())
+        loop = waiter.get_loop()
+        alarm = self._alarms[loop]
+        alarm.waiting -= 1
+        if not alarm.waiting:
+            del self._alarms[loop]
+            if loop is _current_loop():
+                alarm.cancel()
 
     def _take(self, now: int, reserve: int) -> bool:
         """Take a token from every bucket, or from none."""
@@ -306,39 +369,69 @@ class RateLimiter:
         self._in_flight += 1
         return True
 
-    def _serve(self, now: int) -> None:
-        """Grant what can be granted, then set the timer for what comes next."""
+    def _serve(self) -> None:
+        """Grant what can be granted, and see to it that every loop wakes up for what comes next."""
+        with self._lock:
+            now = self._clock()
+            granted = self._grant(now)
+            late = self._set_alarms(now)
+        for waiter in granted:
+            self._hand_over(waiter)
+        for loop in late:
+            _call_in(loop, self._serve)
+
+    def _grant(self, now: int) -> list[asyncio.Future[Permit]]:
+        granted: list[asyncio.Future[Permit]] = []
         for reserve in sorted(self._queues):
             queue = self._queues[reserve]
             while queue:
                 waiter = next(iter(queue))
-                # A waiter that was cancelled in this turn of the loop has not left the queue yet.
+                # A waiter that was cancelled in this turn of its loop has not left the queue yet.
                 if not waiter.done():
                     if not self._take(now, reserve):
-                        break
-                    waiter.set_result(Permit(self))
-                del queue[waiter]
-            if queue:
-                break
-            del self._queues[reserve]
-        self._set_timer(now)
+                        return granted
+                    granted.append(waiter)
+                self._remove(waiter, reserve)
+        return granted
 
-    def _set_timer(self, now: int) -> None:
+    def _hand_over(self, waiter: asyncio.Future[Permit]) -> None:
+        permit = Permit(self)
+
+        def resolve() -> None:
+            if waiter.done():
+                permit.release()
+            else:
+                waiter.set_result(permit)
+
+        loop = waiter.get_loop()
+        if loop is _current_loop():
+            resolve()
+        elif not _call_in(loop, resolve):
+            permit.release()
+
+    def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
+        """Set the alarm of this thread's loop; returns the other loops that must set theirs."""
         due = self._next_change(now)
-        if self._timer is not None:
-            if due == self._timer_due:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            delay = (due - now) / _SECOND
-            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
-            self._timer_due = due
+        if due is None:
+            return ()
+        here = _current_loop()
+        late: list[asyncio.AbstractEventLoop] = []
+        for loop, alarm in self._alarms.items():
+            if alarm.handle is not None and alarm.due == due:
+                continue
+            if loop is here:
+                alarm.cancel()
+                alarm.due = due
+                alarm.handle = loop.call_later((due - now) / _SECOND, self._wake, alarm)
+            elif alarm.handle is None or alarm.due > due:
+                late.append(loop)
+        return late
 
-    def _wake(self) -> None:
-        # The loop's clock may be a little ahead of ours: `_serve` looks, and sets the timer again.
-        self._timer = None
-        self._serve(self._clock())
+    def _wake(self, alarm: _Alarm) -> None:
+        # The loop's clock may be a little ahead of ours: `_serve` looks, and sets the alarm again.
+        with self._lock:
+            alarm.handle = None
+        self._serve()
 
     def _next_change(self, now: int) -> int | None:
         """When the first in line may be granted; None when nobody waits or a response must come first."""
@@ -362,3 +455,19 @@ class RateLimiter:
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
         due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
         return (max(due, self._closed_until, now) - now) / _SECOND
+
+
+def _current_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> bool:
+    """Call back in another thread's loop; False when that loop is closed."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        return False
+    return True

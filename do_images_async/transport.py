@@ -32,6 +32,7 @@ from do_images_async.models import RateLimit
 from do_images_async.ratelimit import RateLimiter
 from do_images_async.responses import Answer, error_of, pause_of
 from do_images_async.retry import Failure, RetryPolicy, classify_status, leaves_doubt, may_send_again
+from do_images_async.sharing import shared_limiter
 
 __all__ = ["Call", "Options", "Reply", "Transport"]
 
@@ -131,10 +132,10 @@ class Transport:
         token: Token,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        limiter: RateLimiter,
+        limiter: RateLimiter | None,
         user_agent: str | None,
     ) -> None:
-        self.limiter = limiter
+        self.limiter = limiter or shared_limiter(token, base_url.origin(), self)
         self.rate_limit: RateLimit | None = None
         self.base_url = base_url
         self._token = token

@@ -30,7 +30,7 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.progress import Progress, show_progress
-from do_images_async.cli.text import printable
+from do_images_async.cli.text import counted, printable
 
 __all__ = ["run"]
 
@@ -166,7 +166,9 @@ def audit_command(
     _write(_as_json(report) if as_json else _as_text(report, source))
     if report.complete:
         return Exit.OK
-    return _fail(Exit.INCOMPLETE, f"incomplete: {report.images:,} images of {report.reported_total:,}")
+    return _fail(
+        Exit.INCOMPLETE, f"incomplete: {counted(report.images, 'image')} read of {report.reported_total:,}"
+    )
 
 
 async def _audit(
@@ -236,6 +238,8 @@ def _write(text: str) -> None:
         # Whoever read the output has left, as `head` does; the interpreter must not fail to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Exited(Exit.BROKEN_PIPE) from None
+    except OSError as error:
+        raise click.ClickException(f"the report could not be written: {error.strerror}") from None
 
 
 def _fail(status: Exit, message: str) -> Exit:

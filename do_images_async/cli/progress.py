@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from do_images_async import RateLimiter
+from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -42,10 +43,10 @@ class Progress:
         self.total = self.total if total is None else total
 
     def describe(self, wait: float) -> str:
-        """The numbers in words, with the seconds until the quota allows the next request."""
-        total = f" of {self.total:,}" if self.total is not None else ""
-        pause = f"; the quota allows the next request in {wait:.0f} s" if wait else ""
-        return f"{self.images:,}{total} images, {self.pages:,} pages{pause}"
+        """The numbers in words, with the seconds of a wait for quota."""
+        images = f"{self.images:,}/{self.total:,} images" if self.total else counted(self.images, "image")
+        pause = f", {wait:.0f} s until the quota allows more" if wait else ""
+        return f"{images}, {counted(self.pages, 'page')}{pause}"
 
 
 @asynccontextmanager
@@ -63,7 +64,7 @@ async def show_progress(limiter: RateLimiter) -> AsyncGenerator[Progress, None]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+    columns = (SpinnerColumn(), BarColumn(bar_width=16), TextColumn("{task.description}", markup=False))
     # rich would paint from a thread of its own, where the limiter must not be read.
     with Bar(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
         painter = asyncio.create_task(_paint(bar, bar.add_task("", total=None), progress, limiter))

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from do_images_async.audit import AuditReport, Finding, Group, RuleSummary, Severity
-from do_images_async.cli.text import printable
+from do_images_async.cli.text import counted, printable
 
 __all__ = ["render_report", "report_text"]
 
@@ -75,7 +75,7 @@ def render_report(
 def _headline(report: AuditReport, source: str) -> Iterable[RenderableType]:
     yield Text.assemble(("Images of ", "bold"), (printable(source), "bold"))
     if not report.complete:
-        missing = f"INCOMPLETE: {report.images:,} images were read of {report.reported_total:,}"
+        missing = f"INCOMPLETE: {counted(report.images, 'image')} read of {report.reported_total:,}"
         yield Text(missing, style="bold red")
     yield ""
 
@@ -96,14 +96,14 @@ def _public(report: AuditReport) -> str:
 
 
 def _backups(report: AuditReport) -> str:
-    backups = f"{_counted(report.backups.images, 'backup')}, {report.backups.gigabytes:,.1f} GB,"
+    backups = f"{counted(report.backups.images, 'backup')}, {report.backups.gigabytes:,.1f} GB,"
     if report.backup_price:
         return f"{backups} at ${report.backup_price:g} per GB"
     return f"{backups} not counted: their Droplets' plans pay"
 
 
 def _stale(report: AuditReport) -> str:
-    return f"{_counted(report.stale.images, 'stale image')}, {report.stale.gigabytes:,.1f} GB,"
+    return f"{counted(report.stale.images, 'stale image')}, {report.stale.gigabytes:,.1f} GB,"
 
 
 def _group_table(title: str, groups: Sequence[Group], bar: str) -> Table:
@@ -156,7 +156,7 @@ def _findings(report: AuditReport, *, wide: bool) -> Iterable[RenderableType]:
     yield _rules_table(report.findings_by_rule)
     yield ""
     if report.findings:
-        shown = f"The worst {len(report.findings):,} of {_counted(report.findings_total, 'finding')}"
+        shown = f"The worst {len(report.findings):,} of {counted(report.findings_total, 'finding')}"
         yield Text(shown, style="bold")
         yield _findings_table(report.findings, wide=wide)
         yield ""
@@ -232,13 +232,9 @@ def _basis(report: AuditReport) -> str:
 
 
 def _effort(report: AuditReport) -> str:
-    effort = _counted(report.requests or 0, "request")
+    effort = counted(report.requests or 0, "request")
     if report.pages is not None:
-        effort += f" for {_counted(report.pages, 'page')}"
+        effort += f" for {counted(report.pages, 'page')}"
     if report.elapsed is not None:
         effort += f", in {report.elapsed:,.2f} s"
     return f"{effort}."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

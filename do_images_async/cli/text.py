@@ -1,13 +1,18 @@
-"""Text from a server, made harmless for a terminal."""
+"""Text for a terminal: numbers with their noun, and what a server sent, made harmless."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["counted", "printable"]
 
 # Controls and escapes, invisible and direction-changing characters, lone surrogates, line separators.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, in the plural where it is not one."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import re
+import secrets
 import ssl
 import time
 import uuid
@@ -25,9 +26,6 @@ from do_images_async.testing.state import ImageStore
 
 __all__ = ["ImagesEmulator"]
 
-TOKEN = "dop_v1_" + "e" * 64
-"""What a client must present; it opens nothing anywhere else."""
-
 _KNOWN_PATH = re.compile(r"/v2/images(/[^/]+)?")
 
 
@@ -43,7 +41,7 @@ class ImagesEmulator:
         import_seconds: how long an import takes.
         latency: seconds before each request is looked at.
         jitter: seconds that are drawn at random and added to `latency`, at most.
-        token: the token that is accepted; more can be put into `tokens`.
+        token: the token that is accepted, by default a new one; more can be put into `tokens`.
         host, port: where it listens; port 0 takes a free one.
         tls: the server's TLS context; without one it speaks plain HTTP.
         clock: Unix time in seconds, by which quotas and imports run.
@@ -67,7 +65,7 @@ class ImagesEmulator:
         import_seconds: float = 0.2,
         latency: float = 0.0,
         jitter: float = 0.0,
-        token: str = TOKEN,
+        token: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
@@ -75,8 +73,8 @@ class ImagesEmulator:
         journal_limit: int | None = None,
     ) -> None:
         now = clock()
-        self.token = token
-        self.tokens: dict[str, frozenset[str] | None] = {token: None}
+        self.token = token or f"dop_v1_{secrets.token_hex(32)}"
+        self.tokens: dict[str, frozenset[str] | None] = {self.token: None}
         self.images = ImageStore(
             [*public_images(now), *private_images(images, seed, now)],
             clock=clock,

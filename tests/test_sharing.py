@@ -1,0 +1,164 @@
+"""One token, one quota: across clients, event loops and threads of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from do_images_async import ImagesAPI, RateLimiter, TokenBucket, sharing
+from do_images_async.errors import QuotaWaitError
+from do_images_async.ratelimit import DOCUMENTED
+from do_images_async.testing import ImagesEmulator, Quota
+
+OTHER = "dop_v1_" + "b" * 64
+
+
+async def test_clients_with_the_same_token_share_a_limiter() -> None:
+    async with ImagesEmulator() as emulator:
+        one = ImagesAPI(emulator.token, base_url=emulator.url)
+        other = ImagesAPI(emulator.token, base_url=f"{emulator.url}/")
+        assert one.limiter is other.limiter
+
+
+@pytest.mark.parametrize(
+    "changed", [{"token": OTHER}, {"base_url": "http://127.0.0.1:1"}], ids=["token", "origin"]
+)
+def test_another_token_or_origin_is_another_quota(changed: dict[str, Any]) -> None:
+    same: dict[str, Any] = {"token": "dop_v1_a", "base_url": "https://api.digitalocean.com"}
+    assert ImagesAPI(**same).limiter is not ImagesAPI(**(same | changed)).limiter
+
+
+def test_a_limiter_that_is_passed_in_wins() -> None:
+    limiter = RateLimiter(TokenBucket(5, per=1))
+    assert ImagesAPI("dop_v1_a", limiter=limiter).limiter is limiter
+    assert ImagesAPI("dop_v1_a").limiter is not limiter
+
+
+async def test_a_client_for_each_request_stays_under_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("do_images_async.ratelimit.DOCUMENTED", (TokenBucket(10, per=60),))
+    async with ImagesEmulator(quotas=(Quota(10, 60.0),)) as emulator:
+        for _ in range(10):
+            async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
+                await api.list_page()
+            del api
+            gc.collect()
+        async with ImagesAPI(emulator.token, base_url=emulator.url, max_wait=0) as api:
+            with pytest.raises(QuotaWaitError):
+                await api.list_page()
+        assert emulator.requests.count(status=429) == 0
+        assert len(emulator.requests) == 10
+
+
+def test_a_limiter_is_forgotten_once_nobody_uses_it_and_its_tokens_are_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("do_images_async.ratelimit.DOCUMENTED", (TokenBucket(1, per=0.05),))
+    limiter = weakref.ref(ImagesAPI("dop_v1_a").limiter)
+    asyncio.run(spend(limiter()))
+    gc.collect()
+    ImagesAPI(OTHER)
+    assert limiter() is not None, "its token is not back"
+    time.sleep(0.06)
+    ImagesAPI(OTHER)
+    gc.collect()
+    assert limiter() is None
+
+
+async def spend(limiter: RateLimiter | None) -> None:
+    assert limiter is not None
+    (await limiter.acquire()).settle()
+
+
+def test_the_registry_does_not_keep_the_token() -> None:
+    api = ImagesAPI(OTHER)
+    assert OTHER not in repr(sharing.entries)
+    assert api.limiter.buckets == DOCUMENTED
+
+
+async def test_threads_with_loops_of_their_own_stay_under_one_quota() -> None:
+    quota = 20
+    limiter = RateLimiter(TokenBucket(quota, per=0.5))
+    async with ImagesEmulator(quotas=(Quota(quota, 0.5),)) as emulator:
+
+        async def worker() -> int:
+            async with ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter) as api:
+                await asyncio.gather(*(api.list_page(per_page=1) for _ in range(15)))
+            return 15
+
+        with ThreadPoolExecutor(4) as pool:
+            loop = asyncio.get_running_loop()
+            done = await asyncio.gather(
+                *(loop.run_in_executor(pool, lambda: asyncio.run(worker())) for _ in range(4))
+            )
+        assert sum(done) == len(emulator.requests) == 60
+        assert emulator.requests.count(status=429) == 0
+        assert emulator.requests.worst_window(0.5) <= quota
+
+
+def test_nothing_is_lost_when_threads_cancel_lose_and_return_at_random() -> None:
+    limiter = RateLimiter(TokenBucket(5, per=0.01, margin=0), TokenBucket(40, per=0.05, margin=0), grace=0.01)
+    served = [0] * 6
+
+    async def call(index: int, dice: random.Random) -> None:
+        permit = await limiter.acquire(reserve=dice.choice((0, 0, 2)))
+        await asyncio.sleep(dice.random() * 0.002)
+        dice.choice((permit.settle, permit.settle, permit.release, permit.lose))()
+        served[index] += 1
+
+    async def storm(index: int) -> None:
+        dice = random.Random(index)
+        calls = [asyncio.create_task(call(index, dice)) for _ in range(60)]
+        for task in dice.sample(calls, 20):
+            await asyncio.sleep(dice.random() * 0.002)
+            task.cancel()
+        await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+
+    threads = [threading.Thread(target=asyncio.run, args=(storm(index),)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert all(count >= 40 for count in served)
+    time.sleep(0.1)
+    stats = limiter.stats()
+    assert (stats.available, stats.waiting) == ((5, 40), 0)
+
+
+def test_a_waiter_whose_loop_is_gone_does_not_hold_up_the_others() -> None:
+    limiter = RateLimiter(TokenBucket(1, per=0.05, margin=0))
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(spend(limiter))
+    abandoned = loop.create_task(limiter.acquire())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def later() -> None:
+        async with asyncio.timeout(5):
+            (await limiter.acquire()).settle()
+
+    asyncio.run(later())
+    assert not abandoned.done()
+    coroutine = abandoned.get_coro()
+    assert coroutine is not None
+    coroutine.close()
+    assert limiter.stats().waiting == 0
+    # asyncio would complain of what the test did on purpose.
+    setattr(abandoned, "_log_destroy_pending", False)  # noqa: B010
+
+
+async def test_on_wait_is_told_how_long_a_call_waits() -> None:
+    waits: list[float] = []
+    limiter = RateLimiter(TokenBucket(1, per=0.1, margin=0), on_wait=waits.append)
+    (await limiter.acquire()).settle()
+    assert waits == []
+    (await limiter.acquire()).settle()
+    assert len(waits) == 1
+    assert 0 < waits[0] <= 0.1
