@@ -104,7 +104,7 @@ class Source:
     def label(self) -> str:
         if self.demo:
             return f"an emulated account of {self.images:,} private images, seed {self.seed}"
-        return "the account of the token in the environment"
+        return "your account"
 
 
 @main.command("audit")
@@ -177,7 +177,7 @@ async def _audit(
     async with _client(source) as api, show_progress(api.limiter) as progress:
         started = time.perf_counter()
         report = await audit(
-            _counted(api, progress, concurrency),
+            _listed(api, progress, concurrency),
             rules=rules,
             price=price,
             backup_price=backup_price,
@@ -192,7 +192,7 @@ async def _audit(
         )
 
 
-async def _counted(api: ImagesAPI, progress: Progress, concurrency: int) -> AsyncGenerator[Image, None]:
+async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> AsyncGenerator[Image, None]:
     async with aclosing(api.list_pages(concurrency=concurrency)) as pages:
         async for page in pages:
             progress.advance(len(page), page.total)
@@ -206,7 +206,7 @@ def _client(source: Source) -> AbstractAsyncContextManager[ImagesAPI]:
     try:
         return ImagesAPI.from_env()
     except ValueError as error:
-        raise click.ClickException(f"{error} (--demo needs none)") from None
+        raise click.ClickException(f"{error}; to see it work without an account: --demo") from None
 
 
 @asynccontextmanager

@@ -109,9 +109,9 @@ def _stale(report: AuditReport) -> str:
 def _group_table(title: str, groups: Sequence[Group], bar: str) -> Table:
     table = Table(
         Column(title, width=20, no_wrap=True, overflow="ellipsis"),
-        Column("images", justify="right", width=8, no_wrap=True),
-        Column("GB", justify="right", width=11, no_wrap=True),
-        Column("USD/month", justify="right", width=11, no_wrap=True),
+        Column("images", justify="right", min_width=8, no_wrap=True),
+        Column("GB", justify="right", min_width=11, no_wrap=True),
+        Column("USD/month", justify="right", min_width=11, no_wrap=True),
         Column("", style="blue", width=len(bar), no_wrap=True),
         box=None,
         padding=(0, 2, 0, 0),
