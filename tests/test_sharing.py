@@ -109,8 +109,11 @@ def test_nothing_is_lost_when_threads_cancel_lose_and_return_at_random() -> None
 
     async def call(index: int, dice: random.Random) -> None:
         permit = await limiter.acquire(reserve=dice.choice((0, 0, 2)))
-        await asyncio.sleep(dice.random() * 0.002)
-        dice.choice((permit.settle, permit.settle, permit.release, permit.lose))()
+        report = dice.choice((permit.settle, permit.settle, permit.release, permit.lose))
+        try:
+            await asyncio.sleep(dice.random() * 0.002)
+        finally:
+            report()
         served[index] += 1
 
     async def storm(index: int) -> None:
