@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias
 
+from do_images_async.gate import Report
 from do_images_async.models import RateLimit
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     Headers: TypeAlias = CIMultiDictProxy[str]
 
-__all__ = ["parse_rate_limit", "parse_retry_after", "seconds_until_reset"]
+__all__ = ["parse_rate_limit", "parse_retry_after", "report_of", "seconds_until_reset"]
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
@@ -45,6 +47,25 @@ def parse_retry_after(headers: Headers, *, now: float) -> float | None:
     if when is None:
         return None
     return _positive(when - _server_time(headers, now))
+
+
+def report_of(status: int, headers: Headers, rate_limit: RateLimit | None) -> Report:
+    """What a response tells the limiter; times are only read where they matter."""
+    refused = status == 429
+    remaining = counted = None
+    if rate_limit is not None:
+        remaining = rate_limit.remaining
+        counted = rate_limit.limit - remaining
+        if remaining and not refused:
+            return Report(remaining=remaining, counted=counted)
+    now = time.time()
+    return Report(
+        remaining=remaining,
+        counted=counted,
+        refused=refused,
+        retry_after=parse_retry_after(headers, now=now) if refused else None,
+        reset_in=seconds_until_reset(headers, now=now),
+    )
 
 
 def seconds_until_reset(headers: Headers, *, now: float) -> float | None:

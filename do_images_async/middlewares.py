@@ -14,6 +14,8 @@ from aiohttp.hdrs import AUTHORIZATION
 from yarl import URL
 
 from do_images_async.credentials import Token
+from do_images_async.headers import parse_rate_limit, report_of
+from do_images_async.models import RateLimit
 from do_images_async.ratelimit import RateLimiter
 
 __all__ = ["Authorization", "ConnectionBrokenError", "Quota"]
@@ -39,7 +41,7 @@ class Authorization:
 
 @attrs.define
 class Quota:
-    """Pays for one attempt, and knows whether it may have been sent.
+    """Pays for one attempt, and knows whether it may have been sent and what the answer says of the quota.
 
     The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
     """
@@ -50,6 +52,7 @@ class Quota:
     timeout: float | None
     deadline: asyncio.Timeout
     may_have_been_sent: bool = False
+    rate_limit: RateLimit | None = None
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
@@ -69,5 +72,6 @@ class Quota:
                 permit.release()
             raise
         self.may_have_been_sent = True
-        permit.settle()
+        self.rate_limit = parse_rate_limit(response.headers)
+        permit.settle(report_of(response.status, response.headers, self.rate_limit))
         return response

@@ -16,15 +16,16 @@ import asyncio
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush, nsmallest
 
 import attrs
 
 from do_images_async.errors import QuotaWaitError
+from do_images_async.gate import Gate, Report, Ticket
 
-__all__ = ["LimiterStats", "Permit", "RateLimiter", "TokenBucket"]
+__all__ = ["LimiterStats", "Permit", "RateLimiter", "Report", "TokenBucket"]
 
 _SECOND = 1_000_000_000
 
@@ -84,6 +85,10 @@ class _Level:
             heappop(returns)
             self.free += 1
 
+    @property
+    def outstanding(self) -> int:
+        return self.bucket.capacity - self.free
+
     def next_return(self) -> int | None:
         return self.returns[0] if self.returns else None
 
@@ -108,29 +113,33 @@ class _Level:
 class Permit:
     """The right to send one request. Whoever holds it reports once what became of the request."""
 
-    __slots__ = ("_limiter",)
+    __slots__ = ("_limiter", "_ticket")
 
-    def __init__(self, limiter: RateLimiter) -> None:
+    def __init__(self, limiter: RateLimiter, ticket: Ticket) -> None:
         self._limiter: RateLimiter | None = limiter
+        self._ticket = ticket
 
-    def settle(self) -> None:
-        """The response's headers are here: the tokens come back one period from now."""
-        self._return(0)
+    def settle(self, report: Report | None = None) -> None:
+        """The response's headers are here: the tokens come back one period from now.
+
+        Args:
+            report: what the headers say of the quota.
+        """
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settled(self._ticket, report)
 
     def release(self) -> None:
         """The request was never sent: the tokens come back at once."""
-        self._return(None)
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.released()
 
     def lose(self) -> None:
         """The request may have been sent and nothing came back: the tokens come back a grace later."""
-        limiter = self._limiter
-        if limiter is not None:
-            self._return(limiter.grace_ns)
-
-    def _return(self, grace: int | None) -> None:
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.give_back(grace)
+            limiter.lost()
 
 
 @attrs.frozen(kw_only=True)
@@ -142,12 +151,14 @@ class LimiterStats:
         in_flight: requests that were granted and are not answered yet.
         waiting: calls that wait for a permit.
         available: tokens free now, one number for each bucket.
+        pacing: whether requests go out evenly, since somebody else spends the quota too.
     """
 
     granted: int
     in_flight: int
     waiting: int
     available: tuple[int, ...]
+    pacing: bool = False
 
 
 class _Alarm:
@@ -194,15 +205,20 @@ class RateLimiter:
         if not 0 <= grace < math.inf:
             raise ValueError(f"grace must be at least 0 seconds, not {grace}")
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
-        self.grace_ns = math.ceil(grace * _SECOND)
         self.on_wait = on_wait
         self._clock = clock
+        self._grace = math.ceil(grace * _SECOND)
         # Everything below is only touched with the lock held; nothing is awaited or called back meanwhile.
         self._lock = threading.Lock()
         self._levels = [_Level(bucket) for bucket in self.buckets]
-        self._closed_until = 0
+        self._shortest = min(self._levels, key=lambda level: level.period)
+        self._longest = max(self._levels, key=lambda level: level.period)
+        self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period)
+        self._serial = 0
         self._granted = 0
         self._in_flight = 0
+        self._finished = 0
+        self._lost: deque[int] = deque()
         # One queue for each reserve that somebody must leave; a future in it gets a Permit.
         self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
@@ -230,8 +246,10 @@ class RateLimiter:
         self.check_reserve(reserve)
         with self._lock:
             now = self._clock()
-            if not self._queues and self._take(now, reserve):
-                return Permit(self)
+            if not self._queues:
+                ticket = self._take(now, reserve)
+                if ticket is not None:
+                    return Permit(self, ticket)
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
@@ -258,7 +276,7 @@ class RateLimiter:
         if not 0 <= seconds < math.inf:
             raise ValueError(f"seconds must be at least 0 and finite, not {seconds}")
         with self._lock:
-            self._closed_until = max(self._closed_until, self._clock() + math.ceil(seconds * _SECOND))
+            self._gate.close(self._clock() + math.ceil(seconds * _SECOND))
         self._serve()
 
     def next_permit_in(self) -> float:
@@ -277,6 +295,7 @@ class RateLimiter:
                 in_flight=self._in_flight,
                 waiting=sum(map(len, self._queues.values())),
                 available=tuple(level.free for level in self._levels),
+                pacing=self._gate.pacing,
             )
 
     @property
@@ -286,23 +305,50 @@ class RateLimiter:
         full = all(
             free == bucket.capacity for free, bucket in zip(stats.available, self.buckets, strict=True)
         )
-        return full and not stats.waiting and self._clock() >= self._closed_until
+        return full and not stats.waiting and not self.next_permit_in()
 
-    def give_back(self, grace: int | None) -> None:
-        """Take a permit's tokens back: at once (None), or a period after `grace` nanoseconds from now."""
+    def settled(self, ticket: Ticket, report: Report | None) -> None:
+        """Take a permit's tokens back after a response; see `Permit`."""
         with self._lock:
             now = self._clock()
+            self._give_back(now, 0)
+            self._finished += 1
+            if report is not None:
+                self._gate.answered(
+                    now,
+                    ticket,
+                    report,
+                    latest=self._serial,
+                    outstanding=self._shortest.outstanding,
+                    spent=self._longest.outstanding,
+                )
+        self._serve_if_waiting()
+
+    def lost(self) -> None:
+        """Take a permit's tokens back after a request that was never answered; see `Permit`."""
+        with self._lock:
+            now = self._clock()
+            self._give_back(now, self._grace)
+            self._lost.append(now + self._grace)
+        self._serve_if_waiting()
+
+    def released(self) -> None:
+        """Take a permit's tokens back after a request that was never sent; see `Permit`."""
+        with self._lock:
             self._in_flight -= 1
-            if grace is None:
-                self._granted -= 1
+            self._granted -= 1
             for level in self._levels:
-                if grace is None:
-                    level.free += 1
-                else:
-                    heappush(level.returns, now + grace + level.period)
-            if not self._queues:
-                return
-        self._serve()
+                level.free += 1
+        self._serve_if_waiting()
+
+    def _give_back(self, now: int, grace: int) -> None:
+        self._in_flight -= 1
+        for level in self._levels:
+            heappush(level.returns, now + grace + level.period)
+
+    def _serve_if_waiting(self) -> None:
+        if self._queues:
+            self._serve()
 
     def _enter(self, reserve: int) -> asyncio.Future[Permit]:
         loop = asyncio.get_running_loop()
@@ -354,20 +400,25 @@ class RateLimiter:
             if loop is _current_loop():
                 alarm.cancel()
 
-    def _take(self, now: int, reserve: int) -> bool:
+    def _take(self, now: int, reserve: int) -> Ticket | None:
         """Take a token from every bucket, or from none."""
-        if now < self._closed_until:
-            return False
+        if self._gate.opens_at(now, self._granted, self._in_flight) != now:
+            return None
         levels = self._levels
         for level in levels:
             level.collect(now)
             if level.free <= reserve:
-                return False
+                return None
         for level in levels:
             level.free -= 1
+        self._gate.granted(now)
         self._granted += 1
         self._in_flight += 1
-        return True
+        self._serial += 1
+        while self._lost and self._lost[0] <= now:
+            self._lost.popleft()
+            self._finished += 1
+        return Ticket(self._serial, self._finished)
 
     def _serve(self) -> None:
         """Grant what can be granted, and see to it that every loop wakes up for what comes next."""
@@ -375,28 +426,27 @@ class RateLimiter:
             now = self._clock()
             granted = self._grant(now)
             late = self._set_alarms(now)
-        for waiter in granted:
-            self._hand_over(waiter)
+        for waiter, ticket in granted:
+            self._hand_over(waiter, Permit(self, ticket))
         for loop in late:
             _call_in(loop, self._serve)
 
-    def _grant(self, now: int) -> list[asyncio.Future[Permit]]:
-        granted: list[asyncio.Future[Permit]] = []
+    def _grant(self, now: int) -> list[tuple[asyncio.Future[Permit], Ticket]]:
+        granted: list[tuple[asyncio.Future[Permit], Ticket]] = []
         for reserve in sorted(self._queues):
             queue = self._queues[reserve]
             while queue:
                 waiter = next(iter(queue))
                 # A waiter that was cancelled in this turn of its loop has not left the queue yet.
                 if not waiter.done():
-                    if not self._take(now, reserve):
+                    ticket = self._take(now, reserve)
+                    if ticket is None:
                         return granted
-                    granted.append(waiter)
+                    granted.append((waiter, ticket))
                 self._remove(waiter, reserve)
         return granted
 
-    def _hand_over(self, waiter: asyncio.Future[Permit]) -> None:
-        permit = Permit(self)
-
+    def _hand_over(self, waiter: asyncio.Future[Permit], permit: Permit) -> None:
         def resolve() -> None:
             if waiter.done():
                 permit.release()
@@ -438,7 +488,9 @@ class RateLimiter:
         if not self._queues:
             return None
         reserve = min(self._queues)
-        due = max(self._closed_until, now)
+        due = self._gate.opens_at(now, self._granted, self._in_flight)
+        if due is None:
+            return None
         for level in self._levels:
             if level.free > reserve:
                 continue
@@ -454,7 +506,8 @@ class RateLimiter:
             level.collect(now)
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
         due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
-        return (max(due, self._closed_until, now) - now) / _SECOND
+        opens = self._gate.opens_at(now, self._granted, self._in_flight)
+        return (max(due, now if opens is None else opens) - now) / _SECOND
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:

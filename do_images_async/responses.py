@@ -21,6 +21,7 @@ from do_images_async.errors import (
     ServerError,
     UnprocessableEntityError,
 )
+from do_images_async.gate import LONGEST_PAUSE
 from do_images_async.headers import parse_retry_after, seconds_until_reset
 from do_images_async.models import RateLimit
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "error_of", "pause_of"]
 
 T = TypeVar("T")
-
-LONGEST_PAUSE = 3605.0
-"""Seconds that a server is believed when it asks to wait: an hour's quota, and its margin."""
 
 _LONGEST_MESSAGE = 1000
 _SNIPPET = 200

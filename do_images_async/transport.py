@@ -26,7 +26,6 @@ from do_images_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from do_images_async.headers import parse_rate_limit
 from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import RateLimiter
@@ -196,11 +195,7 @@ class Transport:
         delay = options.retry.delay(number)
         pause = problem.pause
         if problem.failure is Failure.REFUSED:
-            # The whole limiter waits, so that nobody else runs into the same wall; the jitter keeps sister
-            # processes apart.
-            pause = delay if pause is None else pause + min(delay, 1.0)
-            self.limiter.close_for(pause)
-            delay = 0.0
+            delay = 0.0  # the limiter makes everybody wait, this call too
         elif pause is not None:
             delay = max(delay, min(pause, options.retry.cap))
         impatient = pause is not None and options.max_wait is not None and pause > options.max_wait
@@ -242,7 +237,7 @@ class Transport:
             # the context of ours.
             problem = self._diagnose(error, call.method, url, quota)
         else:
-            return self._judge(call.method, url, response, content)
+            return self._judge(call.method, url, response, content, quota.rate_limit)
         finally:
             self._attempts.discard(deadline)
         logger.debug("%s %s: %s", call.method, url, problem.error)
@@ -266,7 +261,12 @@ class Transport:
         return self._session
 
     def _judge(
-        self, method: str, url: URL, response: aiohttp.ClientResponse, content: bytes
+        self,
+        method: str,
+        url: URL,
+        response: aiohttp.ClientResponse,
+        content: bytes,
+        rate_limit: RateLimit | None,
     ) -> Answer | _Problem:
         """A success, or what to make of an answer that is none."""
         answer = Answer(
@@ -275,7 +275,7 @@ class Transport:
             status=response.status,
             headers=response.headers,
             body=content,
-            rate_limit=parse_rate_limit(response.headers),
+            rate_limit=rate_limit,
         )
         if answer.rate_limit is not None:
             self.rate_limit = answer.rate_limit
