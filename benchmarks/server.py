@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -40,11 +41,17 @@ def page(size: int) -> bytes:
 
 
 ONE = json.dumps({"image": image(42)}).encode()
-QUOTA = {"ratelimit-limit": "5000", "ratelimit-remaining": "4816", "ratelimit-reset": "1444931833"}
+LIMIT = 10_000_000
+served = itertools.count(1)
 
 
 async def answer(request: web.Request) -> web.Response:
-    return web.Response(body=ONE, content_type="application/json", headers=QUOTA)
+    quota = {
+        "ratelimit-limit": str(LIMIT),
+        "ratelimit-remaining": str(LIMIT - next(served)),
+        "ratelimit-reset": "1444931833",
+    }
+    return web.Response(body=ONE, content_type="application/json", headers=quota)
 
 
 async def serve() -> None:

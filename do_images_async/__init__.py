@@ -5,7 +5,7 @@ from do_images_async._version import __version__
 from do_images_async.codec import converter
 from do_images_async.images import ImagesAPI
 from do_images_async.models import Image, ImagePage, ImageStatus, ImageType, RateLimit
-from do_images_async.ratelimit import LimiterStats, RateLimiter, TokenBucket
+from do_images_async.ratelimit import Limiter, LimiterStats, RateLimiter, TokenBucket
 from do_images_async.retry import RetryPolicy
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ImageStatus",
     "ImageType",
     "ImagesAPI",
+    "Limiter",
     "LimiterStats",
     "RateLimit",
     "RateLimiter",

@@ -71,6 +71,8 @@ class Gate:
     def __init__(self, capacity: int, period: int) -> None:
         self._capacity = capacity
         self._period = period
+        # No reason to hold back, but perhaps the ceiling: what is true of almost every request.
+        self._quiet = True
         self._closed_until = 0
         self._closing_serial = 0
         self._refusals = 0
@@ -96,6 +98,8 @@ class Gate:
             sent: requests granted so far, those that were never sent left out.
             in_flight: how many of them are not answered.
         """
+        if self._quiet and (self._ceiling is None or sent < self._ceiling):
+            return now
         opens = max(now, self._closed_until)
         if self._window is not None and in_flight >= self._window:
             return None
@@ -105,6 +109,7 @@ class Gate:
             opens = max(opens, self._probe_at)
         if self._interval is not None:
             opens = max(opens, self._next_at)
+        self._quiet = opens == now and self._window is None and self._interval is None
         return opens
 
     def granted(self, now: int) -> None:
@@ -121,6 +126,7 @@ class Gate:
 
     def close(self, until: int) -> None:
         """Let nothing go before a moment."""
+        self._quiet = False
         self._closed_until = max(self._closed_until, until)
 
     def answered(
@@ -161,6 +167,7 @@ class Gate:
         if report.counted is not None:
             foreign = max(0, report.counted - spent)
             if foreign > self._foreign and self._interval is None:
+                self._quiet = False
                 self._interval = self._period / self._capacity
                 self._paced_since = self._next_at = now
             self._foreign = foreign

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_rate_limit", "parse_retry_after", "report_of", "seconds_until_reset"]
 
-_DIGITS = re.compile(r"[0-9]{1,18}")
+_MOST_DIGITS = 18
 
 
 def parse_rate_limit(headers: Headers) -> RateLimit | None:
@@ -41,7 +40,7 @@ def parse_retry_after(headers: Headers, *, now: float) -> float | None:
     value = _single(headers, "retry-after")
     if value is None:
         return None
-    if _DIGITS.fullmatch(value):
+    if _is_number(value):
         return float(value)
     when = _http_date(value)
     if when is None:
@@ -94,9 +93,13 @@ def _http_date(value: str) -> float | None:
 
 def _integer(headers: Headers, name: str) -> int | None:
     value = _single(headers, name)
-    return int(value) if value is not None and _DIGITS.fullmatch(value) else None
+    return int(value) if value is not None and _is_number(value) else None
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
 
 
 def _single(headers: Headers, name: str) -> str | None:
-    values = headers.getall(name, [])
+    values = headers.getall(name, ())
     return values[0] if len(values) == 1 else None

@@ -27,7 +27,7 @@ from do_images_async.credentials import Token, read_token
 from do_images_async.errors import ImportFailedError, WaitTimeoutError
 from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
 from do_images_async.pagination import next_page_number, read_pages
-from do_images_async.ratelimit import RateLimiter
+from do_images_async.ratelimit import Limiter
 from do_images_async.retry import RetryPolicy
 from do_images_async.transport import Call, Options, Transport
 
@@ -77,7 +77,7 @@ class ImagesAPI:
         *,
         session: aiohttp.ClientSession | None = None,
         base_url: str = "https://api.digitalocean.com",
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         timeout: float | None = 30.0,
         max_wait: float | None = None,
@@ -89,8 +89,8 @@ class ImagesAPI:
             raise secret
         if session is not None and not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
-        if limiter is not None and not isinstance(limiter, RateLimiter):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"limiter must be a RateLimiter, not {type(limiter).__name__}")
+        if limiter is not None and not hasattr(limiter, "acquire"):
+            raise TypeError(f"limiter must be a RateLimiter or alike, not {type(limiter).__name__}")
         self._options = Options(retry=retry, timeout=timeout, max_wait=max_wait)
         self._transport = Transport(
             token=secret,
@@ -105,7 +105,7 @@ class ImagesAPI:
         cls,
         *,
         session: aiohttp.ClientSession | None = None,
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         timeout: float | None = 30.0,
         max_wait: float | None = None,
@@ -152,7 +152,7 @@ class ImagesAPI:
         return self._transport.rate_limit
 
     @property
-    def limiter(self) -> RateLimiter:
+    def limiter(self) -> Limiter:
         """What pays for the requests."""
         return self._transport.limiter
 

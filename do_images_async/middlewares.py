@@ -16,7 +16,7 @@ from yarl import URL
 from do_images_async.credentials import Token
 from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
-from do_images_async.ratelimit import RateLimiter
+from do_images_async.ratelimit import Limiter
 
 __all__ = ["Authorization", "ConnectionBrokenError", "Quota"]
 
@@ -46,7 +46,7 @@ class Quota:
     The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
     """
 
-    limiter: RateLimiter
+    limiter: Limiter
     max_wait: float | None
     reserve: int
     timeout: float | None

@@ -19,13 +19,14 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush, nsmallest
+from typing import Protocol
 
 import attrs
 
 from do_images_async.errors import QuotaWaitError
 from do_images_async.gate import Gate, Report, Ticket
 
-__all__ = ["LimiterStats", "Permit", "RateLimiter", "Report", "TokenBucket"]
+__all__ = ["AnyPermit", "Limiter", "LimiterStats", "Permit", "RateLimiter", "Report", "TokenBucket"]
 
 _SECOND = 1_000_000_000
 
@@ -85,10 +86,6 @@ class _Level:
             heappop(returns)
             self.free += 1
 
-    @property
-    def outstanding(self) -> int:
-        return self.bucket.capacity - self.free
-
     def next_return(self) -> int | None:
         return self.returns[0] if self.returns else None
 
@@ -108,6 +105,23 @@ class _Level:
         else:
             first = again
         return first + cycles * self.period
+
+
+class AnyPermit(Protocol):
+    """What a limiter hands out; see `Permit`."""
+
+    def settle(self, report: Report | None = None) -> None: ...
+    def release(self) -> None: ...
+    def lose(self) -> None: ...
+
+
+class Limiter(Protocol):
+    """What a client needs of a limiter, in this process or elsewhere; see `RateLimiter`."""
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> AnyPermit: ...
+    def check_reserve(self, reserve: int) -> None: ...
+    def next_permit_in(self) -> float: ...
+    def stats(self) -> LimiterStats: ...
 
 
 class Permit:
@@ -319,8 +333,8 @@ class RateLimiter:
                     ticket,
                     report,
                     latest=self._serial,
-                    outstanding=self._shortest.outstanding,
-                    spent=self._longest.outstanding,
+                    outstanding=self._shortest.bucket.capacity - self._shortest.free,
+                    spent=self._longest.bucket.capacity - self._longest.free,
                 )
         self._serve_if_waiting()
 

@@ -1,15 +1,15 @@
-"""What a whole response means: a model, or an error. No I/O."""
+"""What an answer that is no success means: an error, and perhaps a pause. No I/O."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
 
-from do_images_async.codec import BOM, decode
+from do_images_async.codec import BOM
 from do_images_async.errors import (
     APIError,
     AuthenticationError,
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "error_of", "pause_of"]
 
-T = TypeVar("T")
-
 _LONGEST_MESSAGE = 1000
 _SNIPPET = 200
 
@@ -48,7 +46,7 @@ _CLASSES: dict[int, type[APIError]] = {
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """A response that has arrived whole."""
+    """A response that has arrived whole, and is no success."""
 
     method: str
     url: str
@@ -56,13 +54,6 @@ class Answer:
     headers: Headers
     body: bytes
     rate_limit: RateLimit | None
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
-
-    def decode(self, model: type[T]) -> T:
-        return decode(self.body, model)
 
 
 @attrs.frozen

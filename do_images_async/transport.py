@@ -17,6 +17,7 @@ from yarl import URL
 
 from do_images_async._version import __version__
 from do_images_async.arguments import check_seconds
+from do_images_async.codec import decode
 from do_images_async.credentials import Token
 from do_images_async.errors import (
     ClientStateError,
@@ -28,7 +29,7 @@ from do_images_async.errors import (
 )
 from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota
 from do_images_async.models import RateLimit
-from do_images_async.ratelimit import RateLimiter
+from do_images_async.ratelimit import Limiter
 from do_images_async.responses import Answer, error_of, pause_of
 from do_images_async.retry import Failure, RetryPolicy, classify_status, leaves_doubt, may_send_again
 from do_images_async.sharing import shared_limiter
@@ -131,10 +132,10 @@ class Transport:
         token: Token,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        limiter: RateLimiter | None,
+        limiter: Limiter | None,
         user_agent: str | None,
     ) -> None:
-        self.limiter = limiter or shared_limiter(token, base_url.origin(), self)
+        self.limiter: Limiter = shared_limiter(token, base_url.origin(), self) if limiter is None else limiter
         self.rate_limit: RateLimit | None = None
         self.base_url = base_url
         self._token = token
@@ -160,8 +161,8 @@ class Transport:
             while True:
                 number += 1
                 result = await self._attempt(call, url, options)
-                if isinstance(result, Answer):
-                    return _reply(call, result)
+                if isinstance(result, Reply):
+                    return result
                 if call.method == "DELETE" and doubt and isinstance(result.error, NotFoundError):
                     # An earlier attempt may have been carried out, and this shows that it was.
                     return Reply(cast("T", None), result.error.rate_limit)
@@ -210,7 +211,7 @@ class Transport:
             return
         raise ClientStateError("the client was closed while the call waited for its next attempt")
 
-    async def _attempt(self, call: Call[Any], url: URL, options: Options) -> Answer | _Problem:
+    async def _attempt(self, call: Call[T], url: URL, options: Options) -> Reply[T] | _Problem:
         session = self._open_session()
         deadline = asyncio.timeout(None)
         quota = Quota(self.limiter, options.max_wait, options.reserve, options.timeout, deadline)
@@ -237,7 +238,12 @@ class Transport:
             # the context of ours.
             problem = self._diagnose(error, call.method, url, quota)
         else:
-            return self._judge(call.method, url, response, content, quota.rate_limit)
+            if quota.rate_limit is not None:
+                self.rate_limit = quota.rate_limit
+            logger.debug("%s %s: %d", call.method, url, response.status)
+            if 200 <= response.status < 300:
+                return _reply(call, content, quota.rate_limit)
+            return self._refuse(call.method, url, response, content, quota.rate_limit)
         finally:
             self._attempts.discard(deadline)
         logger.debug("%s %s: %s", call.method, url, problem.error)
@@ -260,15 +266,15 @@ class Transport:
             raise ClientStateError("the session that the client was given is closed")
         return self._session
 
-    def _judge(
+    def _refuse(
         self,
         method: str,
         url: URL,
         response: aiohttp.ClientResponse,
         content: bytes,
         rate_limit: RateLimit | None,
-    ) -> Answer | _Problem:
-        """A success, or what to make of an answer that is none."""
+    ) -> _Problem:
+        """What to make of an answer that is no success."""
         answer = Answer(
             method=method,
             url=str(url),
@@ -277,11 +283,6 @@ class Transport:
             body=content,
             rate_limit=rate_limit,
         )
-        if answer.rate_limit is not None:
-            self.rate_limit = answer.rate_limit
-        logger.debug("%s %s: %d", method, url, answer.status)
-        if answer.ok:
-            return answer
         failure = classify_status(answer.status)
         return _Problem(failure, error_of(answer, self._token.redact), pause_of(answer))
 
@@ -321,11 +322,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _reply(call: Call[T], answer: Answer) -> Reply[T]:
+def _reply(call: Call[T], content: bytes, rate_limit: RateLimit | None) -> Reply[T]:
     if call.model is NoneType:
-        return Reply(cast("T", None), answer.rate_limit)
+        return Reply(cast("T", None), rate_limit)
     try:
-        return Reply(answer.decode(call.model), answer.rate_limit)
+        return Reply(decode(content, call.model), rate_limit)
     except DecodeError as error:
         error.outcome_unknown = leaves_doubt(call.method, Failure.DOUBTFUL)
         raise

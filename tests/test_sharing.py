@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from do_images_async import ImagesAPI, RateLimiter, TokenBucket, sharing
+from do_images_async import ImagesAPI, Limiter, RateLimiter, TokenBucket, sharing
 from do_images_async.errors import QuotaWaitError
 from do_images_async.ratelimit import DOCUMENTED
 from do_images_async.testing import ImagesEmulator, Quota
@@ -72,7 +72,7 @@ def test_a_limiter_is_forgotten_once_nobody_uses_it_and_its_tokens_are_back(
     assert limiter() is None
 
 
-async def spend(limiter: RateLimiter | None) -> None:
+async def spend(limiter: Limiter | None) -> None:
     assert limiter is not None
     (await limiter.acquire()).settle()
 
@@ -80,6 +80,7 @@ async def spend(limiter: RateLimiter | None) -> None:
 def test_the_registry_does_not_keep_the_token() -> None:
     api = ImagesAPI(OTHER)
     assert OTHER not in repr(sharing.entries)
+    assert isinstance(api.limiter, RateLimiter)
     assert api.limiter.buckets == DOCUMENTED
 
 

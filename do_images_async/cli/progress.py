@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from do_images_async import RateLimiter
+from do_images_async import Limiter
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Progress:
 
 
 @asynccontextmanager
-async def show_progress(limiter: RateLimiter) -> AsyncGenerator[Progress, None]:
+async def show_progress(limiter: Limiter) -> AsyncGenerator[Progress, None]:
     """Show what is counted in the yielded object until the block is left.
 
     Args:
@@ -75,7 +75,7 @@ async def show_progress(limiter: RateLimiter) -> AsyncGenerator[Progress, None]:
             await asyncio.gather(painter, return_exceptions=True)
 
 
-async def _paint(bar: Bar, task: TaskID, progress: Progress, limiter: RateLimiter) -> None:
+async def _paint(bar: Bar, task: TaskID, progress: Progress, limiter: Limiter) -> None:
     while True:
         wait = limiter.next_permit_in() if limiter.stats().waiting else 0.0
         bar.update(task, completed=progress.images, total=progress.total, description=progress.describe(wait))
