@@ -21,6 +21,7 @@ __all__ = [
     "IncompleteListingError",
     "NotFoundError",
     "PermissionDeniedError",
+    "QuotaStoreError",
     "QuotaWaitError",
     "RateLimitError",
     "RequestTimeoutError",
@@ -167,6 +168,18 @@ class QuotaWaitError(DOImagesError):
         self.wait = wait
         self.max_wait = max_wait
         super().__init__(f"the quota allows the next request in {wait:.1f} s; max_wait is {max_wait:g} s")
+
+
+class QuotaStoreError(DOImagesError):
+    """The quota that several processes share can't be asked; nothing was sent.
+
+    Attributes:
+        reason: what the store's client says.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the store of the shared quota can't be reached: {reason}")
 
 
 class ImportFailedError(DOImagesError):

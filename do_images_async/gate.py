@@ -189,8 +189,12 @@ class Gate:
             self._window = self._window + 1 if self._window < self._capacity else None
 
     def _pace(self, now: int, accepted: int, *, first: bool) -> None:
-        """Go on at the rate of the requests that the server had counted when it refused this one."""
-        interval = self._period / max(1, min(accepted, self._capacity))
+        """Go on at the rate of the requests that the server had counted when it refused this one.
+
+        Not slower than a quarter of the full rate: fewer may only mean that we have not asked for more.
+        """
+        least = max(1, self._capacity // 4)
+        interval = self._period / max(least, min(accepted, self._capacity))
         if first or self._interval is None or interval > self._interval:
             self._interval = interval
         self._paced_since = now

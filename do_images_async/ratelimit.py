@@ -18,93 +18,27 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from heapq import heappop, heappush, nsmallest
+from heapq import heappush
 from typing import Protocol
 
 import attrs
 
+from do_images_async.buckets import DOCUMENTED, Level, TokenBucket, check_reserve
 from do_images_async.errors import QuotaWaitError
 from do_images_async.gate import Gate, Report, Ticket
 
-__all__ = ["AnyPermit", "Limiter", "LimiterStats", "Permit", "RateLimiter", "Report", "TokenBucket"]
+__all__ = [
+    "DOCUMENTED",
+    "AnyPermit",
+    "Limiter",
+    "LimiterStats",
+    "Permit",
+    "RateLimiter",
+    "Report",
+    "TokenBucket",
+]
 
 _SECOND = 1_000_000_000
-
-
-@attrs.frozen
-class TokenBucket:
-    """One limit: `capacity` requests in any window of `per` seconds (API reference: "Rate Limit").
-
-    Args:
-        capacity: requests that the server allows in any window; at least 1.
-        per: the window, in seconds.
-        margin: seconds added to the window, against clocks that run apart and a server that counts in whole
-            seconds; by default a sixtieth of the window, at most 5 s.
-
-    Raises:
-        TypeError, ValueError: an argument is not a number, or out of range.
-    """
-
-    capacity: int
-    per: float = attrs.field(kw_only=True)
-    margin: float | None = attrs.field(kw_only=True, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        if type(self.capacity) is not int:
-            raise TypeError(f"capacity must be an int, not {self.capacity!r}")
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {self.capacity}")
-        if not 0 < self.per < math.inf:
-            raise ValueError(f"per must be a positive number of seconds, not {self.per}")
-        if self.margin is not None and not 0 <= self.margin < math.inf:
-            raise ValueError(f"margin must be at least 0 seconds, not {self.margin}")
-
-    @property
-    def period(self) -> float:
-        """Seconds from a response until its token is back."""
-        return self.per + (min(self.per / 60, 5.0) if self.margin is None else self.margin)
-
-
-DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
-"""The quota that the API page states for every token."""
-
-
-class _Level:
-    """What one bucket holds at a moment: free tokens, and when the others come back."""
-
-    __slots__ = ("bucket", "free", "period", "returns")
-
-    def __init__(self, bucket: TokenBucket) -> None:
-        self.bucket = bucket
-        self.period = math.ceil(bucket.period * _SECOND)
-        self.free = bucket.capacity
-        self.returns: list[int] = []
-
-    def collect(self, now: int) -> None:
-        returns = self.returns
-        while returns and returns[0] <= now:
-            heappop(returns)
-            self.free += 1
-
-    def next_return(self) -> int | None:
-        return self.returns[0] if self.returns else None
-
-    def earliest(self, number: int, now: int) -> int:
-        """When the `number`-th token from now is free, if every request in flight was sent; never later.
-
-        A token that is given out again comes back a period later at the earliest, and so does one that is in
-        flight. One that was lost comes back later still, but others may go round twice in the meantime.
-        """
-        cycles, index = divmod(number - 1, self.bucket.capacity)
-        again = now + self.period
-        back = index - self.free
-        if back < 0:
-            first = now
-        elif back < len(self.returns):
-            first = min(nsmallest(back + 1, self.returns)[-1], again)
-        else:
-            first = again
-        return first + cycles * self.period
 
 
 class AnyPermit(Protocol):
@@ -224,7 +158,7 @@ class RateLimiter:
         self._grace = math.ceil(grace * _SECOND)
         # Everything below is only touched with the lock held; nothing is awaited or called back meanwhile.
         self._lock = threading.Lock()
-        self._levels = [_Level(bucket) for bucket in self.buckets]
+        self._levels = [Level(bucket) for bucket in self.buckets]
         self._shortest = min(self._levels, key=lambda level: level.period)
         self._longest = max(self._levels, key=lambda level: level.period)
         self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period)
@@ -275,11 +209,19 @@ class RateLimiter:
 
     def check_reserve(self, reserve: int) -> None:
         """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
-        if type(reserve) is not int:
-            raise TypeError(f"reserve must be an int, not {reserve!r}")
-        most = min(bucket.capacity for bucket in self.buckets) - 1
-        if not 0 <= reserve <= most:
-            raise ValueError(f"reserve must be from 0 to {most}, not {reserve}")
+        check_reserve(reserve, self.buckets)
+
+    def start_spent(self, answered: Iterable[int]) -> None:
+        """Begin with empty buckets, as if all tokens had been spent just now, or when requests were answered.
+
+        Args:
+            answered: moments on the clock at which requests of the time before were answered, or may be yet.
+        """
+        moments = tuple(answered)
+        with self._lock:
+            now = self._clock()
+            for level in self._levels:
+                level.start_spent(moments, now)
 
     def close_for(self, seconds: float) -> None:
         """Grant nothing for so many seconds: the server has said that the quota is spent.

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from do_images_async.testing import ImagesEmulator
+from tests.redis_servers import EXECUTABLE, redis_server, shared_redis
+
+__all__ = ["redis_server", "shared_redis"]  # fixtures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,11 +25,17 @@ def test_the_readme_holds_programs() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(1, len(PROGRAMS) + 1))
-async def test_a_program_runs(program: str) -> None:
+async def test_a_program_runs(program: str, request: pytest.FixtureRequest) -> None:
+    redis_url = ""
+    if "REDIS_URL" in program:
+        if EXECUTABLE is None:
+            pytest.skip("there is no redis-server")
+        redis_url = request.getfixturevalue("redis_server").url
     async with ImagesEmulator(images=30, seed=7) as emulator:
         environment = os.environ | {
             "DIGITALOCEAN_TOKEN": emulator.token,
             "DIGITALOCEAN_API_URL": emulator.url,
+            "REDIS_URL": redis_url,
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,

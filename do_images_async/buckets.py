@@ -1,0 +1,106 @@
+"""The limits, and what is left of one at a moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from heapq import heapify, heappop, nsmallest
+
+import attrs
+
+__all__ = ["DOCUMENTED", "Level", "TokenBucket", "check_reserve"]
+
+_SECOND = 1_000_000_000
+
+
+@attrs.frozen
+class TokenBucket:
+    """One limit: `capacity` requests in any window of `per` seconds (API reference: "Rate Limit").
+
+    Args:
+        capacity: requests that the server allows in any window; at least 1.
+        per: the window, in seconds.
+        margin: seconds added to the window, against clocks that run apart and a server that counts in whole
+            seconds; by default a sixtieth of the window, at most 5 s.
+
+    Raises:
+        TypeError, ValueError: an argument is not a number, or out of range.
+    """
+
+    capacity: int
+    per: float = attrs.field(kw_only=True)
+    margin: float | None = attrs.field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.capacity) is not int:
+            raise TypeError(f"capacity must be an int, not {self.capacity!r}")
+        if self.capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {self.capacity}")
+        if not 0 < self.per < math.inf:
+            raise ValueError(f"per must be a positive number of seconds, not {self.per}")
+        if self.margin is not None and not 0 <= self.margin < math.inf:
+            raise ValueError(f"margin must be at least 0 seconds, not {self.margin}")
+
+    @property
+    def period(self) -> float:
+        """Seconds from a response until its token is back."""
+        return self.per + (min(self.per / 60, 5.0) if self.margin is None else self.margin)
+
+
+DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
+"""The quota that the API page states for every token."""
+
+
+class Level:
+    """What one bucket holds at a moment: free tokens, and when the others come back."""
+
+    __slots__ = ("bucket", "free", "period", "returns")
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self.bucket = bucket
+        self.period = math.ceil(bucket.period * _SECOND)
+        self.free = bucket.capacity
+        self.returns: list[int] = []
+
+    def start_spent(self, answered: Iterable[int], now: int) -> None:
+        """Take all tokens out: as if for requests answered at those moments, the latest of them, and now."""
+        latest = sorted(answered)[-self.bucket.capacity :]
+        latest += [now] * (self.bucket.capacity - len(latest))
+        self.returns = [moment + self.period for moment in latest]
+        heapify(self.returns)
+        self.free = 0
+
+    def collect(self, now: int) -> None:
+        returns = self.returns
+        while returns and returns[0] <= now:
+            heappop(returns)
+            self.free += 1
+
+    def next_return(self) -> int | None:
+        return self.returns[0] if self.returns else None
+
+    def earliest(self, number: int, now: int) -> int:
+        """When the `number`-th token from now is free, if every request in flight was sent; never later.
+
+        A token that is given out again comes back a period later at the earliest, and so does one that is in
+        flight. One that was lost comes back later still, but others may go round twice in the meantime.
+        """
+        cycles, index = divmod(number - 1, self.bucket.capacity)
+        again = now + self.period
+        back = index - self.free
+        if back < 0:
+            first = now
+        elif back < len(self.returns):
+            first = min(nsmallest(back + 1, self.returns)[-1], again)
+        else:
+            first = again
+        return first + cycles * self.period
+
+
+def check_reserve(reserve: int, buckets: Iterable[TokenBucket]) -> None:
+    """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
+    if type(reserve) is not int:
+        raise TypeError(f"reserve must be an int, not {reserve!r}")
+    most = min(bucket.capacity for bucket in buckets) - 1
+    if not 0 <= reserve <= most:
+        raise ValueError(f"reserve must be from 0 to {most}, not {reserve}")

@@ -1,0 +1,105 @@
+"""A real redis-server, started for a test on a socket of its own."""
+
+# redis-py leaves `**kwargs` of its functions untyped.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+__all__ = ["EXECUTABLE", "RedisServer", "needs_redis"]
+
+EXECUTABLE = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+
+needs_redis = pytest.mark.skipif(
+    EXECUTABLE is None,
+    reason="there is no redis-server or valkey-server: install one, or name it in REDIS_SERVER",
+)
+
+
+class RedisServer:
+    """One that can be stopped, frozen and started again; what it held is lost when it stops."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    def start(self) -> None:
+        assert EXECUTABLE is not None
+        options = ["--port", "0", "--unixsocket", str(self.path), "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(  # noqa: S603
+            [EXECUTABLE, *options, "--dir", str(self.path.parent)], stdout=subprocess.DEVNULL
+        )
+        self._await_answer()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def send(self, signal: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + 20
+        with contextlib.closing(self.client()) as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.ConnectionError:
+                    assert time.monotonic() < deadline, "redis-server does not answer"
+                    time.sleep(0.01)
+                else:
+                    return
+
+
+@contextlib.contextmanager
+def running_redis() -> Generator[RedisServer]:
+    # A socket's path must be short, and a temporary directory of pytest's may not be.
+    with tempfile.TemporaryDirectory() as directory:
+        server = RedisServer(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_redis() -> Iterator[RedisServer]:
+    """One for a module's tests, empty for each."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    with contextlib.closing(shared_redis.client()) as client:
+        client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """One that a test may stop."""
+    with running_redis() as server:
+        yield server
