@@ -244,7 +244,7 @@ def example_errors() -> list[errors.DOImagesError]:
     paged.page = 7
     image = Image(id=1, name="x", error_message="too large")
     return [
-        *(make_api_error(kind) for kind in {kind for _, kind in BY_STATUS}),
+        *(make_api_error(kind) for kind in dict.fromkeys(kind for _, kind in BY_STATUS)),
         limited,
         doubtful,
         paged,
