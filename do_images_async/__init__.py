@@ -2,13 +2,30 @@
 
 from do_images_async import errors
 from do_images_async._version import __version__
+from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.codec import converter
 from do_images_async.images import ImagesAPI
-from do_images_async.models import Image, ImagePage, ImageStatus, ImageType, RateLimit
+from do_images_async.models import (
+    AccountTransfer,
+    Action,
+    ActionPage,
+    ActionStatus,
+    Image,
+    ImagePage,
+    ImageStatus,
+    ImageType,
+    RateLimit,
+    Region,
+)
 from do_images_async.ratelimit import Limiter, LimiterStats, RateLimiter, TokenBucket
 from do_images_async.retry import RetryPolicy
 
 __all__ = [
+    "AccountTransfer",
+    "Action",
+    "ActionPage",
+    "ActionStatus",
+    "BulkProgress",
     "Image",
     "ImagePage",
     "ImageStatus",
@@ -16,11 +33,14 @@ __all__ = [
     "ImagesAPI",
     "Limiter",
     "LimiterStats",
+    "Outcome",
     "RateLimit",
     "RateLimiter",
+    "Region",
     "RetryPolicy",
     "TokenBucket",
     "__version__",
     "converter",
     "errors",
+    "fan_out",
 ]

@@ -6,7 +6,7 @@ msgspec is strict where cattrs' defaults are not: `null` is no string, `"false"`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 import msgspec
@@ -40,7 +40,29 @@ class ModelConverter(MsgspecJsonConverter):
 MODELS = frozenset(value for value in vars(models).values() if isinstance(value, type) and attrs.has(value))
 
 
-_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+class _Decoder(Protocol):
+    def decode(self, buf: bytes, /) -> Any: ...
+
+
+class _Envelope(msgspec.Struct):
+    action: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _ActionDecoder:
+    """Reads one action with `action` around it, as the examples have it, or without, as the schema does."""
+
+    def __init__(self) -> None:
+        self._envelope = msgspec.json.Decoder(_Envelope)
+        self._wrapped = msgspec.json.Decoder(models.ActionBody)
+        self._bare = msgspec.json.Decoder(models.Action)
+
+    def decode(self, buf: bytes, /) -> models.ActionBody:
+        if self._envelope.decode(buf).action is msgspec.UNSET:
+            return models.ActionBody(self._bare.decode(buf))
+        return self._wrapped.decode(buf)
+
+
+_decoders: dict[type, _Decoder] = {models.ActionBody: _ActionDecoder()}
 
 
 def decode(body: bytes, model: type[T]) -> T:

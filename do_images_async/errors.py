@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from do_images_async.models import Image, RateLimit
+from do_images_async.models import Action, Image, RateLimit
 
 __all__ = [
     "APIError",
+    "ActionFailedError",
     "AuthenticationError",
     "BadRequestError",
     "ClientStateError",
@@ -21,6 +22,7 @@ __all__ = [
     "IncompleteListingError",
     "NotFoundError",
     "PermissionDeniedError",
+    "PublicImageError",
     "QuotaStoreError",
     "QuotaWaitError",
     "RateLimitError",
@@ -197,16 +199,44 @@ class ImportFailedError(DOImagesError):
         super().__init__(f"image {image.id} ended as {image.status}: {reason}")
 
 
+class ActionFailedError(DOImagesError):
+    """The action ended without doing what it was to do. The API gives no reason.
+
+    Attributes:
+        action: the action as last seen.
+    """
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
+        where = f" to {action.region_slug}" if action.region_slug else ""
+        super().__init__(f"action {action.id}, {action.type}{where}, ended as {action.status}")
+
+
 class WaitTimeoutError(DOImagesError, TimeoutError):
     """What was waited for did not happen in time. It may still happen.
 
     Attributes:
-        image: the image as last seen; None when no answer came in time.
+        image: the image as last seen; None when no answer came in time, or it was not an image's wait.
+        action: the same of an action.
     """
 
-    def __init__(self, message: str, *, image: Image | None) -> None:
+    def __init__(self, message: str, *, image: Image | None = None, action: Action | None = None) -> None:
         self.image = image
+        self.action = action
         super().__init__(message)
+
+
+class PublicImageError(DOImagesError):
+    """An image is not deleted because others may use it, and the caller did not say that this is meant.
+
+    Attributes:
+        image: the image.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        reason = "is public" if image.public else "may be public: the API does not say"
+        super().__init__(f"image {image.id} {reason}; pass allow_public=True to delete it")
 
 
 class IncompleteListingError(DOImagesError):

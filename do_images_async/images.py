@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import os
 from collections.abc import AsyncGenerator, Collection, Mapping
@@ -14,29 +13,28 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from do_images_async.actions import AccountTransfers, ImageActions
 from do_images_async.arguments import (
     check_base_url,
     check_header,
     check_image_id,
     check_image_key,
     check_range,
-    check_seconds,
     check_text,
 )
 from do_images_async.credentials import Token, read_token
 from do_images_async.errors import ImportFailedError, WaitTimeoutError
 from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
-from do_images_async.pagination import next_page_number, read_pages
+from do_images_async.pagination import next_page_number, read_whole
 from do_images_async.ratelimit import Limiter
 from do_images_async.retry import RetryPolicy
 from do_images_async.transport import Call, Options, Transport
+from do_images_async.waiting import watch
 
 __all__ = ["ImagesAPI"]
 
 _PATH: Final = "/v2/images"
 _TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
-_POLL_GROWTH: Final = 1.5
-_POLL_LONGEST: Final = 60.0
 
 
 class _Unchanged(Enum):
@@ -156,6 +154,16 @@ class ImagesAPI:
         """What pays for the requests."""
         return self._transport.limiter
 
+    @property
+    def actions(self) -> ImageActions:
+        """Image actions: transfers to other regions, conversions to snapshots, and waiting for them."""
+        return ImageActions(self._transport, self._options)
+
+    @property
+    def account_transfers(self) -> AccountTransfers:
+        """Transfers of images to other accounts."""
+        return AccountTransfers(self._transport, self._options)
+
     def with_options(
         self,
         *,
@@ -194,25 +202,41 @@ class ImagesAPI:
         tag_name: str | None = None,
         per_page: int = 200,
         concurrency: int = 4,
+        strict: bool = False,
     ) -> AsyncGenerator[Image, None]:
-        """Yield every image, in the server's order (API page: "List All Images").
+        """Yield every image once, in the server's order (API page: "List All Images").
 
-        Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; leaving
-        after the first image has cost one.
+        The API's pages are offsets: when images are created or deleted meanwhile, one may be repeated and
+        another left out. Repeats are dropped (but for those within one page, which are the server's). When
+        totals or repeats show that the list moved, all pages are read again, and what is new comes at the
+        end; what still moves after the fourth reading is logged as a warning.
+
+        Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; up to
+        four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
+        the first image has cost one.
 
         Args:
             type: only 1-Click applications or only distributions. This is not an image's `type`.
             private: True for the account's own images only.
             tag_name: only images with this tag.
             per_page: images in a page, 1 to 200.
-            concurrency: pages that are fetched ahead at most; memory holds as many.
+            concurrency: pages that are fetched ahead at most; memory holds as many, and about a byte for
+                each image that was read.
+            strict: read until all pages, once more, show no movement and bring nothing new. Totals can't
+                betray every change: where a part must not pass for the whole, as in an audit, say so.
 
         Raises:
             TypeError, ValueError: an argument can't be used; raised when the first image is asked for.
+            IncompleteListingError: `strict`, and the list did not come to rest or is shorter than its total.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
         pages = self.list_pages(
-            type=type, private=private, tag_name=tag_name, per_page=per_page, concurrency=concurrency
+            type=type,
+            private=private,
+            tag_name=tag_name,
+            per_page=per_page,
+            concurrency=concurrency,
+            strict=strict,
         )
         async with aclosing(pages):
             async for page in pages:
@@ -227,8 +251,13 @@ class ImagesAPI:
         tag_name: str | None = None,
         per_page: int = 200,
         concurrency: int = 4,
+        strict: bool = False,
     ) -> AsyncGenerator[ImagePage, None]:
-        """Yield every page, in order; arguments, cost and errors are those of `list`."""
+        """Yield every page, in order; arguments, cost and errors are those of `list`.
+
+        What an earlier page has had is not in a page any more, and pages that are read again come only when
+        they hold something new.
+        """
         check_range(concurrency, "concurrency", 1)
 
         async def fetch(number: int) -> ImagePage:
@@ -236,7 +265,7 @@ class ImagesAPI:
                 type=type, private=private, tag_name=tag_name, page=number, per_page=per_page
             )
 
-        pages = read_pages(fetch, per_page=per_page, concurrency=concurrency)
+        pages = read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
         async with aclosing(pages):
             async for page in pages:
                 yield page
@@ -401,23 +430,19 @@ class ImagesAPI:
             DOImagesError: a request failed.
         """
         check_image_id(image_id)
-        check_seconds(timeout, "timeout")
-        interval = check_seconds(poll_interval, "poll_interval")
-        seen: Image | None = None
-        scope = asyncio.timeout(timeout)
-        try:
-            async with scope:
-                while True:
-                    seen = await self.get(image_id)
-                    if seen.status is ImageStatus.AVAILABLE:
-                        return seen
-                    if seen.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
-                        raise ImportFailedError(seen)
-                    await asyncio.sleep(interval)
-                    interval = max(interval, min(interval * _POLL_GROWTH, _POLL_LONGEST))
-        except TimeoutError:
-            if not scope.expired():
-                raise
+
+        def settled(image: Image) -> bool:
+            if image.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
+                raise ImportFailedError(image)
+            return image.status is ImageStatus.AVAILABLE
+
+        async def read() -> Image:
+            return await self.get(image_id)
+
+        watched = await watch(read, settled, timeout=timeout, poll_interval=poll_interval)
+        if watched.final is not None:
+            return watched.final
+        seen = watched.last
         state = f"it is {seen.status}" if seen else "no answer came"
         raise WaitTimeoutError(f"image {image_id} is not available after {timeout:g} s: {state}", image=seen)
 

@@ -6,6 +6,7 @@ One rule for what is absent: a field that the server did not send, or sent as nu
 
 from __future__ import annotations
 
+from collections.abc import Container
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Self
@@ -13,7 +14,18 @@ from typing import Annotated, Self
 import attrs
 from msgspec import Meta as Constraint
 
-__all__ = ["Image", "ImagePage", "ImageStatus", "ImageType", "RateLimit"]
+__all__ = [
+    "AccountTransfer",
+    "Action",
+    "ActionPage",
+    "ActionStatus",
+    "Image",
+    "ImagePage",
+    "ImageStatus",
+    "ImageType",
+    "RateLimit",
+    "Region",
+]
 
 Identifier = Annotated[int, Constraint(ge=1, le=2**63 - 1)]
 Integer = Annotated[int, Constraint(ge=-(2**63), le=2**63 - 1)]
@@ -57,6 +69,14 @@ class ImageType(OpenEnum):
     ADMIN = "admin"
 
 
+class ActionStatus(OpenEnum):
+    """The state of an action (API page: `status`). It begins in progress and ends as one of the others."""
+
+    IN_PROGRESS = "in-progress"
+    COMPLETED = "completed"
+    ERRORED = "errored"
+
+
 @attrs.frozen(kw_only=True)
 class Image:
     """An image as the API describes it (API page: "Retrieve an Existing Image", response 200).
@@ -92,6 +112,71 @@ class Image:
     status: ImageStatus | None = None
     description: str | None = None
     error_message: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Region:
+    """A region as an action carries it (API page: an action's `region`).
+
+    Attributes:
+        slug: what names the region, such as "nyc3".
+        name: the display name.
+        available: whether new Droplets can be created there.
+        features: what the region offers.
+        sizes: slugs of the Droplet sizes it offers; the token needs the scope `sizes:read` to see them.
+    """
+
+    slug: str
+    name: str | None = None
+    available: bool | None = None
+    features: tuple[str, ...] | None = None
+    sizes: tuple[str, ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Action:
+    """Something that is being done to an image, or was (API page: "Retrieve an Existing Action").
+
+    Attributes:
+        id: names the action, together with the image's id.
+        status: the state of the action.
+        type: what is done, such as "transfer" or "convert"; any string.
+        started_at: when it began; always aware.
+        completed_at: when it ended; None while it is in progress.
+        resource_id: the image's id.
+        resource_type: the kind of resource, here an image.
+        region: the region that it concerns.
+        region_slug: the same by its slug.
+    """
+
+    id: Identifier
+    status: ActionStatus | None = None
+    type: str | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+    resource_id: Integer | None = None
+    resource_type: str | None = None
+    region: Region | None = None
+    region_slug: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class AccountTransfer:
+    """A transfer of an image to another account, as it was begun.
+
+    Attributes:
+        image_id: the image that changes hands.
+        transfer_id: names the transfer until the recipient has answered; None when there is nothing left to
+            answer, since the transfer was accepted at once.
+    """
+
+    image_id: Identifier
+    transfer_id: Identifier | None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the image is the recipient's already."""
+        return self.transfer_id is None
 
 
 @attrs.frozen(kw_only=True)
@@ -135,12 +220,63 @@ class ImagePage:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The images' ids, in the same order."""
+        return tuple([image.id for image in self.images])
+
+    def without(self, ids: Container[int]) -> Self:
+        """The page less the images with these ids."""
+        return attrs.evolve(self, images=tuple([image for image in self.images if image.id not in ids]))
+
+
+@attrs.frozen(kw_only=True)
+class ActionPage:
+    """One page of an image's actions (API page: "List All Actions for an Image").
+
+    Attributes:
+        actions: the page's actions, in the server's order.
+        total, rate_limit, page, next_page: as for `ImagePage`.
+    """
+
+    actions: tuple[Action, ...]
+    total: Integer | None = None
+    rate_limit: RateLimit | None = None
+    page: Integer = 1
+    next_page: Integer | None = None
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The actions' ids, in the same order."""
+        return tuple([action.id for action in self.actions])
+
+    def without(self, ids: Container[int]) -> Self:
+        """The page less the actions with these ids."""
+        return attrs.evolve(self, actions=tuple([action for action in self.actions if action.id not in ids]))
+
 
 @attrs.frozen
 class ImageBody:
     """The body around one image."""
 
     image: Image
+
+
+@attrs.frozen
+class ActionBody:
+    """The body around one action; it is read from a body without `action` around it, too."""
+
+    action: Action
+
+
+@attrs.frozen
+class AccountTransferBody:
+    """What the begin of an account transfer is answered with; 0 stands for one that is accepted already."""
+
+    transfer_id: Annotated[int, Constraint(ge=0, le=2**63 - 1)]
 
 
 @attrs.frozen
@@ -169,5 +305,14 @@ class ImageListBody:
     """The body of a listing. `images` must be there: without it there is no listing, not an empty one."""
 
     images: tuple[Image, ...]
+    links: Links | None = None
+    meta: Meta | None = None
+
+
+@attrs.frozen
+class ActionListBody:
+    """The body of a listing of actions; `actions` must be there, as `images` must."""
+
+    actions: tuple[Action, ...]
     links: Links | None = None
     meta: Meta | None = None

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Container
+from contextlib import aclosing
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from yarl import URL
 
 from do_images_async.errors import DecodeError, DOImagesError, IncompleteListingError
+from do_images_async.idset import IdSet
 from do_images_async.models import Links
 
-__all__ = ["next_page_number", "read_pages"]
+__all__ = ["next_page_number", "read_whole"]
 
-_EMPTY_PAGES = 3
+logger = logging.getLogger("do_images_async")
+
+_EMPTY_PAGES: Final = 3
+
+PASSES: Final = 4
+"""How often a listing that moves is read at most, the first time included."""
+
+STRICT_PASSES: Final = 10
+"""The same where it must come to rest."""
 
 
 class Page(Protocol):
@@ -26,7 +37,10 @@ class Page(Protocol):
     def next_page(self) -> int | None: ...
     @property
     def total(self) -> int | None: ...
+    @property
+    def ids(self) -> Collection[int]: ...
     def __len__(self) -> int: ...
+    def without(self, ids: Container[int], /) -> Self: ...
 
 
 P = TypeVar("P", bound=Page)
@@ -55,6 +69,109 @@ def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | 
     if number <= page:
         raise _bad_link(f"leads back to page {number}", page)
     return number
+
+
+async def read_whole(
+    fetch: Callable[[int], Awaitable[P]], *, per_page: int, concurrency: int, strict: bool
+) -> AsyncGenerator[P, None]:
+    """Yield pages until all items have come, each item in one page only.
+
+    Pages are offsets into a list that others change: what is deleted moves the rest forward past the reader,
+    what is created moves it back. So what an earlier page has had is taken out of a page, and a pass over all
+    pages that shows that the list moved is followed by another one, of which only what is new is yielded. A
+    pass shows it by totals that differ, by a repeat, or by fewer items than the total.
+
+    A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
+    `STRICT_PASSES`. Of the first pass every page is yielded, of the others those that hold something new.
+
+    Args:
+        fetch: reads one page, by its number from 1.
+        per_page: the page size that `fetch` asks for.
+        concurrency: pages under way or waiting to be consumed, at most.
+        strict: read until a whole pass shows no movement and brings nothing new. Without, such a pass is only
+            asked for when there was movement, and its absence is logged.
+
+    Raises:
+        DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
+        IncompleteListingError: `strict`, and no pass was the last one; or page after page is empty.
+    """
+    seen = IdSet()
+    before: _Pass | None = None
+    for number in range(1, 1 + (STRICT_PASSES if strict else PASSES)):
+        current = _Pass(seen, first=before is None)
+        pages = read_pages(fetch, per_page=per_page, concurrency=concurrency)
+        async with aclosing(pages):
+            async for page in pages:
+                fresh = current.take(page)
+                if before is None or len(fresh):
+                    yield fresh
+        if current.is_last(before, strict=strict):
+            return
+        if strict and current.repeats(before):
+            break  # the total is wrong for good
+        logger.debug("pass %d over the listing: %s", number, current)
+        before = current
+    if strict:
+        raise IncompleteListingError(
+            "pass after pass, the listing moved or held less than it should",
+            seen=len(seen),
+            total=current.total,
+        )
+    logger.warning(
+        "the listing did not come to rest in %d passes and may lack images: %d read, the server counts %s",
+        PASSES,
+        len(seen),
+        current.total,
+    )
+
+
+class _Pass:
+    """One reading of all pages.
+
+    Attributes:
+        count: items on the pages, with all that were read before.
+        fresh: how many of them no earlier page had.
+        total: what the server says, on the last page that says so.
+        moved: whether the list has changed meanwhile, by all that one can see.
+    """
+
+    def __init__(self, seen: IdSet, *, first: bool) -> None:
+        self.count = 0
+        self.fresh = 0
+        self.total: int | None = None
+        self.moved = False
+        self._seen = seen
+        self._read = seen if first else IdSet()
+
+    def __repr__(self) -> str:
+        return f"{self.count} read, {self.fresh} new, total {self.total}{', moved' if self.moved else ''}"
+
+    def take(self, page: P) -> P:
+        """Count a page, and return it without what earlier pages had."""
+        ids = page.ids
+        if any(number in self._read for number in ids):
+            self.moved = True
+        if page.total is not None:
+            self.moved = self.moved or self.total not in (None, page.total)
+            self.total = page.total
+        fresh = page if not any(number in self._seen for number in ids) else page.without(self._seen)
+        self._read.update(ids)
+        self._seen.update(ids)
+        self.count += len(page)
+        self.fresh += len(fresh)
+        return fresh
+
+    def is_last(self, before: _Pass | None, *, strict: bool) -> bool:
+        """Whether nothing can be seen that would be a reason for another pass."""
+        if self.moved or (strict and self.fresh):
+            return False
+        short = self.total is not None and self.count < self.total
+        return not short or (not strict and self.repeats(before))
+
+    def repeats(self, before: _Pass | None) -> bool:
+        """Whether it found exactly what the pass before did: a total that is still missed is a wrong one."""
+        same = before is not None and (before.count, before.total) == (self.count, self.total)
+        return same and not self.fresh and not self.moved
 
 
 async def read_pages(

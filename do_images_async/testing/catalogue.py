@@ -7,14 +7,34 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["DISTRIBUTIONS", "REGIONS", "Record", "private_images", "public_images", "timestamp"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "REGIONS",
+    "REGION_NAMES",
+    "Record",
+    "private_images",
+    "public_images",
+    "timestamp",
+]
 
 Record = dict[str, Any]
 
+_CITIES = {
+    "ams": "Amsterdam",
+    "blr": "Bangalore",
+    "fra": "Frankfurt",
+    "lon": "London",
+    "nyc": "New York",
+    "sfo": "San Francisco",
+    "sgp": "Singapore",
+    "syd": "Sydney",
+    "tor": "Toronto",
+}
 REGIONS = (
     *("ams1", "ams2", "ams3", "blr1", "fra1", "lon1", "nyc1", "nyc2", "nyc3"),
     *("sfo1", "sfo2", "sfo3", "sgp1", "tor1", "syd1"),
 )
+REGION_NAMES = {slug: f"{_CITIES[slug[:3]]} {slug[3:]}" for slug in REGIONS}
 DISTRIBUTIONS = (
     *("Arch Linux", "CentOS", "CoreOS", "Debian", "Fedora", "Fedora Atomic", "FreeBSD"),
     *("Gentoo", "openSUSE", "RancherOS", "Rocky Linux", "Ubuntu", "Unknown"),

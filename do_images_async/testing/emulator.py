@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
+from do_images_async.testing.actions import ActionStore, TransferStore
 from do_images_async.testing.catalogue import private_images, public_images
 from do_images_async.testing.faults import Fault, Faults, spoil
 from do_images_async.testing.journal import Entry, Journal
@@ -26,7 +28,9 @@ from do_images_async.testing.state import ImageStore
 
 __all__ = ["ImagesEmulator"]
 
-_KNOWN_PATH = re.compile(r"/v2/images(/[^/]+)?")
+_KNOWN_PATH = re.compile(
+    r"/v2/images(/[^/]+(/actions(/[^/]+)?|/account_transfer(/accept|/cancel|/decline)?)?)?"
+)
 
 
 class ImagesEmulator:
@@ -39,6 +43,7 @@ class ImagesEmulator:
         seed: what the account and the faults' probabilities are drawn from.
         quotas: the limits for each token; None for no limit.
         import_seconds: how long an import takes.
+        action_seconds: how long an image action takes.
         latency: seconds before each request is looked at.
         jitter: seconds that are drawn at random and added to `latency`, at most.
         token: the token that is accepted, by default a new one; more can be put into `tokens`.
@@ -51,6 +56,8 @@ class ImagesEmulator:
         token: the token that is accepted.
         tokens: every accepted token, with its scopes; None stands for all scopes.
         images: the account's images and the public ones.
+        actions: the account's image actions; `actions.fails` makes them fail.
+        transfers: its transfers to other accounts.
         requests: the journal.
         faults: what goes wrong.
         on_request: called with each request before it is answered; a test changes the state there.
@@ -63,6 +70,7 @@ class ImagesEmulator:
         seed: int = 7,
         quotas: Sequence[Quota] | None = DOCUMENTED,
         import_seconds: float = 0.2,
+        action_seconds: float = 0.2,
         latency: float = 0.0,
         jitter: float = 0.0,
         token: str | None = None,
@@ -80,6 +88,8 @@ class ImagesEmulator:
             clock=clock,
             import_seconds=import_seconds,
         )
+        self.actions = ActionStore(self.images, clock=clock, seconds=action_seconds)
+        self.transfers = TransferStore(self.images)
         self.requests = Journal(journal_limit)
         self.faults = Faults(seed)
         self.on_request: list[Callable[[web.Request], None]] = []
@@ -103,7 +113,7 @@ class ImagesEmulator:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=2**20)
-        for route in Routes(self.images, lambda: self.url).all:
+        for route in self._routes():
             app.router.add_route(route.method, route.path, self._endpoint(route))
         app.router.add_route("*", "/{anything:.*}", self._endpoint(None))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
@@ -117,6 +127,13 @@ class ImagesEmulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def _routes(self) -> tuple[Route, ...]:
+        return (
+            *Routes(self.images, lambda: self.url).all,
+            *ActionRoutes(self.images, self.actions, lambda: self.url).all,
+            *TransferRoutes(self.images, self.transfers).all,
+        )
 
     def _endpoint(self, route: Route | None) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -180,8 +197,9 @@ class ImagesEmulator:
             raise Problem(401, "unauthorized", "Unable to authenticate you.")
         self._spend(token, headers)
         scopes = self.tokens[token]
-        if route is not None and scopes is not None and route.scope not in scopes:
-            raise Problem(403, "forbidden", f"The token lacks the scope {route.scope}.")
+        missing = set() if route is None or scopes is None else {*route.scope.split()} - scopes
+        if missing:
+            raise Problem(403, "forbidden", f"The token lacks the scope {' '.join(sorted(missing))}.")
 
     def _spend(self, token: str, headers: dict[str, str]) -> None:
         if self._quotas is None:

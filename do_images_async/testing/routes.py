@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from aiohttp import web
@@ -13,8 +13,23 @@ from yarl import URL
 from do_images_async.testing.catalogue import REGIONS, Record
 from do_images_async.testing.state import Filter, ImageStore
 
-__all__ = ["Problem", "Route", "Routes", "not_found"]
+__all__ = [
+    "Answer",
+    "Body",
+    "Handler",
+    "Problem",
+    "Route",
+    "Routes",
+    "Window",
+    "image_for_change",
+    "integer_of",
+    "invalid",
+    "json_object",
+    "not_found",
+    "text_of",
+]
 
+T = TypeVar("T")
 Body = dict[str, Any]
 Answer = tuple[int, Body | None]
 Handler = Callable[[web.Request], Awaitable[Answer]]
@@ -45,12 +60,44 @@ def invalid(message: str) -> Problem:
 
 @attrs.frozen
 class Route:
-    """An endpoint: the scope that its token needs, and what answers it."""
+    """An endpoint: the scopes that its token needs, with spaces in between, and what answers it."""
 
     method: str
     path: str
     scope: str
     handler: Handler
+
+
+@attrs.frozen
+class Window:
+    """The part of a listing that a page shows."""
+
+    page: int
+    per_page: int
+
+    @classmethod
+    def asked_for(cls, request: web.Request) -> Window:
+        return cls(
+            page=integer_of(request.query.get("page", "1"), "page", 1, 2**31),
+            per_page=integer_of(request.query.get("per_page", "20"), "per_page", 1, 200),
+        )
+
+    def of(self, items: list[T]) -> list[T]:
+        return items[(self.page - 1) * self.per_page : self.page * self.per_page]
+
+    def around(self, request: web.Request, url: str, count: int) -> Body:
+        """What stands beside the items: the links and the total."""
+
+        def link(number: int) -> str:
+            return str(URL(url + request.path).with_query({**request.query, "page": str(number)}))
+
+        links: dict[str, str] = {}
+        last = -(-count // self.per_page)
+        if self.page > 1:
+            links |= {"first": link(1), "prev": link(self.page - 1)}
+        if self.page < last:
+            links |= {"next": link(self.page + 1), "last": link(last)}
+        return {"links": {"pages": links}, "meta": {"total": count}}
 
 
 class Routes:
@@ -74,8 +121,7 @@ class Routes:
 
     async def list_images(self, request: web.Request) -> Answer:
         query = request.query
-        page = _integer(query.get("page", "1"), "page", 1, 2**31)
-        per_page = _integer(query.get("per_page", "20"), "per_page", 1, 200)
+        window = Window.asked_for(request)
         numbers = self._images.listing(
             Filter(
                 kind=_choice(query.get("type"), "type", ("application", "distribution")),
@@ -83,11 +129,9 @@ class Routes:
                 tag_name=query.get("tag_name"),
             )
         )
-        chosen = numbers[(page - 1) * per_page : page * per_page]
         return 200, {
-            "images": [self._images[number] for number in chosen],
-            "links": {"pages": self._links(request, page, -(-len(numbers) // per_page))},
-            "meta": {"total": len(numbers)},
+            "images": [self._images[number] for number in window.of(numbers)],
+            **window.around(request, self._url(), len(numbers)),
         }
 
     async def get(self, request: web.Request) -> Answer:
@@ -97,8 +141,8 @@ class Routes:
         return 200, {"image": image}
 
     async def create(self, request: web.Request) -> Answer:
-        body = await _object(request)
-        name, url, region = (_text(body, field, required=True) for field in ("name", "url", "region"))
+        body = await json_object(request)
+        name, url, region = (text_of(body, field, required=True) for field in ("name", "url", "region"))
         if region not in REGIONS:
             raise invalid("region is invalid")
         if not url.startswith(("http://", "https://", "ftp://")):
@@ -107,18 +151,18 @@ class Routes:
             name=name,
             url=url,
             region=region,
-            distribution=_text(body, "distribution") or "Unknown",
-            description=_text(body, "description"),
+            distribution=text_of(body, "distribution") or "Unknown",
+            description=text_of(body, "description"),
             tags=_tags(body),
         )
         return 202, {"image": {field: image[field] for field in _CREATED_FIELDS}}
 
     async def update(self, request: web.Request) -> Answer:
-        body = await _object(request)
-        image = self._changeable(request)
+        body = await json_object(request)
+        image = image_for_change(self._images, request)
         allowed = ("name", "description", "distribution") if image["type"] == "custom" else ("name",)
         changes = {
-            field: _text(body, field) for field in ("name", "description", "distribution") if field in body
+            field: text_of(body, field) for field in ("name", "description", "distribution") if field in body
         }
         if changes.get("name") == "":
             raise invalid("name must not be empty")
@@ -128,31 +172,22 @@ class Routes:
         return 200, {"image": self._images.update(image["id"], **changes)}
 
     async def delete(self, request: web.Request) -> Answer:
-        self._images.remove(self._changeable(request)["id"])
+        self._images.remove(image_for_change(self._images, request)["id"])
         return 204, None
 
-    def _changeable(self, request: web.Request) -> Record:
-        key = request.match_info["image_id"]
-        image = self._images.find(key) if key.isascii() and key.isdigit() else None
-        if image is None:
-            raise not_found()
-        if image["public"]:
-            raise Problem(403, "forbidden", "You do not have access for the attempted action.")
-        return image
 
-    def _links(self, request: web.Request, page: int, last: int) -> dict[str, str]:
-        def link(number: int) -> str:
-            return str(URL(self._url() + request.path).with_query({**request.query, "page": str(number)}))
-
-        links: dict[str, str] = {}
-        if page > 1:
-            links |= {"first": link(1), "prev": link(page - 1)}
-        if page < last:
-            links |= {"next": link(page + 1), "last": link(last)}
-        return links
+def image_for_change(images: ImageStore, request: web.Request) -> Record:
+    """The image that is named by its id; raises when there is none, or it is the provider's."""
+    key = request.match_info["image_id"]
+    image = images.find(key) if key.isascii() and key.isdigit() else None
+    if image is None:
+        raise not_found()
+    if image["public"]:
+        raise Problem(403, "forbidden", "You do not have access for the attempted action.")
+    return image
 
 
-async def _object(request: web.Request) -> Body:
+async def json_object(request: web.Request) -> Body:
     try:
         body = json.loads(await request.read())
     except (ValueError, RecursionError):
@@ -162,7 +197,7 @@ async def _object(request: web.Request) -> Body:
     return body  # pyright: ignore[reportUnknownVariableType]
 
 
-def _text(body: Body, name: str, *, required: bool = False) -> str:
+def text_of(body: Body, name: str, *, required: bool = False) -> str:
     value = body.get(name, "")
     if not isinstance(value, str):
         raise invalid(f"{name} must be a string")
@@ -178,8 +213,8 @@ def _tags(body: Body) -> list[str]:
     return tags  # pyright: ignore[reportUnknownVariableType]
 
 
-def _integer(text: str, name: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
+def integer_of(text: str, name: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
         raise invalid(f"{name} must be from {least} to {most}")
     return int(text)
 

@@ -54,6 +54,9 @@ class ImageStore:
         images: what is there from the beginning.
         clock: Unix time, in seconds.
         import_seconds: how long an import takes.
+
+    Attributes:
+        on_look: called before anything is looked at, so that what has become due shows.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ImageStore:
         self._numbers = itertools.count(max(self._images, default=200_000_000) + 1)
         self._clock = clock
         self.import_seconds = import_seconds
+        self.on_look: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._images)
@@ -166,6 +170,8 @@ class ImageStore:
                 self.update(number, **_ending(job))
             elif age >= self.import_seconds / 2:
                 self._images[number]["status"] = "pending"
+        for look in self.on_look:
+            look()
 
 
 def _ending(job: _Import) -> Record:

@@ -1,0 +1,153 @@
+"""The endpoints for image actions and account transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from do_images_async.testing.actions import ActionStore, Transfer, TransferStore
+from do_images_async.testing.catalogue import REGIONS, Record
+from do_images_async.testing.routes import (
+    Answer,
+    Body,
+    Problem,
+    Route,
+    Window,
+    image_for_change,
+    integer_of,
+    invalid,
+    json_object,
+    not_found,
+    text_of,
+)
+from do_images_async.testing.state import ImageStore
+
+__all__ = ["ActionRoutes", "TransferRoutes"]
+
+_IMAGE = "/v2/images/{image_id}"
+_ID_LIMIT = 2**63 - 1
+
+
+class ActionRoutes:
+    """The endpoints under an image's `actions`.
+
+    Args:
+        images, actions: the account.
+        url: the emulator's own URL, for links.
+    """
+
+    def __init__(self, images: ImageStore, actions: ActionStore, url: Callable[[], str]) -> None:
+        self._images = images
+        self._actions = actions
+        self._url = url
+        self.all = (
+            Route("GET", f"{_IMAGE}/actions", "image:read", self.list_actions),
+            Route("POST", f"{_IMAGE}/actions", "image:update", self.start),
+            Route("GET", f"{_IMAGE}/actions/{{action_id}}", "image:read", self.get),
+        )
+
+    async def list_actions(self, request: web.Request) -> Answer:
+        window = Window.asked_for(request)
+        actions = self._actions.of(self._image(request)["id"])
+        return 200, {
+            "actions": window.of(actions),
+            **window.around(request, self._url(), len(actions)),
+        }
+
+    async def get(self, request: web.Request) -> Answer:
+        action_id = request.match_info["action_id"]
+        image = self._image(request)
+        number = int(action_id) if action_id.isascii() and action_id.isdigit() else 0
+        action = self._actions.find(image["id"], number)
+        if action is None:
+            raise not_found()
+        return 200, {"action": action}
+
+    async def start(self, request: web.Request) -> Answer:
+        body = await json_object(request)
+        image = image_for_change(self._images, request)
+        kind = text_of(body, "type", required=True)
+        if kind not in ("transfer", "convert"):
+            raise invalid("type must be one of transfer, convert")
+        region = text_of(body, "region", required=True) if kind == "transfer" else None
+        self._check(image, kind, region)
+        return 201, {"action": self._actions.start(image["id"], kind, region)}
+
+    def _check(self, image: Record, kind: str, region: str | None) -> None:
+        if image["status"] != "available":
+            raise invalid("The image is not available.")
+        if kind == "convert" and image["type"] == "snapshot":
+            raise invalid("The image is a snapshot already.")
+        if region is not None and region not in REGIONS:
+            raise invalid("region is invalid")
+        if region in image["regions"]:
+            raise invalid("The image is in this region already.")
+        if self._actions.in_progress(image["id"], kind, region):
+            raise Problem(409, "conflict", "The same action is in progress.")
+
+    def _image(self, request: web.Request) -> Record:
+        key = request.match_info["image_id"]
+        image = self._images.find(key) if key.isascii() and key.isdigit() else None
+        if image is None:
+            raise not_found()
+        return image
+
+
+class TransferRoutes:
+    """The endpoints under an image's `account_transfer`.
+
+    Args:
+        images, transfers: the account.
+    """
+
+    def __init__(self, images: ImageStore, transfers: TransferStore) -> None:
+        self._images = images
+        self._transfers = transfers
+        path = f"{_IMAGE}/account_transfer"
+        self.all = (
+            Route("POST", path, "image:update image:delete", self.create),
+            Route("POST", f"{path}/accept", "image:create", self.accept),
+            Route("POST", f"{path}/cancel", "image:update", self.cancel),
+            Route("POST", f"{path}/decline", "image:create", self.decline),
+        )
+
+    async def create(self, request: web.Request) -> Answer:
+        body = await json_object(request)
+        image = image_for_change(self._images, request)
+        email, team = text_of(body, "recipient_email"), text_of(body, "recipient_uuid")
+        if bool(email) == bool(team):
+            raise invalid("exactly one of recipient_email and recipient_uuid is required")
+        if image["type"] != "snapshot":
+            raise invalid("Only snapshots can be transferred.")
+        if self._transfers.pending(image["id"]):
+            raise Problem(409, "conflict", "The image is being transferred already.")
+        transfer = self._transfers.create(image["id"], email=email or None, team=team or None)
+        return 201, {"transfer_id": transfer.id}
+
+    async def accept(self, request: web.Request) -> Answer:
+        body = await json_object(request)
+        transfer = self._pending(request, body)
+        team = text_of(body, "recipient_uuid", required=True)
+        if transfer.team not in (None, team):
+            raise Problem(403, "forbidden", "The image is offered to somebody else.")
+        self._transfers.accept(transfer)
+        return 201, None
+
+    async def cancel(self, request: web.Request) -> Answer:
+        self._pending(request, await json_object(request)).state = "cancelled"
+        return 204, None
+
+    async def decline(self, request: web.Request) -> Answer:
+        self._pending(request, await json_object(request)).state = "declined"
+        return 204, None
+
+    def _pending(self, request: web.Request, body: Body) -> Transfer:
+        number = integer_of(str(body.get("transfer_id", "")), "transfer_id", 1, _ID_LIMIT)
+        key = request.match_info["image_id"]
+        transfer = self._transfers.find(int(key), number) if key.isascii() and key.isdigit() else None
+        if transfer is None:
+            raise not_found()
+        if transfer.state != "pending":
+            raise Problem(409, "conflict", f"The transfer is {transfer.state} already.")
+        return transfer

@@ -1,0 +1,183 @@
+"""What is done with images beside changing them: actions that take time, and transfers between accounts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import attrs
+
+from do_images_async.testing.catalogue import REGION_NAMES, Record, timestamp
+from do_images_async.testing.state import ImageStore
+
+__all__ = ["ActionStore", "Transfer", "TransferStore"]
+
+_FEATURES = ("backups", "ipv6", "metadata", "install_agent", "storage", "image_transfer")
+_SIZES = ("s-1vcpu-1gb", "s-1vcpu-2gb", "s-2vcpu-2gb", "s-2vcpu-4gb", "s-4vcpu-8gb")
+
+
+class ActionStore:
+    """The account's image actions. Each is in progress for its time, then completed, or errored.
+
+    A completed transfer has put its region among the image's; a completed conversion has made the image a
+    snapshot. An action on an image that is deleted meanwhile errors.
+
+    Args:
+        images: the account's images.
+        clock: Unix time, in seconds.
+        seconds: how long an action takes.
+
+    Attributes:
+        seconds: as given; counts for actions that begin from then on.
+        fails: whether an action will end as errored; asked when its time is over, and by default never.
+    """
+
+    def __init__(self, images: ImageStore, *, clock: Callable[[], float], seconds: float) -> None:
+        self.seconds = seconds
+        self.fails: Callable[[Record], bool] = lambda _: False
+        self._images = images
+        self._clock = clock
+        self._actions: dict[int, Record] = {}
+        self._ends: dict[int, float] = {}
+        self._numbers = itertools.count(36_805_527)
+        images.on_look.append(self._advance)
+
+    def __len__(self) -> int:
+        return len(self._actions)
+
+    def __iter__(self) -> Iterator[Record]:
+        self._advance()
+        return iter(list(self._actions.values()))
+
+    def of(self, image_id: int) -> list[Record]:
+        """An image's actions, the latest first."""
+        return [action for action in self if action["resource_id"] == image_id][::-1]
+
+    def find(self, image_id: int, action_id: int) -> Record | None:
+        """One of an image's actions."""
+        self._advance()
+        action = self._actions.get(action_id)
+        return action if action and action["resource_id"] == image_id else None
+
+    def in_progress(self, image_id: int, kind: str, region: str | None) -> bool:
+        """Whether just this is being done already."""
+        return any(
+            (action["type"], action["region_slug"], action["status"]) == (kind, region, "in-progress")
+            for action in self.of(image_id)
+        )
+
+    def start(self, image_id: int, kind: str, region: str | None = None) -> Record:
+        """Begin an action; returns it as it is at first."""
+        now = self._clock()
+        action: Record = {
+            "id": next(self._numbers),
+            "status": "in-progress",
+            "type": kind,
+            "started_at": timestamp(now),
+            "completed_at": None,
+            "resource_id": image_id,
+            "resource_type": "image",
+            "region": _region(region),
+            "region_slug": region,
+        }
+        self._actions[action["id"]] = action
+        self._ends[action["id"]] = now + self.seconds
+        return dict(action)
+
+    def _advance(self) -> None:
+        now = self._clock()
+        due = [number for number, end in self._ends.items() if end <= now]
+        for number in due:
+            end = self._ends.pop(number)
+            self._finish(self._actions[number], end)
+
+    def _finish(self, action: Record, end: float) -> None:
+        works = action["resource_id"] in self._images and not self.fails(action)
+        action |= {"status": "completed" if works else "errored", "completed_at": timestamp(end)}
+        if not works:
+            return
+        image = self._images[action["resource_id"]]
+        if action["type"] == "convert":
+            self._images.update(image["id"], type="snapshot")
+        elif action["region_slug"] not in image["regions"]:
+            self._images.update(image["id"], regions=[*image["regions"], action["region_slug"]])
+
+
+def _region(slug: str | None) -> Record | None:
+    if slug is None:
+        return None
+    return {
+        "name": REGION_NAMES[slug],
+        "slug": slug,
+        "sizes": list(_SIZES),
+        "features": list(_FEATURES),
+        "available": True,
+    }
+
+
+@attrs.define(kw_only=True)
+class Transfer:
+    """An offer of an image to another account.
+
+    Attributes:
+        id: names it; 0 for one that was accepted at once.
+        image_id: what is offered.
+        email, team: who it is offered to, one of the two.
+        state: how it stands.
+    """
+
+    id: int
+    image_id: int
+    email: str | None = None
+    team: str | None = None
+    state: Literal["pending", "accepted", "cancelled", "declined"] = "pending"
+
+
+class TransferStore:
+    """The account's transfers to others. An image whose transfer is accepted leaves the account.
+
+    There is one account here: it makes the offers, and whoever answers them is taken for the recipient.
+
+    Args:
+        images: the account's images.
+
+    Attributes:
+        own_teams: UUIDs of teams that accept at once, since the account may act for them.
+    """
+
+    def __init__(self, images: ImageStore) -> None:
+        self.own_teams: set[str] = set()
+        self._images = images
+        self._transfers: list[Transfer] = []
+        self._numbers = itertools.count(3_164_444)
+
+    def __len__(self) -> int:
+        return len(self._transfers)
+
+    def __iter__(self) -> Iterator[Transfer]:
+        return iter(self._transfers)
+
+    def find(self, image_id: int, transfer_id: int) -> Transfer | None:
+        """One of an image's transfers, by its id."""
+        wanted = (image_id, transfer_id)
+        return next((each for each in self if (each.image_id, each.id) == wanted and each.id), None)
+
+    def pending(self, image_id: int) -> bool:
+        """Whether the image is offered to somebody."""
+        return any((each.image_id, each.state) == (image_id, "pending") for each in self)
+
+    def create(self, image_id: int, **recipient: Any) -> Transfer:
+        """Make an offer, to an `email` or a `team`."""
+        at_once = recipient.get("team") in self.own_teams
+        transfer = Transfer(id=0 if at_once else next(self._numbers), image_id=image_id, **recipient)
+        self._transfers.append(transfer)
+        if at_once:
+            self.accept(transfer)
+        return transfer
+
+    def accept(self, transfer: Transfer) -> None:
+        """Move the image to its recipient."""
+        transfer.state = "accepted"
+        if transfer.image_id in self._images:
+            self._images.remove(transfer.image_id)
