@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from enum import Enum
 from types import NoneType, TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,8 +22,9 @@ from do_images_async.arguments import (
     check_range,
     check_text,
 )
+from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.credentials import Token, read_token
-from do_images_async.errors import ImportFailedError, WaitTimeoutError
+from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
 from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
 from do_images_async.pagination import next_page_number, read_whole
 from do_images_async.ratelimit import Limiter
@@ -31,7 +32,7 @@ from do_images_async.retry import RetryPolicy
 from do_images_async.transport import Call, Options, Transport
 from do_images_async.waiting import watch
 
-__all__ = ["ImagesAPI"]
+__all__ = ["ImageChanges", "ImagesAPI"]
 
 _PATH: Final = "/v2/images"
 _TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
@@ -45,6 +46,16 @@ UNCHANGED: Final = _Unchanged.UNCHANGED
 """Says of an argument of `update` that it was not given, which an empty string does not."""
 
 ListType = Literal["distribution", "application"]
+Key = TypeVar("Key", bound=int | str)
+Hook = Callable[[BulkProgress], object] | None
+
+
+class ImageChanges(TypedDict, total=False):
+    """What `update_many` changes of an image; the fields are those of `update`."""
+
+    name: str
+    description: str
+    distribution: str
 
 
 class ImagesAPI:
@@ -446,6 +457,96 @@ class ImagesAPI:
         state = f"it is {seen.status}" if seen else "no answer came"
         raise WaitTimeoutError(f"image {image_id} is not available after {timeout:g} s: {state}", image=seen)
 
+    def get_many(
+        self,
+        ids: Iterable[Key] | AsyncIterable[Key],
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[Key, Image], None]:
+        """Read many images; one request for each, and an outcome for each (API page: see `get`).
+
+        Args:
+            ids: ids and slugs, in any iterable or async iterable; they are drawn as they are needed.
+            concurrency, ordered, progress: as for `fan_out`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used. An id that can't be is that id's error.
+        """
+        return fan_out(self.get, _check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
+
+    def delete_many(
+        self,
+        ids: Iterable[int] | AsyncIterable[int],
+        *,
+        dry_run: bool = False,
+        allow_public: bool = False,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[int, Image | None], None]:
+        """Delete many images, and yield what came of each (API page: see `delete`).
+
+        Each is read first, and not deleted unless it is private: two requests for each image. With
+        `allow_public` it is not read: one request. The outcome's value is the image as it was read, if it
+        was.
+
+        Args:
+            ids: ids, in any iterable or async iterable; they are drawn as they are needed.
+            dry_run: read each image and delete none; the outcomes are what would be deleted, and why not.
+            allow_public: do not ask whether an image is public; otherwise `PublicImageError` is the outcome
+                of one that is.
+            concurrency, ordered, progress: as for `fan_out`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used. An id that can't be is that id's error.
+        """
+
+        async def delete(image_id: int) -> Image | None:
+            image = None
+            if dry_run or not allow_public:
+                image = await self.get(check_image_id(image_id))
+            if image is not None and image.public is not False and not allow_public:
+                raise PublicImageError(image)
+            if not dry_run:
+                await self.delete(image_id)
+            return image
+
+        return fan_out(delete, _check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
+
+    async def update_many(
+        self,
+        changes: Mapping[int, ImageChanges]
+        | Iterable[tuple[int, ImageChanges]]
+        | AsyncIterable[tuple[int, ImageChanges]],
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[int, Image], None]:
+        """Change many images; one request for each, and an outcome for each (API page: see `update`).
+
+        Args:
+            changes: for each id its changes, such as `{42: {"name": "golden"}}`; a mapping, or pairs in any
+                iterable or async iterable, which are drawn as they are needed.
+            concurrency, ordered, progress: as for `fan_out`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for. A
+                change that can't be made is its image's error.
+        """
+
+        async def update(change: tuple[int, ImageChanges]) -> Image:
+            image_id, fields = change
+            return await self.update(image_id, **fields)
+
+        pairs = changes.items() if isinstance(changes, Mapping) else changes
+        outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield Outcome(outcome.key[0], outcome.value, outcome.error)
+
     async def _image(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Image:
         call = Call(method=method, path=path, model=ImageBody, body=body)
         return (await self._transport.send(call, self._options)).value.image
@@ -472,6 +573,12 @@ def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> di
     if tag_name is not None:
         query["tag_name"] = check_text(tag_name, "tag_name")
     return query
+
+
+def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncIterable[Key]:
+    if isinstance(ids, str | bytes):
+        raise TypeError(f"ids must be an iterable of ids, not {ids!r}")
+    return ids
 
 
 def _check_tags(tags: Collection[str]) -> list[str]:

@@ -193,7 +193,7 @@ async def _audit(
 
 
 async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> AsyncGenerator[Image, None]:
-    async with aclosing(api.list_pages(concurrency=concurrency)) as pages:
+    async with aclosing(api.list_pages(concurrency=concurrency, strict=True)) as pages:
         async for page in pages:
             progress.advance(len(page), page.total)
             for image in page.images:
