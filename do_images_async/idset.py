@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Iterable
 
 __all__ = ["IdSet"]
 
-_RECENT = 8192
+_RECENT = 2048
 _SPARSE = 4096
 _WIDTH = 1 << 16
 
@@ -16,7 +16,7 @@ _WIDTH = 1 << 16
 class IdSet:
     """Ids, in about a byte each where they lie close together, in a few where they do not.
 
-    The first few thousand are in a plain set. Then they go into chunks of 65,536 possible ids: sorted offsets
+    The first two thousand are in a plain set. Then they go into chunks of 65,536 possible ids: sorted offsets
     of two bytes, or from the point where that is the smaller of the two, one bit for each possible id.
     """
 
@@ -28,18 +28,19 @@ class IdSet:
     def __len__(self) -> int:
         return self._spilled + len(self._recent)
 
-    def __contains__(self, number: object) -> bool:
-        if number in self._recent:
-            return True
-        return bool(self._chunks) and isinstance(number, int) and self._is_spilled(number)
-
-    def update(self, ids: Collection[int]) -> None:
-        """Put ids in."""
+    def absorb(self, ids: Iterable[int]) -> set[int]:
+        """Put ids in; returns those that were in already."""
+        new = set(ids)
+        known = new & self._recent
+        new -= known
         if self._chunks:
-            ids = [number for number in ids if not self._is_spilled(number)]
-        self._recent.update(ids)
+            spilled = {number for number in new if self._is_spilled(number)}
+            known |= spilled
+            new -= spilled
+        self._recent |= new
         if len(self._recent) > _RECENT:
             self._spill()
+        return known
 
     def _is_spilled(self, number: int) -> bool:
         chunk = self._chunks.get(number // _WIDTH)

@@ -141,22 +141,20 @@ class _Pass:
         self.total: int | None = None
         self.moved = False
         self._seen = seen
-        self._read = seen if first else IdSet()
+        self._read = None if first else IdSet()  # what this pass has read; of the first, it is what was seen
 
     def __repr__(self) -> str:
         return f"{self.count} read, {self.fresh} new, total {self.total}{', moved' if self.moved else ''}"
 
     def take(self, page: P) -> P:
         """Count a page, and return it without what earlier pages had."""
-        ids = page.ids
-        if any(number in self._read for number in ids):
-            self.moved = True
+        known = self._seen.absorb(page.ids)
+        repeated = known if self._read is None else self._read.absorb(page.ids)
+        other_total = page.total is not None and self.total not in (None, page.total)
+        self.moved = self.moved or bool(repeated) or other_total
         if page.total is not None:
-            self.moved = self.moved or self.total not in (None, page.total)
             self.total = page.total
-        fresh = page if not any(number in self._seen for number in ids) else page.without(self._seen)
-        self._read.update(ids)
-        self._seen.update(ids)
+        fresh = page.without(known) if known else page
         self.count += len(page)
         self.fresh += len(fresh)
         return fresh

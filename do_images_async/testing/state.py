@@ -93,8 +93,13 @@ class ImageStore:
         number = self._slugs.get(key)
         return None if number is None else self._images.get(number)
 
-    def add(self, **fields: Any) -> int:
-        """Add an available private snapshot, or what `fields` make of it; returns its id."""
+    def add(self, *, at: int | None = None, **fields: Any) -> int:
+        """Add an available private snapshot, or what `fields` make of it; returns its id.
+
+        Args:
+            at: its place in the order of the listing, from 0; by default it is the last.
+            fields: what it has instead of the usual.
+        """
         number = int(fields.pop("id", next(self._numbers)))
         image: Record = {
             "id": number,
@@ -113,7 +118,11 @@ class ImageStore:
             "error_message": "",
         }
         image |= fields
+        behind = [] if at is None else list(self._images.values())[at:]
+        for other in behind:
+            del self._images[other["id"]]
         self._images[number] = image
+        self._images.update({other["id"]: other for other in behind if other["id"] != number})
         if image["slug"]:
             self._slugs[image["slug"]] = number
         self._listings.clear()
