@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 
-from do_images_async import Image, ImagesAPI, ImageStatus, ImageType, errors
+from do_images_async import (
+    AccountTransfer,
+    Action,
+    ActionStatus,
+    Image,
+    ImagesAPI,
+    ImageStatus,
+    ImageType,
+    Region,
+    errors,
+)
 from tests.conftest import ONCE, TOKEN
-from tests.servers import NO_CONTENT, Answer, Received, Server, reply
+from tests.servers import NO_CONTENT, Answer, Received, Server, content, reply
 
 IMPORT_URL = (
     "http://cloud-images.ubuntu.com/minimal/releases/bionic/release/ubuntu-18.04-minimal-cloudimg-amd64.img"
@@ -143,6 +153,72 @@ UPDATED: dict[str, object] = {
         "status": "available",
         "tags": [],
     }
+}
+
+SIZES = (
+    *("s-1vcpu-3gb", "m-1vcpu-8gb", "s-3vcpu-1gb", "s-1vcpu-2gb", "s-2vcpu-2gb", "s-2vcpu-4gb"),
+    *("s-4vcpu-8gb", "s-6vcpu-16gb", "s-8vcpu-32gb", "s-12vcpu-48gb", "s-16vcpu-64gb", "s-20vcpu-96gb"),
+    *("s-1vcpu-1gb", "c-1vcpu-2gb", "s-24vcpu-128gb"),
+)
+FEATURES = (
+    *("private_networking", "backups", "ipv6", "metadata", "server_id"),
+    *("install_agent", "storage", "image_transfer"),
+)
+
+
+def region(name: str, slug: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "slug": slug,
+        "sizes": list(SIZES),
+        "features": list(FEATURES),
+        "available": True,
+    }
+
+
+ACTION: dict[str, object] = {
+    "id": 36805527,
+    "status": "in-progress",
+    "type": "transfer",
+    "started_at": "2014-11-14T16:42:45Z",
+    "completed_at": None,
+    "resource_id": 7938269,
+    "resource_type": "image",
+    "region": region("New York 3", "nyc3"),
+    "region_slug": "nyc3",
+}
+RUNNING = Action(
+    id=36805527,
+    status=ActionStatus.IN_PROGRESS,
+    type="transfer",
+    started_at=datetime(2014, 11, 14, 16, 42, 45, tzinfo=UTC),
+    completed_at=None,
+    resource_id=7938269,
+    resource_type="image",
+    region=Region(name="New York 3", slug="nyc3", sizes=SIZES, features=FEATURES, available=True),
+    region_slug="nyc3",
+)
+ACTIONS: dict[str, object] = {
+    "actions": [
+        {
+            "id": 29410565,
+            "status": "completed",
+            "type": "transfer",
+            "started_at": "2014-07-25T15:04:21Z",
+            "completed_at": "2014-07-25T15:10:20Z",
+            "resource_id": 7555620,
+            "resource_type": "image",
+            "region": region("New York 2", "nyc2"),
+            "region_slug": "nyc2",
+        }
+    ],
+    "links": {
+        "pages": {
+            "last": "https://api.digitalocean.com/v2/images/7555620/actions?page=5&per_page=1",
+            "next": "https://api.digitalocean.com/v2/images/7555620/actions?page=2&per_page=1",
+        }
+    },
+    "meta": {"total": 5},
 }
 
 
@@ -306,12 +382,120 @@ async def test_deleting_returns_none(server: Server, api: ImagesAPI) -> None:
     assert result is None
 
 
+async def test_listing_actions_as_in_the_curl_example(server: Server, api: ImagesAPI) -> None:
+    # The example's links lead to the API's own address, so the page must not be asked of another.
+    document = {**ACTIONS, "links": {"pages": {"next": f"{server.url}/v2/images/7555620/actions?page=2"}}}
+    server.script(reply(document))
+    page = await api.actions.list_page(7555620, page=1, per_page=1)
+    request = only_request(server)
+    assert (request.method, request.path, request.body) == ("GET", "/v2/images/7555620/actions", b"")
+    assert request.query == {"page": "1", "per_page": "1"}
+    assert page.actions == (
+        Action(
+            id=29410565,
+            status=ActionStatus.COMPLETED,
+            type="transfer",
+            started_at=datetime(2014, 7, 25, 15, 4, 21, tzinfo=UTC),
+            completed_at=datetime(2014, 7, 25, 15, 10, 20, tzinfo=UTC),
+            resource_id=7555620,
+            resource_type="image",
+            region=Region(name="New York 2", slug="nyc2", sizes=SIZES, features=FEATURES, available=True),
+            region_slug="nyc2",
+        ),
+    )
+    assert (page.total, page.next_page) == (5, 2)
+
+
+async def test_the_links_of_the_example_are_refused_by_another_origin(server: Server, api: ImagesAPI) -> None:
+    server.script(reply(ACTIONS))
+    with pytest.raises(errors.DecodeError, match=r"api\.digitalocean\.com"):
+        await api.actions.list_page(7555620)
+
+
+async def test_retrieving_an_action(server: Server, api: ImagesAPI) -> None:
+    server.script(reply({"action": ACTION}))
+    assert await api.actions.get(7938269, 36805527) == RUNNING
+    request = only_request(server)
+    assert (request.method, request.target) == ("GET", "/v2/images/7938269/actions/36805527")
+
+
+@pytest.mark.parametrize("document", [{"action": ACTION}, ACTION], ids=["wrapped", "unwrapped"])
+async def test_transferring_to_a_region(server: Server, api: ImagesAPI, document: object) -> None:
+    server.script(reply(document, status=201))
+    assert await api.actions.transfer(7938269, "nyc2") == RUNNING
+    request = only_request(server)
+    assert (request.method, request.target) == ("POST", "/v2/images/7938269/actions")
+    assert request.json() == {"type": "transfer", "region": "nyc2"}
+
+
+async def test_converting(server: Server, api: ImagesAPI) -> None:
+    server.script(reply({"action": ACTION}, status=201))
+    assert await api.actions.convert(7938291) == RUNNING
+    request = only_request(server)
+    assert (request.method, request.target) == ("POST", "/v2/images/7938291/actions")
+    assert request.json() == {"type": "convert"}
+
+
+TEAM = "4f6c71e2-1e90-4762-9fee-6cc4a0a9f2cf"
+
+
+@pytest.mark.parametrize(
+    ("recipient", "body"),
+    [
+        ({"email": "alice@example.com"}, {"recipient_email": "alice@example.com"}),
+        ({"team_uuid": TEAM}, {"recipient_uuid": TEAM}),
+    ],
+)
+@pytest.mark.parametrize(("number", "transfer_id"), [(3164444, 3164444), (0, None)])
+async def test_beginning_an_account_transfer(
+    server: Server,
+    api: ImagesAPI,
+    recipient: dict[str, str],
+    body: dict[str, str],
+    number: int,
+    transfer_id: int | None,
+) -> None:
+    server.script(reply({"transfer_id": number}, status=201))
+    transfer = await api.account_transfers.create(7555620, **recipient)
+    assert transfer == AccountTransfer(image_id=7555620, transfer_id=transfer_id)
+    assert transfer.accepted is (number == 0)
+    request = only_request(server)
+    assert (request.method, request.target) == ("POST", "/v2/images/7555620/account_transfer")
+    assert request.json() == body
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "more", "body"),
+    [
+        ("accept", 201, {"team_uuid": TEAM}, {"recipient_uuid": TEAM}),
+        ("cancel", 204, {}, {}),
+        ("decline", 204, {}, {}),
+    ],
+)
+async def test_answering_an_account_transfer(
+    server: Server, api: ImagesAPI, verb: str, status: int, more: dict[str, str], body: dict[str, str]
+) -> None:
+    server.script(content(b"", status=status) if status == 201 else NO_CONTENT)
+    assert await getattr(api.account_transfers, verb)(9375231, 3164444, **more) is None
+    request = only_request(server)
+    assert (request.method, request.target) == ("POST", f"/v2/images/9375231/account_transfer/{verb}")
+    assert request.json() == {"transfer_id": 3164444, **body}
+
+
 CALLS: dict[str, Callable[[ImagesAPI], Awaitable[object]]] = {
     "list": lambda api: api.list_page(),
     "create": lambda api: api.create_custom(name="a", url="https://example.com/a.img", region="nyc3"),
     "get": lambda api: api.get(1),
     "update": lambda api: api.update(1, name="a"),
     "delete": lambda api: api.delete(1),
+    "list actions": lambda api: api.actions.list_page(1),
+    "get action": lambda api: api.actions.get(1, 2),
+    "transfer": lambda api: api.actions.transfer(1, "nyc3"),
+    "convert": lambda api: api.actions.convert(1),
+    "create account transfer": lambda api: api.account_transfers.create(1, email="alice@example.com"),
+    "accept account transfer": lambda api: api.account_transfers.accept(1, 2, team_uuid=TEAM),
+    "cancel account transfer": lambda api: api.account_transfers.cancel(1, 2),
+    "decline account transfer": lambda api: api.account_transfers.decline(1, 2),
 }
 EVERYWHERE = [
     (401, "unauthorized", "Unable to authenticate you.", errors.AuthenticationError),
@@ -320,11 +504,15 @@ EVERYWHERE = [
     (418, "example_error", "some error message", errors.APIError),
 ]
 MISSING = (404, "not_found", "The resource you requested could not be found.", errors.NotFoundError)
-DOCUMENTED_ERRORS = [
-    (name, *error)
-    for name in CALLS
-    for error in (EVERYWHERE if name in ("list", "create") else [*EVERYWHERE, MISSING])
-]
+UNREADABLE = (400, "bad_request", "error parsing request body", errors.BadRequestError)
+
+
+def documented_errors(name: str) -> list[tuple[int, str, str, type[errors.APIError]]]:
+    missing = [] if name in ("list", "create") else [MISSING]
+    return [*EVERYWHERE, *missing, *([UNREADABLE] if "account transfer" in name else [])]
+
+
+DOCUMENTED_ERRORS = [(name, *error) for name in CALLS for error in documented_errors(name)]
 
 
 @pytest.mark.parametrize(("name", "status", "id_", "message", "error_class"), DOCUMENTED_ERRORS)

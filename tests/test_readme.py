@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from do_images_async import ImagesAPI
+from do_images_async.actions import AccountTransfers, ImageActions
 from do_images_async.testing import ImagesEmulator
 from tests.redis_servers import EXECUTABLE, redis_server, shared_redis
 
@@ -44,7 +46,7 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest) -> N
             "-W",
             "error",
             "-c",
-            program.replace("timeout=3600)", "timeout=3600, poll_interval=0.05)"),
+            re.sub(r"(timeout=\d+)(?=[,)])", r"\1, poll_interval=0.05", program),
             env=environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -55,3 +57,41 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest) -> N
         if "import failed" in program:
             writes = [entry.method for entry in emulator.requests if entry.method != "GET"]
             assert writes == ["POST", "PUT", "DELETE"]
+
+
+DESCRIPTION = ROOT.parent / "shared" / "reference" / "images-openapi.yaml"
+
+
+def endpoints() -> dict[str, list[str]]:
+    """The table's operations, each with the methods that make it."""
+    rows = re.findall(r"^\| `([A-Z]+ /v2/images[^`]*)` \| (.*) \|$", README, re.MULTILINE)
+    return {operation: re.findall(r"`api\.([\w.]+)\(", calls) for operation, calls in rows}
+
+
+def test_the_table_of_endpoints_names_methods_that_exist() -> None:
+    assert len(endpoints()) == 12
+    for operation, calls in endpoints().items():
+        assert calls, operation
+        for call in calls:
+            group, _, method = call.rpartition(".")
+            owner = {"": ImagesAPI, "actions": ImageActions, "account_transfers": AccountTransfers}[group]
+            assert callable(getattr(owner, method, None)), call
+
+
+def test_every_endpoint_is_in_a_program() -> None:
+    programs = "\n".join(PROGRAMS)
+    for operation, calls in endpoints().items():
+        assert any(re.search(rf"\b(api|images)\.{re.escape(call)}\(", programs) for call in calls), operation
+
+
+@pytest.mark.skipif(not DESCRIPTION.exists(), reason="the provider's description is not beside the project")
+def test_the_table_of_endpoints_has_no_gap() -> None:
+    operations: set[str] = set()
+    path = ""
+    for line in DESCRIPTION.read_text().splitlines():
+        if match := re.fullmatch(r"  (/v2/\S*):", line):
+            path = match[1]
+        elif match := re.fullmatch(r"    (get|post|put|patch|delete):", line):
+            operations.add(f"{match[1].upper()} {path}")
+    assert operations
+    assert operations == set(endpoints())
