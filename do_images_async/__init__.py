@@ -4,7 +4,7 @@ from do_images_async import errors
 from do_images_async._version import __version__
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.codec import converter
-from do_images_async.images import ImageChanges, ImagesAPI
+from do_images_async.images import ImagesAPI
 from do_images_async.models import (
     AccountTransfer,
     Action,
@@ -27,7 +27,6 @@ __all__ = [
     "ActionStatus",
     "BulkProgress",
     "Image",
-    "ImageChanges",
     "ImagePage",
     "ImageStatus",
     "ImageType",

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection,
 from contextlib import aclosing
 from enum import Enum
 from types import NoneType, TracebackType
-from typing import Final, Literal, Self, TypedDict, TypeVar
+from typing import Final, Literal, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -32,7 +32,7 @@ from do_images_async.retry import RetryPolicy
 from do_images_async.transport import Call, Options, Transport
 from do_images_async.waiting import watch
 
-__all__ = ["ImageChanges", "ImagesAPI"]
+__all__ = ["ImagesAPI"]
 
 _PATH: Final = "/v2/images"
 _TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
@@ -50,12 +50,7 @@ Key = TypeVar("Key", bound=int | str)
 Hook = Callable[[BulkProgress], object] | None
 
 
-class ImageChanges(TypedDict, total=False):
-    """What `update_many` changes of an image; the fields are those of `update`."""
-
-    name: str
-    description: str
-    distribution: str
+Pairs = Iterable[tuple[int, Mapping[str, str]]] | AsyncIterable[tuple[int, Mapping[str, str]]]
 
 
 class ImagesAPI:
@@ -517,9 +512,7 @@ class ImagesAPI:
 
     async def update_many(
         self,
-        changes: Mapping[int, ImageChanges]
-        | Iterable[tuple[int, ImageChanges]]
-        | AsyncIterable[tuple[int, ImageChanges]],
+        changes: Mapping[int, Mapping[str, str]] | Pairs,
         *,
         concurrency: int = 32,
         ordered: bool = False,
@@ -528,8 +521,8 @@ class ImagesAPI:
         """Change many images; one request for each, and an outcome for each (API page: see `update`).
 
         Args:
-            changes: for each id its changes, such as `{42: {"name": "golden"}}`; a mapping, or pairs in any
-                iterable or async iterable, which are drawn as they are needed.
+            changes: for each id its changes by the names of `update`, as in `{42: {"name": "golden"}}`; a
+                mapping, or pairs in any iterable or async iterable, which are drawn as they are needed.
             concurrency, ordered, progress: as for `fan_out`.
 
         Raises:
@@ -537,11 +530,11 @@ class ImagesAPI:
                 change that can't be made is its image's error.
         """
 
-        async def update(change: tuple[int, ImageChanges]) -> Image:
+        async def update(change: tuple[int, Mapping[str, str]]) -> Image:
             image_id, fields = change
             return await self.update(image_id, **fields)
 
-        pairs = changes.items() if isinstance(changes, Mapping) else changes
+        pairs = _pairs(changes)
         outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
         async with aclosing(outcomes):
             async for outcome in outcomes:
@@ -579,6 +572,13 @@ def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | Async
     if isinstance(ids, str | bytes):
         raise TypeError(f"ids must be an iterable of ids, not {ids!r}")
     return ids
+
+
+def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
+    if isinstance(changes, Mapping):
+        # The checker can't exclude a mapping that is one of pairs, too.
+        return cast("Mapping[int, Mapping[str, str]]", changes).items()
+    return changes
 
 
 def _check_tags(tags: Collection[str]) -> list[str]:

@@ -97,7 +97,7 @@ async def read_whole(
     """
     seen = IdSet()
     before: _Pass | None = None
-    for number in range(1, 1 + (STRICT_PASSES if strict else PASSES)):
+    for _ in range(STRICT_PASSES if strict else PASSES):
         current = _Pass(seen, first=before is None)
         pages = read_pages(fetch, per_page=per_page, concurrency=concurrency)
         async with aclosing(pages):
@@ -107,21 +107,22 @@ async def read_whole(
                     yield fresh
         if current.is_last(before, strict=strict):
             return
-        if strict and current.repeats(before):
-            break  # the total is wrong for good
-        logger.debug("pass %d over the listing: %s", number, current)
+        stuck = current.repeats(before)  # with `strict`: the total is wrong for good
         before = current
+        if stuck:
+            break
+    total = before.total if before else None
     if strict:
         raise IncompleteListingError(
-            "pass after pass, the listing moved or held less than it should",
+            "reading after reading, the listing moved or was shorter than its total",
             seen=len(seen),
-            total=current.total,
+            total=total,
         )
     logger.warning(
         "the listing did not come to rest in %d passes and may lack images: %d read, the server counts %s",
         PASSES,
         len(seen),
-        current.total,
+        total,
     )
 
 
@@ -142,9 +143,6 @@ class _Pass:
         self.moved = False
         self._seen = seen
         self._read = None if first else IdSet()  # what this pass has read; of the first, it is what was seen
-
-    def __repr__(self) -> str:
-        return f"{self.count} read, {self.fresh} new, total {self.total}{', moved' if self.moved else ''}"
 
     def take(self, page: P) -> P:
         """Count a page, and return it without what earlier pages had."""

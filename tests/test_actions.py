@@ -163,6 +163,17 @@ async def test_an_images_actions_are_listed_by_page(emulator: ImagesEmulator, ac
     assert [action async for action in account.actions.list(number, strict=True)] == actions
 
 
+async def test_actions_that_end_at_once_all_take_effect(emulator: ImagesEmulator, account: ImagesAPI) -> None:
+    number = emulator.images.add(type="backup", regions=["nyc3"])
+    emulator.actions.seconds = 0.0
+    for region in ("ams3", "fra1", "sgp1"):
+        emulator.actions.start(number, "transfer", region)
+    emulator.actions.start(number, "convert")
+    image = await account.get(number)
+    assert (image.regions, image.type) == (("nyc3", "ams3", "fra1", "sgp1"), ImageType.SNAPSHOT)
+    assert [action["status"] for action in emulator.actions] == ["completed"] * 4
+
+
 async def test_an_action_that_fails_says_which(emulator: ImagesEmulator, account: ImagesAPI) -> None:
     number = emulator.images.add()
     emulator.actions.fails = lambda action: action["region_slug"] == "ams3"

@@ -95,7 +95,7 @@ def test_every_key_has_its_outcome_within_bounds(
         keys = range(len(delays))
         source = asynchronous(keys) if asynchronously else keys
         told: list[BulkProgress] = []
-        outcomes = await all_of(
+        outcomes: list[Outcome[int, int]] = await all_of(
             fan_out(call, source, concurrency=concurrency, ordered=ordered, progress=told.append)
         )
         yielded = [outcome.key for outcome in outcomes]
@@ -248,8 +248,9 @@ async def test_no_keys_no_outcomes(ordered: bool) -> None:
     ],
 )
 async def test_bad_arguments(arguments: dict[str, Any], kind: type[Exception], match: str) -> None:
+    bad: Any = {"keys": range(3), **arguments}
     with pytest.raises(kind, match=match):
-        await anext(fan_out(double, **{"keys": [], **arguments}))
+        await all_of(fan_out(double, **bad))
 
 
 def test_an_outcome_gives_its_value_or_raises() -> None:

@@ -88,8 +88,8 @@ class ActionStore:
     def _advance(self) -> None:
         now = self._clock()
         due = [number for number, end in self._ends.items() if end <= now]
-        for number in due:
-            end = self._ends.pop(number)
+        # All are taken out first: finishing one looks at the images, which comes back here.
+        for number, end in [(number, self._ends.pop(number)) for number in due]:
             self._finish(self._actions[number], end)
 
     def _finish(self, action: Record, end: float) -> None:

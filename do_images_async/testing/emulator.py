@@ -197,7 +197,7 @@ class ImagesEmulator:
             raise Problem(401, "unauthorized", "Unable to authenticate you.")
         self._spend(token, headers)
         scopes = self.tokens[token]
-        missing = set() if route is None or scopes is None else {*route.scope.split()} - scopes
+        missing = {*route.scope.split()} - scopes if route is not None and scopes is not None else set[str]()
         if missing:
             raise Problem(403, "forbidden", f"The token lacks the scope {' '.join(sorted(missing))}.")
 
