@@ -48,8 +48,6 @@ UNCHANGED: Final = _Unchanged.UNCHANGED
 ListType = Literal["distribution", "application"]
 Key = TypeVar("Key", bound=int | str)
 Hook = Callable[[BulkProgress], object] | None
-
-
 Pairs = Iterable[tuple[int, Mapping[str, str]]] | AsyncIterable[tuple[int, Mapping[str, str]]]
 
 
@@ -569,7 +567,7 @@ def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> di
 
 
 def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncIterable[Key]:
-    if isinstance(ids, str | bytes):
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ids must be an iterable of ids, not {ids!r}")
     return ids
 

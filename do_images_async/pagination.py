@@ -79,7 +79,8 @@ async def read_whole(
     Pages are offsets into a list that others change: what is deleted moves the rest forward past the reader,
     what is created moves it back. So what an earlier page has had is taken out of a page, and a pass over all
     pages that shows that the list moved is followed by another one, of which only what is new is yielded. A
-    pass shows it by totals that differ, by a repeat, or by fewer items than the total.
+    pass shows it by totals that differ, by a repeat, or by fewer items than the total. What two passes in a
+    row show alike is no movement but the server's way.
 
     A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
     `STRICT_PASSES`. Of the first pass every page is yielded, of the others those that hold something new.
@@ -107,9 +108,9 @@ async def read_whole(
                     yield fresh
         if current.is_last(before, strict=strict):
             return
-        stuck = current.repeats(before)  # with `strict`: the total is wrong for good
+        at_rest = current.equals(before)  # and yet not whole: the total is wrong for good
         before = current
-        if stuck:
+        if at_rest:
             break
     total = before.total if before else None
     if strict:
@@ -134,6 +135,7 @@ class _Pass:
         fresh: how many of them no earlier page had.
         total: what the server says, on the last page that says so.
         moved: whether the list has changed meanwhile, by all that one can see.
+        digest: stands for all that the pages held, in order.
     """
 
     def __init__(self, seen: IdSet, *, first: bool) -> None:
@@ -141,13 +143,16 @@ class _Pass:
         self.fresh = 0
         self.total: int | None = None
         self.moved = False
+        self.digest = 0
         self._seen = seen
         self._read = None if first else IdSet()  # what this pass has read; of the first, it is what was seen
 
     def take(self, page: P) -> P:
         """Count a page, and return it without what earlier pages had."""
-        known = self._seen.absorb(page.ids)
-        repeated = known if self._read is None else self._read.absorb(page.ids)
+        ids = page.ids
+        known = self._seen.absorb(ids)
+        repeated = known if self._read is None else self._read.absorb(ids)
+        self.digest = hash((self.digest, page.page, page.total, ids))
         other_total = page.total is not None and self.total not in (None, page.total)
         self.moved = self.moved or bool(repeated) or other_total
         if page.total is not None:
@@ -159,15 +164,14 @@ class _Pass:
 
     def is_last(self, before: _Pass | None, *, strict: bool) -> bool:
         """Whether nothing can be seen that would be a reason for another pass."""
-        if self.moved or (strict and self.fresh):
-            return False
         short = self.total is not None and self.count < self.total
-        return not short or (not strict and self.repeats(before))
+        if self.equals(before):
+            return not (strict and short)
+        return not (self.moved or short or (strict and self.fresh))
 
-    def repeats(self, before: _Pass | None) -> bool:
-        """Whether it found exactly what the pass before did: a total that is still missed is a wrong one."""
-        same = before is not None and (before.count, before.total) == (self.count, self.total)
-        return same and not self.fresh and not self.moved
+    def equals(self, before: _Pass | None) -> bool:
+        """Whether it read just what the pass before did."""
+        return before is not None and self.digest == before.digest
 
 
 async def read_pages(

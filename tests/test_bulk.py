@@ -321,7 +321,7 @@ async def test_the_quota_holds_for_many(emulator: ImagesEmulator) -> None:
     assert len(emulator.requests) == 5
 
 
-@pytest.mark.parametrize("ids", ["ubuntu-24-04-x64", b"12"])
+@pytest.mark.parametrize("ids", ["ubuntu-24-04-x64", b"12", 12, None])
 async def test_one_slug_is_not_many_ids(account: ImagesAPI, ids: Any) -> None:
     with pytest.raises(TypeError, match="ids"):
         account.get_many(ids)
