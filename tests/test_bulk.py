@@ -124,9 +124,8 @@ async def test_a_million_keys_are_drawn_as_they_are_needed(ordered: bool) -> Non
         for yielded in range(1, 200):
             await anext(outcomes)
             assert keys.drawn <= yielded + 20
-    drawn = keys.drawn
-    await let_run(20)
-    assert keys.drawn == drawn
+        await let_run(200)  # a reader that stands still is not worked ahead of for ever
+        assert keys.drawn <= 199 + 20
 
 
 def test_a_slow_head_does_not_stop_the_rest_in_order() -> None:
@@ -180,6 +179,7 @@ async def test_leaving_early_leaves_no_task_and_closes_the_keys(ordered: bool) -
 
     async with aclosing(fan_out(call, keys(), concurrency=5, ordered=ordered)) as outcomes:
         assert (await anext(outcomes)).key == 0
+        await let_run(50)
     assert asyncio.all_tasks() == before
     assert closed
 
