@@ -295,7 +295,8 @@ async def test_200_calls_cancelled_at_random_moments_leave_nothing_behind(server
         assert {type(result) for result in results} <= {Image, asyncio.CancelledError}
         stats = limiter.stats()
         assert (stats.in_flight, stats.waiting) == (0, 0)
-        assert not asyncio.all_tasks() - before - server.tasks
+        # asyncio may be accepting a connection for the server, in a task that the server does not know yet.
+        await eventually(lambda: not asyncio.all_tasks() - before - server.tasks)
         server.answer_with(lambda _: image_reply(1))
         # Every place in the pool is free again, and every token comes back.
         await asyncio.wait_for(asyncio.gather(*(api.get(1) for _ in range(30))), 5)
