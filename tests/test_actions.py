@@ -420,7 +420,7 @@ async def test_a_transfer_without_an_id_is_an_error(server: Server, api: ImagesA
 
 
 async def test_scopes_are_those_that_are_documented(emulator: ImagesEmulator) -> None:
-    emulator.tokens["reader"] = frozenset({"image:read", "image:update"})
+    emulator.tokens.issue(token="reader", scopes={"image:read", "image:update"})
     number = emulator.images.add()
     async with ImagesAPI("reader", base_url=emulator.url) as reader:
         await reader.actions.transfer(number, "ams3")

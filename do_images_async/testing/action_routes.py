@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from aiohttp import web
 
 from do_images_async.testing.actions import ActionStore, Transfer, TransferStore
+from do_images_async.testing.answers import Problem
 from do_images_async.testing.catalogue import REGIONS, Record
-from do_images_async.testing.routes import (
-    Answer,
-    Body,
-    Problem,
-    Route,
-    Window,
-    image_for_change,
-    integer_of,
-    invalid,
-    json_object,
-    not_found,
-    text_of,
-)
+from do_images_async.testing.routes import Answer, Route, Window, image_for_change
 from do_images_async.testing.state import ImageStore
+from do_images_async.testing.validation import Body, invalid, json_object, not_found, number_of, text_of
 
 __all__ = ["ActionRoutes", "TransferRoutes"]
 
 _IMAGE = "/v2/images/{image_id}"
-_ID_LIMIT = 2**63 - 1
 
 
 class ActionRoutes:
@@ -58,7 +48,7 @@ class ActionRoutes:
     async def get(self, request: web.Request) -> Answer:
         action_id = request.match_info["action_id"]
         image = self._image(request)
-        number = int(action_id) if action_id.isascii() and action_id.isdigit() else 0
+        number = int(action_id) if re.fullmatch("[0-9]{1,19}", action_id) else 0
         action = self._actions.find(image["id"], number)
         if action is None:
             raise not_found()
@@ -143,9 +133,9 @@ class TransferRoutes:
         return 204, None
 
     def _pending(self, request: web.Request, body: Body) -> Transfer:
-        number = integer_of(str(body.get("transfer_id", "")), "transfer_id", 1, _ID_LIMIT)
+        number = number_of(body, "transfer_id")
         key = request.match_info["image_id"]
-        transfer = self._transfers.find(int(key), number) if key.isascii() and key.isdigit() else None
+        transfer = self._transfers.find(int(key), number) if re.fullmatch("[0-9]{1,19}", key) else None
         if transfer is None:
             raise not_found()
         if transfer.state != "pending":

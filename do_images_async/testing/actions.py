@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import attrs
@@ -13,6 +13,8 @@ from do_images_async.testing.state import ImageStore
 
 __all__ = ["ActionStore", "Transfer", "TransferStore"]
 
+_FIRST_ACTION = 36_805_527
+_FIRST_TRANSFER = 3_164_444
 _FEATURES = ("backups", "ipv6", "metadata", "install_agent", "storage", "image_transfer")
 _SIZES = ("s-1vcpu-1gb", "s-1vcpu-2gb", "s-2vcpu-2gb", "s-2vcpu-4gb", "s-4vcpu-8gb")
 
@@ -40,7 +42,7 @@ class ActionStore:
         self._clock = clock
         self._actions: dict[int, Record] = {}
         self._ends: dict[int, float] = {}
-        self._numbers = itertools.count(36_805_527)
+        self._numbers = itertools.count(_FIRST_ACTION)
         images.on_look.append(self._advance)
 
     def __len__(self) -> int:
@@ -78,12 +80,28 @@ class ActionStore:
             "completed_at": None,
             "resource_id": image_id,
             "resource_type": "image",
-            "region": _region(region),
+            **({} if region is None else {"region": _region(region)}),
             "region_slug": region,
         }
         self._actions[action["id"]] = action
         self._ends[action["id"]] = now + self.seconds
         return dict(action)
+
+    def dump(self) -> list[Record]:
+        """All actions as JSON data; those in progress say in how many seconds they end."""
+        now = self._clock()
+        ends = {number: {"ends_in": end - now} for number, end in self._ends.items()}
+        return [action | ends.get(action["id"], {}) for action in self]
+
+    def load(self, actions: Iterable[Record]) -> None:
+        """Replace all actions by what `dump` gave."""
+        now = self._clock()
+        loaded = {action["id"]: dict(action) for action in actions}
+        self._ends = {
+            number: now + action.pop("ends_in") for number, action in loaded.items() if "ends_in" in action
+        }
+        self._actions = loaded
+        self._numbers = itertools.count(max((*loaded, _FIRST_ACTION - 1)) + 1)
 
     def _advance(self) -> None:
         now = self._clock()
@@ -104,9 +122,7 @@ class ActionStore:
             self._images.update(image["id"], regions=[*image["regions"], action["region_slug"]])
 
 
-def _region(slug: str | None) -> Record | None:
-    if slug is None:
-        return None
+def _region(slug: str) -> Record:
     return {
         "name": REGION_NAMES[slug],
         "slug": slug,
@@ -150,7 +166,7 @@ class TransferStore:
         self.own_teams: set[str] = set()
         self._images = images
         self._transfers: list[Transfer] = []
-        self._numbers = itertools.count(3_164_444)
+        self._numbers = itertools.count(_FIRST_TRANSFER)
 
     def __len__(self) -> int:
         return len(self._transfers)
@@ -175,6 +191,16 @@ class TransferStore:
         if at_once:
             self.accept(transfer)
         return transfer
+
+    def dump(self) -> list[Record]:
+        """All transfers as JSON data."""
+        return [attrs.asdict(transfer) for transfer in self]
+
+    def load(self, transfers: Iterable[Record]) -> None:
+        """Replace all transfers by what `dump` gave."""
+        self._transfers = [Transfer(**transfer) for transfer in transfers]
+        latest = max((transfer.id for transfer in self), default=0)
+        self._numbers = itertools.count(max(latest + 1, _FIRST_TRANSFER))
 
     def accept(self, transfer: Transfer) -> None:
         """Move the image to its recipient."""

@@ -55,8 +55,8 @@ _BASE = (
     ("centos-stream-9-x64", "9 Stream x64", "CentOS", 1.04, "available"),
     ("rockylinux-9-x64", "9 x64", "Rocky Linux", 1.12, "available"),
     ("rockylinux-8-x64", "8 x64", "Rocky Linux", 1.93, "available"),
-    ("almalinux-9-x64", "9 x64", "AlmaLinux", 1.21, "available"),
-    ("almalinux-8-x64", "8 x64", "AlmaLinux", 1.89, "available"),
+    ("freebsd-12-x64-zfs", "12.2 x64 ZFS", "FreeBSD", 1.21, "available"),
+    ("freebsd-12-x64-ufs", "12.2 x64 UFS", "FreeBSD", 1.89, "available"),
 )
 _APPLICATIONS = (
     ("docker-20-04", "Docker on Ubuntu 22.04", 2.11),

@@ -1,16 +1,11 @@
-"""The server: connections in, answers out; tokens, quota, faults and the journal around the endpoints."""
+"""The emulator as a whole: the account, what is counted and what goes wrong, and the server around them."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import random
-import re
-import secrets
 import ssl
 import time
-import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -19,24 +14,25 @@ from aiohttp import web
 
 from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
 from do_images_async.testing.actions import ActionStore, TransferStore
+from do_images_async.testing.admin import Admin
 from do_images_async.testing.catalogue import private_images, public_images
-from do_images_async.testing.faults import Fault, Faults, spoil
-from do_images_async.testing.journal import Entry, Journal
-from do_images_async.testing.quota import DOCUMENTED, Quota, QuotaLog
-from do_images_async.testing.routes import Problem, Route, Routes, not_found
+from do_images_async.testing.desk import Desk
+from do_images_async.testing.faults import Faults
+from do_images_async.testing.journal import Journal
+from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
+from do_images_async.testing.routes import Route, Routes, with_refusals
 from do_images_async.testing.state import ImageStore
+from do_images_async.testing.threads import ServingThread
+from do_images_async.testing.tokens import Tokens
 
 __all__ = ["ImagesEmulator"]
-
-_KNOWN_PATH = re.compile(
-    r"/v2/images(/[^/]+(/actions(/[^/]+)?|/account_transfer(/accept|/cancel|/decline)?)?)?"
-)
 
 
 class ImagesEmulator:
     """The Images API on a local socket, with a catalogue, quotas, faults and a journal.
 
-    Use it as an async context manager; it runs in the event loop that enters it.
+    `async with` runs it in the event loop that enters it; `with` runs it on a thread of its own, for clients
+    that block. What a test reads and changes may be read and changed from either side.
 
     Args:
         images: how many private images the account has, beside the provider's public ones.
@@ -46,20 +42,23 @@ class ImagesEmulator:
         action_seconds: how long an image action takes.
         latency: seconds before each request is looked at.
         jitter: seconds that are drawn at random and added to `latency`, at most.
-        token: the token that is accepted, by default a new one; more can be put into `tokens`.
+        token: the token that is accepted, by default a new one; `tokens` issues more.
         host, port: where it listens; port 0 takes a free one.
         tls: the server's TLS context; without one it speaks plain HTTP.
-        clock: Unix time in seconds, by which quotas and imports run.
+        clock: Unix time in seconds, by which quotas, imports and tokens run.
         journal_limit: how many requests the journal keeps; None keeps all.
 
     Attributes:
-        token: the token that is accepted.
-        tokens: every accepted token, with its scopes; None stands for all scopes.
+        token: the token that is accepted, with all scopes.
+        tokens: every accepted token; issues and revokes them.
         images: the account's images and the public ones.
         actions: the account's image actions; `actions.fails` makes them fail.
         transfers: its transfers to other accounts.
         requests: the journal.
+        served: how many requests had which answer, None for those that had none; also of those that the
+            journal no longer holds.
         faults: what goes wrong.
+        latency, jitter: as given; they can be changed at any time.
         on_request: called with each request before it is answered; a test changes the state there.
     """
 
@@ -81,8 +80,8 @@ class ImagesEmulator:
         journal_limit: int | None = None,
     ) -> None:
         now = clock()
-        self.token = token or f"dop_v1_{secrets.token_hex(32)}"
-        self.tokens: dict[str, frozenset[str] | None] = {self.token: None}
+        self.tokens = Tokens(clock)
+        self.token = self.tokens.issue(token=token)
         self.images = ImageStore(
             [*public_images(now), *private_images(images, seed, now)],
             clock=clock,
@@ -91,34 +90,62 @@ class ImagesEmulator:
         self.actions = ActionStore(self.images, clock=clock, seconds=action_seconds)
         self.transfers = TransferStore(self.images)
         self.requests = Journal(journal_limit)
+        self.served = Counter[int | None]()
         self.faults = Faults(seed)
         self.on_request: list[Callable[[web.Request], None]] = []
         self.latency = latency
         self.jitter = jitter
+        self._admin = Admin(
+            journal=self.requests, faults=self.faults, tokens=self.tokens, dump=self.dump, load=self.load
+        )
         self._dice = random.Random(seed)
-        self._quotas = quotas
-        self._logs: dict[str, QuotaLog] = {}
-        self._clock = clock
+        self._desk = Desk(
+            tokens=self.tokens,
+            meter=Meter(quotas, clock),
+            faults=self.faults,
+            journal=self.requests,
+            served=self.served,
+            hooks=self.on_request,
+            pause=self._pause,
+            clock=clock,
+        )
         self._address = (host, port)
         self._tls = tls
         self._runner: web.AppRunner | None = None
+        self._thread: ServingThread | None = None
+
+    def __repr__(self) -> str:
+        where = self.url if self._runner else "not running"
+        return f"<ImagesEmulator {where}, {len(self.images)} images>"
 
     @property
     def url(self) -> str:
         """Where it listens, without a trailing slash."""
         if self._runner is None:
-            raise RuntimeError("the emulator is not running: use it as an async context manager")
+            raise RuntimeError("the emulator is not running: use it as a context manager")
         host, port = self._runner.addresses[0][:2]
-        return f"{'https' if self._tls else 'http'}://{host}:{port}"
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{shown}:{port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where other programs look at it and change it; outside of the API, and without a token."""
+        return f"{self.url}{Admin.PREFIX}"
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=2**20)
-        for route in self._routes():
-            app.router.add_route(route.method, route.path, self._endpoint(route))
-        app.router.add_route("*", "/{anything:.*}", self._endpoint(None))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, *self._address, ssl_context=self._tls).start()
+        self._admin.install(app)
+        for route in with_refusals(self._routes()):
+            app.router.add_route(route.method, route.path, self._desk.endpoint(route))
+        # To aiohttp 0 is no limit: whoever stalls would keep the emulator from ending.
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, *self._address, ssl_context=self._tls).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
         return self
 
     async def __aexit__(
@@ -135,117 +162,46 @@ class ImagesEmulator:
             *TransferRoutes(self.images, self.transfers).all,
         )
 
-    def _endpoint(self, route: Route | None) -> Callable[[web.Request], Any]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._handle(request, route)
+    def __enter__(self) -> Self:
+        thread = ServingThread(self)
+        thread.start()
+        self._thread = thread
+        return self
 
-        return handle
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
 
-    async def _handle(self, request: web.Request, route: Route | None) -> web.StreamResponse:
-        for hook in self.on_request:
-            hook(request)
-        entry = await self._enter(request)
-        if self.latency or self.jitter:
-            await asyncio.sleep(self.latency + self.jitter * self._dice.random())
-        fault = self.faults.strike(request)
-        if fault is not None and fault.delay:
-            await asyncio.sleep(fault.delay)
-        if fault is None or not fault.prevents:
-            response = await self._answer(request, route, entry)
-        else:
-            response = web.Response()
-        if fault is None:
-            entry.status = response.status
-            return response
-        if fault.answers:
-            response = _invented(fault, response)
-        entry.status = None if fault.broken else response.status
-        return await spoil(fault, request, response)
+    def dump(self) -> dict[str, Any]:
+        """The account's images, and what is under way with them, as JSON data."""
+        return {**self.images.dump(), "actions": self.actions.dump(), "transfers": self.transfers.dump()}
 
-    async def _enter(self, request: web.Request) -> Entry:
-        token = _token(request)
-        entry = Entry(
-            time=self._clock(),
-            method=request.method,
-            path=request.path,
-            query=dict(request.query),
-            body=_json_or_none(await request.read()),
-            token=None if token is None else hashlib.sha256(token.encode()).hexdigest()[:16],
-        )
-        self.requests.append(entry)
-        return entry
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Replace the account's images by what `dump` gave, here or elsewhere.
 
-    async def _answer(self, request: web.Request, route: Route | None, entry: Entry) -> web.Response:
-        headers: dict[str, str] = {}
+        Args:
+            state: all of it, or just `{"images": [{"name": "golden"}]}`: what an image lacks is filled in.
+
+        Raises:
+            ValueError: it is no such state.
+        """
+        before = self.dump()
         try:
-            self._admit(request, route, headers)
-            if route is None:
-                raise _unknown(request)
-            status, body = await route.handler(request)
-        except Problem as problem:
-            return _error(problem.status, problem.identifier, problem.message, headers)
-        entry.carried_out = True
-        content = None if body is None else json.dumps(body).encode()
-        return web.Response(
-            status=status, body=content, headers=headers, content_type="application/json" if content else None
-        )
+            self._replace(state)
+        except (AttributeError, KeyError, TypeError) as error:
+            self._replace(before)
+            raise ValueError(f"this is no state that an emulator has dumped: {error!r}") from error
+        except ValueError:
+            self._replace(before)
+            raise
 
-    def _admit(self, request: web.Request, route: Route | None, headers: dict[str, str]) -> None:
-        """Raise unless the token is good for the request and has quota left."""
-        token = _token(request)
-        if token is None or token not in self.tokens:
-            raise Problem(401, "unauthorized", "Unable to authenticate you.")
-        self._spend(token, headers)
-        scopes = self.tokens[token]
-        missing = {*route.scope.split()} - scopes if route is not None and scopes is not None else set[str]()
-        if missing:
-            raise Problem(403, "forbidden", f"The token lacks the scope {' '.join(sorted(missing))}.")
+    def _replace(self, state: Mapping[str, Any]) -> None:
+        self.images.load(state["images"], state.get("imports", ()))
+        self.actions.load(state.get("actions", ()))
+        self.transfers.load(state.get("transfers", ()))
 
-    def _spend(self, token: str, headers: dict[str, str]) -> None:
-        if self._quotas is None:
-            return
-        log = self._logs.setdefault(token, QuotaLog(self._quotas))
-        verdict = log.record(self._clock())
-        headers["ratelimit-limit"] = str(verdict.limit)
-        headers["ratelimit-remaining"] = str(verdict.remaining)
-        headers["ratelimit-reset"] = str(verdict.reset)
-        if verdict.accepted:
-            return
-        if verdict.retry_after is not None:
-            headers["retry-after"] = str(verdict.retry_after)
-        raise Problem(429, "too_many_requests", "API rate limit exceeded.")
-
-
-def _unknown(request: web.Request) -> Problem:
-    if _KNOWN_PATH.fullmatch(request.path):
-        return Problem(405, "method_not_allowed", "The method is not allowed here.")
-    return not_found()
-
-
-def _invented(fault: Fault, response: web.Response) -> web.Response:
-    headers = {
-        name: value for name, value in response.headers.items() if name.lower().startswith("ratelimit")
-    }
-    if fault.body is None:
-        return _error(fault.status or 500, "server_error", "Unexpected server-side error", headers)
-    return web.Response(
-        status=fault.status or 200, body=fault.body, headers=headers, content_type="application/json"
-    )
-
-
-def _error(status: int, identifier: str, message: str, headers: Mapping[str, str]) -> web.Response:
-    request_id = str(uuid.uuid4())
-    body = {"id": identifier, "message": message, "request_id": request_id}
-    return web.json_response(body, status=status, headers={**headers, "x-request-id": request_id})
-
-
-def _token(request: web.Request) -> str | None:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token if scheme == "Bearer" and token else None
-
-
-def _json_or_none(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
+    def _pause(self) -> float:
+        return self.latency + (self.jitter * self._dice.random() if self.jitter else 0.0)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["Entry", "Journal", "digest", "matches"]
+
+
+def digest(token: str) -> str:
+    """What the journal shows of a token: sixteen digits of its SHA-256."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def matches(pattern: str | None, path: str) -> bool:
+    """Whether the path is this one, where `*` stands for anything; None is any path."""
+    return pattern is None or fnmatchcase(path, pattern)
 
 
 @attrs.define(kw_only=True)
@@ -20,8 +32,8 @@ class Entry:
         method, path: as they arrived.
         query: the query's last value for each name.
         body: the decoded JSON body; None without one.
-        token: a prefix of the SHA-256 of the token; never the token itself.
-        status: what was answered; None when the connection was broken instead.
+        token: the token's digest; never the token itself.
+        status: what was answered; None while nothing was, and when the connection was broken instead.
         carried_out: whether the request reached the API and changed or read what it says.
     """
 
@@ -40,40 +52,88 @@ class Journal:
 
     Args:
         limit: how many entries are kept; None keeps all.
+        entries: what is in it from the beginning.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self._entries: deque[Entry] = deque(maxlen=limit)
+    def __init__(self, limit: int | None = None, entries: Iterable[Entry] = ()) -> None:
+        self._entries: deque[Entry] = deque(entries, maxlen=limit)
 
     def append(self, entry: Entry) -> None:
+        """Put an entry behind the others."""
         self._entries.append(entry)
 
     def clear(self) -> None:
+        """Forget all entries."""
         self._entries.clear()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries)
+        # A copy: the emulator may be appending on another thread.
+        return iter(tuple(self._entries))
 
     def __getitem__(self, index: int) -> Entry:
         return self._entries[index]
 
-    def count(self, method: str | None = None, path: str | None = None, *, status: int | None = None) -> int:
-        """How many requests had this method, this exact path and this status; None stands for any."""
-        return sum(
-            (method is None or entry.method == method)
-            and (path is None or entry.path == path)
-            and (status is None or entry.status == status)
-            for entry in self._entries
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{number} of {status}" for status, number in self.statuses().most_common())
+        return f"<Journal of {len(self)} requests: {counts}>" if counts else "<Journal of 0 requests>"
+
+    def where(
+        self,
+        method: str | None = None,
+        path: str | None = None,
+        *,
+        status: int | None = None,
+        token: str | None = None,
+        since: float | None = None,
+        when: Callable[[Entry], bool] | None = None,
+    ) -> Journal:
+        """A journal of the requests that had all of these; None stands for any.
+
+        Args:
+            method: the method.
+            path: the path, where `*` stands for anything.
+            status: what was answered.
+            token: the token itself.
+            since: Unix time in seconds; what came earlier is left out.
+            when: anything else, asked of each entry.
+        """
+        owner = None if token is None else digest(token)
+        return Journal(
+            entries=(
+                entry
+                for entry in self
+                if (method is None or entry.method == method)
+                and matches(path, entry.path)
+                and (status is None or entry.status == status)
+                and (owner is None or entry.token == owner)
+                and (since is None or entry.time >= since)
+                and (when is None or when(entry))
+            )
         )
+
+    def count(
+        self,
+        method: str | None = None,
+        path: str | None = None,
+        *,
+        status: int | None = None,
+        token: str | None = None,
+    ) -> int:
+        """How many requests had all of these; as in `where`."""
+        return len(self.where(method, path, status=status, token=token))
+
+    def statuses(self) -> Counter[int | None]:
+        """How many requests were answered with each status; None counts those that were not answered."""
+        return Counter(entry.status for entry in self)
 
     def worst_window(self, seconds: float) -> int:
         """The most requests that arrived within any `seconds`."""
         window: deque[float] = deque()
         worst = 0
-        for entry in self._entries:
+        for entry in self:
             window.append(entry.time)
             while window[0] <= entry.time - seconds:
                 window.popleft()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
-__all__ = ["DOCUMENTED", "Quota", "QuotaLog", "Verdict"]
+from do_images_async.testing.answers import usual_problem
+
+__all__ = ["DOCUMENTED", "Meter", "Quota", "QuotaLog", "Verdict"]
 
 
 @attrs.frozen
@@ -70,3 +72,40 @@ class QuotaLog:
         # The window has room when all but `limit - 1` of its entries have left.
         waits = [times[len(times) - quota.limit] + quota.seconds - now for quota, times in full]
         return max(1, math.ceil(max(waits)))
+
+
+class Meter:
+    """A log for each token; requests without one share theirs.
+
+    Args:
+        quotas: the limits; None for no limit, and no headers that speak of one.
+        clock: Unix time, in seconds.
+    """
+
+    def __init__(self, quotas: Sequence[Quota] | None, clock: Callable[[], float]) -> None:
+        self._quotas = quotas
+        self._clock = clock
+        self._logs: dict[str | None, QuotaLog] = {}
+
+    def count(self, token: str | None, headers: dict[str, str]) -> Verdict | None:
+        """Count a request, whoever sent it, and put into the headers how the quota stands."""
+        if self._quotas is None:
+            return None
+        verdict = self._logs.setdefault(token, QuotaLog(self._quotas)).record(self._clock())
+        headers["ratelimit-limit"] = str(verdict.limit)
+        headers["ratelimit-remaining"] = str(verdict.remaining)
+        headers["ratelimit-reset"] = str(verdict.reset)
+        return verdict
+
+    def spend(self, token: str | None, headers: dict[str, str]) -> None:
+        """Count a request.
+
+        Raises:
+            Problem: no quota is left for it.
+        """
+        verdict = self.count(token, headers)
+        if verdict is None or verdict.accepted:
+            return
+        if verdict.retry_after is not None:
+            headers["retry-after"] = str(verdict.retry_after)
+        raise usual_problem(429)

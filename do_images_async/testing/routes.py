@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 from aiohttp import web
 from yarl import URL
 
-from do_images_async.testing.catalogue import REGIONS, Record
+from do_images_async.testing.answers import Problem, usual_problem
+from do_images_async.testing.catalogue import DISTRIBUTIONS, REGIONS, Record
 from do_images_async.testing.state import Filter, ImageStore
+from do_images_async.testing.validation import (
+    Body,
+    boolean_of,
+    choice_of,
+    integer_of,
+    invalid,
+    json_object,
+    not_found,
+    text_of,
+    texts_of,
+)
 
-__all__ = [
-    "Answer",
-    "Body",
-    "Handler",
-    "Problem",
-    "Route",
-    "Routes",
-    "Window",
-    "image_for_change",
-    "integer_of",
-    "invalid",
-    "json_object",
-    "not_found",
-    "text_of",
-]
+__all__ = ["Answer", "Route", "Routes", "Window", "image_for_change", "with_refusals"]
 
 T = TypeVar("T")
-Body = dict[str, Any]
 Answer = tuple[int, Body | None]
 Handler = Callable[[web.Request], Awaitable[Answer]]
 
@@ -38,24 +34,6 @@ _CREATED_FIELDS = (
     *("created_at", "description", "distribution", "error_message", "id"),
     *("name", "regions", "status", "tags", "type"),
 )
-
-
-class Problem(Exception):  # noqa: N818  (it is an answer)
-    """An answer that is no success."""
-
-    def __init__(self, status: int, identifier: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.identifier = identifier
-        self.message = message
-
-
-def not_found() -> Problem:
-    return Problem(404, "not_found", "The resource you requested could not be found.")
-
-
-def invalid(message: str) -> Problem:
-    return Problem(422, "unprocessable_entity", message)
 
 
 @attrs.frozen
@@ -78,8 +56,8 @@ class Window:
     @classmethod
     def asked_for(cls, request: web.Request) -> Window:
         return cls(
-            page=integer_of(request.query.get("page", "1"), "page", 1, 2**31),
-            per_page=integer_of(request.query.get("per_page", "20"), "per_page", 1, 200),
+            page=integer_of(request.query, "page", 1, 1),
+            per_page=integer_of(request.query, "per_page", 20, 1, 200),
         )
 
     def of(self, items: list[T]) -> list[T]:
@@ -89,8 +67,9 @@ class Window:
         """What stands beside the items: the links and the total."""
 
         def link(number: int) -> str:
-            return str(URL(url + request.path).with_query({**request.query, "page": str(number)}))
+            return str(URL(origin + request.path).with_query({**request.query, "page": str(number)}))
 
+        origin = _origin(request) or url
         links: dict[str, str] = {}
         last = -(-count // self.per_page)
         if self.page > 1:
@@ -124,8 +103,8 @@ class Routes:
         window = Window.asked_for(request)
         numbers = self._images.listing(
             Filter(
-                kind=_choice(query.get("type"), "type", ("application", "distribution")),
-                private=_boolean(query.get("private"), "private"),
+                kind=choice_of(query, "type", ("application", "distribution")),
+                private=boolean_of(query, "private"),
                 tag_name=query.get("tag_name"),
             )
         )
@@ -153,7 +132,7 @@ class Routes:
             region=region,
             distribution=text_of(body, "distribution") or "Unknown",
             description=text_of(body, "description"),
-            tags=_tags(body),
+            tags=texts_of(body, "tags"),
         )
         return 202, {"image": {field: image[field] for field in _CREATED_FIELDS}}
 
@@ -169,6 +148,8 @@ class Routes:
         for field in changes:
             if field not in allowed:
                 raise invalid(f"{field} can only be changed on custom images")
+        if changes.get("distribution", DISTRIBUTIONS[0]) not in DISTRIBUTIONS:
+            changes["distribution"] = "Unknown"
         return 200, {"image": self._images.update(image["id"], **changes)}
 
     async def delete(self, request: web.Request) -> Answer:
@@ -187,43 +168,27 @@ def image_for_change(images: ImageStore, request: web.Request) -> Record:
     return image
 
 
-async def json_object(request: web.Request) -> Body:
+def _origin(request: web.Request) -> str | None:
+    """What the client takes the server for: it may trust no links that lead elsewhere."""
     try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        raise Problem(400, "bad_request", "The body is not JSON.") from None
-    if not isinstance(body, dict):
-        raise Problem(400, "bad_request", "The body must be a JSON object.")
-    return body  # pyright: ignore[reportUnknownVariableType]
+        return str(request.url.origin())
+    except ValueError:
+        return None
 
 
-def text_of(body: Body, name: str, *, required: bool = False) -> str:
-    value = body.get(name, "")
-    if not isinstance(value, str):
-        raise invalid(f"{name} must be a string")
-    if required and not value:
-        raise invalid(f"{name} is required")
-    return value
+def with_refusals(routes: Sequence[Route]) -> Iterator[Route]:
+    """The endpoints, then what answers their paths' other methods, then all other paths."""
+    yield from routes
+    methods: dict[str, list[str]] = {}
+    for route in routes:
+        methods.setdefault(route.path, []).append(route.method)
+    for path, allowed in methods.items():
+        yield Route("*", path, "", _refusal(usual_problem(405, {"allow": ", ".join(allowed)})))
+    yield Route("*", "/{anything:.*}", "", _refusal(usual_problem(404)))
 
 
-def _tags(body: Body) -> list[str]:
-    tags: Any = body.get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):  # pyright: ignore[reportUnknownVariableType]
-        raise invalid("tags must be an array of strings")
-    return tags  # pyright: ignore[reportUnknownVariableType]
+def _refusal(problem: Problem) -> Handler:
+    async def refuse(_: web.Request) -> Answer:
+        raise problem
 
-
-def integer_of(text: str, name: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-        raise invalid(f"{name} must be from {least} to {most}")
-    return int(text)
-
-
-def _choice(text: str | None, name: str, allowed: tuple[str, ...]) -> str | None:
-    if text is not None and text not in allowed:
-        raise invalid(f"{name} must be one of {', '.join(allowed)}")
-    return text
-
-
-def _boolean(text: str | None, name: str) -> bool | None:
-    return None if text is None else _choice(text, name, ("true", "false")) == "true"
+    return refuse

@@ -15,6 +15,7 @@ from do_images_async.testing.catalogue import DISTRIBUTIONS, Record, timestamp
 __all__ = ["Filter", "ImageStore"]
 
 _FORMATS = frozenset({".img", ".raw", ".qcow2", ".vhdx", ".vdi", ".vmdk"})
+_LONGEST_NUMBER = 20  # digits: more than any id has, and fewer than Python refuses to read
 _COMPRESSED = frozenset({".gz", ".bz2"})
 
 
@@ -89,7 +90,7 @@ class ImageStore:
         """An image by its id, or a public one by its slug."""
         self._advance()
         if key.isascii() and key.isdigit():
-            return self._images.get(int(key))
+            return self._images.get(int(key)) if len(key) < _LONGEST_NUMBER else None
         number = self._slugs.get(key)
         return None if number is None else self._images.get(number)
 
@@ -100,7 +101,19 @@ class ImageStore:
             at: its place in the order of the listing, from 0; by default it is the last.
             fields: what it has instead of the usual.
         """
-        number = int(fields.pop("id", next(self._numbers)))
+        image = self._record(fields)
+        behind = [] if at is None else list(self._images.values())[at:]
+        for other in behind:
+            del self._images[other["id"]]
+        self._put(image)
+        self._images.update({other["id"]: other for other in behind if other["id"] != image["id"]})
+        self._listings.clear()
+        return int(image["id"])
+
+    def _record(self, fields: Record) -> Record:
+        number = fields.get("id")
+        if number is None:
+            number = next(self._numbers)
         image: Record = {
             "id": number,
             "name": f"image-{number}",
@@ -117,16 +130,15 @@ class ImageStore:
             "status": "available",
             "error_message": "",
         }
-        image |= fields
-        behind = [] if at is None else list(self._images.values())[at:]
-        for other in behind:
-            del self._images[other["id"]]
-        self._images[number] = image
-        self._images.update({other["id"]: other for other in behind if other["id"] != number})
+        unknown = fields.keys() - image.keys()
+        if unknown:
+            raise ValueError(f"an image has no {', '.join(sorted(unknown))}; it has {', '.join(image)}")
+        return image | fields | {"id": number}
+
+    def _put(self, image: Record) -> None:
+        self._images[image["id"]] = image
         if image["slug"]:
-            self._slugs[image["slug"]] = number
-        self._listings.clear()
-        return number
+            self._slugs[image["slug"]] = image["id"]
 
     def update(self, image_id: int, **fields: Any) -> Record:
         """Change fields of an image; returns it."""
@@ -145,7 +157,7 @@ class ImageStore:
         self._advance()
         found = self._listings.get(narrowed)
         if found is None:
-            found = [number for number, image in self._images.items() if narrowed.admits(image)]
+            found = [number for number, image in list(self._images.items()) if narrowed.admits(image)]
             self._listings[narrowed] = found
         return found
 
@@ -167,9 +179,31 @@ class ImageStore:
         self._imports[number] = _Import(self._clock(), region, _looks_like_an_image(url))
         return dict(self._images[number])
 
-    def dump(self) -> list[Record]:
-        """All images as JSON data; imports under way stay as they are now."""
-        return [dict(image) for image in self]
+    def dump(self) -> Record:
+        """All images, and the imports under way with the seconds they have run, as JSON data."""
+        now = self._clock()
+        return {
+            "images": [dict(image) for image in self],
+            "imports": [
+                {"image_id": number, "elapsed": now - job.started, "region": job.region, "works": job.works}
+                for number, job in self._imports.items()
+            ],
+        }
+
+    def load(self, images: Iterable[Record], imports: Iterable[Record] = ()) -> None:
+        """Replace everything by what `dump` gave; fields that an image lacks are those of `add`."""
+        records = [self._record(dict(image)) for image in images]
+        if len({record["id"] for record in records}) < len(records):
+            raise ValueError("the images' ids must be unique")
+        jobs = {
+            job["image_id"]: _Import(self._clock() - job["elapsed"], job["region"], job["works"])
+            for job in imports
+        }
+        self._images, self._slugs, self._imports = {}, {}, jobs
+        for record in records:
+            self._put(record)
+        self._numbers = itertools.count(max(self._images, default=200_000_000) + 1)
+        self._listings.clear()
 
     def _advance(self) -> None:
         for number, job in list(self._imports.items()):

@@ -1,0 +1,175 @@
+"""The emulator's own endpoints: faults, journal, tokens and state, for tests in any language.
+
+They lie outside of `/v2`, where the whole API is, and answer only to this machine. They need no token, spend
+no quota, and neither faults nor the journal know of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar
+
+import attrs
+from aiohttp import web
+
+from do_images_async.testing.answers import Problem, failure, success, usual_problem
+from do_images_async.testing.faults import Fault, Faults
+from do_images_async.testing.journal import Journal
+from do_images_async.testing.tokens import Tokens
+
+__all__ = ["Admin", "fault_from_json", "fault_to_json"]
+
+Document = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+_STRANGER = Problem(403, "forbidden", "The emulator is administered from its own machine.")
+_FAULT_FIELDS = {field.name for field in attrs.fields(Fault) if field.init}
+
+
+@attrs.frozen(kw_only=True)
+class Admin:
+    """The endpoints over one emulator's parts.
+
+    Args:
+        journal, faults, tokens: the emulator's.
+        dump: gives the account's state as JSON data.
+        load: takes it back.
+    """
+
+    PREFIX: ClassVar = "/_emulator"
+
+    journal: Journal
+    faults: Faults
+    tokens: Tokens
+    dump: Callable[[], Document]
+    load: Callable[[Mapping[str, Any]], None]
+
+    def install(self, app: web.Application) -> None:
+        """Add the endpoints to the application."""
+        for method, path, handler in (
+            ("GET", "", self._overview),
+            ("GET", "/faults", self._list_faults),
+            ("POST", "/faults", self._add_fault),
+            ("DELETE", "/faults", self._clear_faults),
+            ("GET", "/requests", self._list_requests),
+            ("DELETE", "/requests", self._clear_requests),
+            ("GET", "/state", self._dump_state),
+            ("PUT", "/state", self._load_state),
+            ("POST", "/tokens", self._issue_token),
+        ):
+            app.router.add_route(method, self.PREFIX + path, _guarded(handler))
+        app.router.add_route("*", self.PREFIX + "{rest:(/.*)?}", _guarded(_nowhere))
+
+    async def _overview(self, _: web.Request) -> web.Response:
+        statuses = {str(status): count for status, count in self.journal.statuses().items()}
+        overview = {"requests": len(self.journal), "statuses": statuses, "faults": len(self.faults)}
+        return success(200, overview, {})
+
+    async def _list_faults(self, _: web.Request) -> web.Response:
+        return success(200, {"faults": [fault_to_json(fault) for fault in self.faults]}, {})
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        try:
+            fault = fault_from_json(await _object(request))
+        except (TypeError, ValueError) as error:
+            raise Problem(422, "unprocessable_entity", str(error)) from None
+        return success(201, fault_to_json(self.faults.add(fault)), {})
+
+    async def _clear_faults(self, _: web.Request) -> web.Response:
+        self.faults.clear()
+        return success(204, None, {})
+
+    async def _list_requests(self, request: web.Request) -> web.Response:
+        query = request.query
+        status = query.get("status")
+        if status is not None and not (status.isascii() and status.isdigit()):
+            raise Problem(422, "unprocessable_entity", "status must be a number")
+        chosen = self.journal.where(
+            query.get("method"), query.get("path"), status=None if status is None else int(status)
+        )
+        return success(200, {"requests": [attrs.asdict(entry) for entry in chosen], "count": len(chosen)}, {})
+
+    async def _clear_requests(self, _: web.Request) -> web.Response:
+        self.journal.clear()
+        return success(204, None, {})
+
+    async def _dump_state(self, _: web.Request) -> web.Response:
+        return success(200, self.dump(), {})
+
+    async def _load_state(self, request: web.Request) -> web.Response:
+        try:
+            self.load(await _object(request))
+        except (TypeError, ValueError) as error:
+            raise Problem(422, "unprocessable_entity", str(error)) from None
+        return success(204, None, {})
+
+    async def _issue_token(self, request: web.Request) -> web.Response:
+        wanted = await _object(request)
+        unknown = wanted.keys() - {"scopes", "expires_in", "token"}
+        if unknown:
+            raise Problem(422, "unprocessable_entity", f"unknown: {', '.join(sorted(unknown))}")
+        try:
+            token = self.tokens.issue(**wanted)
+        except (TypeError, ValueError) as error:
+            raise Problem(422, "unprocessable_entity", str(error)) from None
+        return success(201, {"token": token}, {})
+
+
+def fault_from_json(document: Mapping[str, Any]) -> Fault:
+    """A fault from its arguments as JSON; `body_base64` and `raw_base64` stand for bytes.
+
+    Raises:
+        TypeError, ValueError: an argument is unknown or can't be used.
+    """
+    arguments = dict(document)
+    for name in ("body", "raw"):
+        encoded = arguments.pop(f"{name}_base64", None)
+        if encoded is not None:
+            arguments[name] = base64.b64decode(encoded, validate=True)
+    unknown = arguments.keys() - _FAULT_FIELDS
+    if unknown:
+        allowed = ", ".join(sorted(_FAULT_FIELDS))
+        raise ValueError(f"a fault has no {', '.join(sorted(unknown))}; it has {allowed}")
+    return Fault(**arguments)
+
+
+def fault_to_json(fault: Fault) -> Document:
+    """The arguments that a fault was made of, and how often it has struck."""
+    document = attrs.asdict(fault)
+    for name in ("body", "raw"):
+        content = document.pop(name)
+        document[f"{name}_base64"] = None if content is None else base64.b64encode(content).decode()
+    return document
+
+
+def _guarded(handler: Handler) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        if not _from_this_machine(request.remote):
+            return failure(_STRANGER, {})
+        try:
+            return await handler(request)
+        except Problem as problem:
+            return failure(problem, {})
+
+    return handle
+
+
+async def _nowhere(_: web.Request) -> web.Response:
+    raise usual_problem(404)
+
+
+def _from_this_machine(address: str | None) -> bool:
+    return address is not None and ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+async def _object(request: web.Request) -> Document:
+    try:
+        document: Any = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise Problem(400, "bad_request", "The body is not JSON.") from None
+    if not isinstance(document, dict):
+        raise Problem(400, "bad_request", "The body must be a JSON object.")
+    return document  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,44 @@
+"""A certificate for a server on this machine, and what clients must trust. It needs the extra `testing`."""
+
+from __future__ import annotations
+
+import ssl
+
+import attrs
+
+__all__ = ["Certificate"]
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """A server's certificate, made for this run by an authority of its own.
+
+    Attributes:
+        server: the server's context, for `ImagesEmulator(tls=...)`.
+        client: a context that trusts it, for aiohttp's `TCPConnector(ssl=...)` and the like.
+        authority: the authority's certificate as PEM, for clients that want a file.
+    """
+
+    server: ssl.SSLContext = attrs.field(repr=False)
+    client: ssl.SSLContext = attrs.field(repr=False)
+    authority: bytes = attrs.field(repr=False)
+
+    @classmethod
+    def issue(cls, *hosts: str) -> Certificate:
+        """Make one for these host names and addresses, by default those of this machine.
+
+        Raises:
+            ModuleNotFoundError: trustme is not installed.
+        """
+        try:
+            import trustme  # only TLS needs it
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "TLS needs trustme: pip install 'do-images-async[testing]'", name="trustme"
+            ) from error
+        authority = trustme.CA()
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(*(hosts or ("localhost", "127.0.0.1", "::1"))).configure_cert(server)  # pyright: ignore[reportUnknownMemberType]  (pyOpenSSL's type is optional)
+        client = ssl.create_default_context()
+        authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType]
+        return cls(server=server, client=client, authority=authority.cert_pem.bytes())

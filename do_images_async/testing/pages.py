@@ -1,0 +1,49 @@
+"""Listings that are not what they were when the page before was read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from yarl import URL
+
+from do_images_async.testing.faults import Pages
+
+__all__ = ["disturb"]
+
+Document = dict[str, Any]
+
+
+async def disturb(
+    kind: Pages, number: int, page: Document, another: Callable[[int], Awaitable[Document]]
+) -> Document:
+    """The page as the fault has it; what is no page of a listing stays as it is.
+
+    Args:
+        kind: what is wrong.
+        number: the number of the page.
+        page: what it should be.
+        another: gives a page by its number.
+    """
+    key = next((name for name in ("images", "actions") if name in page), None)
+    if key is None:
+        return page
+    items, total = page[key], page["meta"]["total"]
+    if kind == "looping":
+        return page | {"links": {"pages": _looping(page["links"]["pages"], number)}}
+    if kind == "deleted":
+        following = (await another(number + 1))[key]
+        shown = items if number == 1 else [*items[1:], *following[:1]]
+        return page | {key: shown, "meta": {"total": max(0, total - 1)}}
+    if number == 1:
+        return page
+    before = (await another(number - 1))[key]
+    if kind == "duplicated":
+        return page | {key: before}
+    return page | {key: [*before[-1:], *items][: len(before)], "meta": {"total": total + 1}}
+
+
+def _looping(links: dict[str, str], number: int) -> dict[str, str]:
+    if "next" not in links:
+        return links
+    return links | {"next": str(URL(links["next"]).update_query(page=number))}

@@ -1,0 +1,108 @@
+"""The pytest plugin: the fixtures `images_emulator` and `images_api`.
+
+A module of its own, outside of the package: pytest imports its plugins whenever it runs, and importing one
+from a package imports the package. Here nothing but pytest is imported until a test asks for a fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from do_images_async import ImagesAPI
+    from do_images_async.testing import ImagesEmulator
+
+_MARKER = "images_emulator(**arguments): what `ImagesEmulator` is made with for this test's `images_emulator`"
+_LOOP_SCOPES: tuple[Literal["function", "class", "module", "package", "session"], ...] = (
+    *("function", "class", "module", "package", "session"),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker, and the client's fixtures for the plugins that are here."""
+    config.addinivalue_line("markers", _MARKER)
+    if _has_pytest_asyncio(config):
+        config.pluginmanager.register(_fixtures_for_pytest_asyncio())
+
+
+@pytest.fixture
+def images_emulator(request: pytest.FixtureRequest) -> Iterator[ImagesEmulator]:
+    """The Images API on a local socket, new for each test; it serves on a thread of its own.
+
+    `@pytest.mark.images_emulator(images=300, quotas=None)` passes arguments to `ImagesEmulator`.
+    """
+    from do_images_async.testing import ImagesEmulator
+
+    arguments: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers("images_emulator"))):
+        arguments |= mark.kwargs
+    with ImagesEmulator(**arguments) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def images_api(request: pytest.FixtureRequest) -> ImagesAPI:
+    """An `ImagesAPI` that talks to `images_emulator`, in the event loop of the test.
+
+    For tests that pytest-asyncio (which pytest-aiohttp builds on) or anyio runs.
+    """
+    client: ImagesAPI
+    if "anyio_backend" in request.fixturenames:
+        _require_asyncio(request.getfixturevalue("anyio_backend"))
+        client = request.getfixturevalue("_images_api_of_anyio")
+        return client
+    if _has_pytest_asyncio(request.config):
+        client = request.getfixturevalue(f"_images_api_of_{_loop_scope(request)}_loop")
+        return client
+    pytest.fail("images_api needs a plugin that runs async tests: pytest-asyncio, or anyio's", pytrace=False)
+
+
+async def _client(images_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+    from do_images_async import ImagesAPI
+
+    async with ImagesAPI(images_emulator.token, base_url=images_emulator.url) as client:
+        yield client
+
+
+@pytest.fixture(name="_images_api_of_anyio")
+async def _client_of_anyio(images_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+    async for client in _client(images_emulator):
+        yield client
+
+
+def _require_asyncio(backend: Any) -> None:
+    name = backend if isinstance(backend, str) else backend[0]
+    if name != "asyncio":
+        pytest.skip(f"images_api speaks asyncio, not {name}")
+
+
+def _has_pytest_asyncio(config: pytest.Config) -> bool:
+    names = ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")
+    return any(config.pluginmanager.has_plugin(name) for name in names)
+
+
+def _fixtures_for_pytest_asyncio() -> ModuleType:
+    """A plugin with a fixture for each loop that pytest-asyncio may run a test in."""
+    from pytest_asyncio import fixture
+
+    plugin = ModuleType("do_images_async_pytest_asyncio")
+    for scope in _LOOP_SCOPES:
+
+        async def client(images_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+            async for each in _client(images_emulator):
+                yield each
+
+        name = f"_images_api_of_{scope}_loop"
+        setattr(plugin, name, fixture(client, loop_scope=scope, name=name))
+    return plugin
+
+
+def _loop_scope(request: pytest.FixtureRequest) -> str:
+    """The scope of the loop that pytest-asyncio runs this test in."""
+    mark = request.node.get_closest_marker("asyncio")
+    given = None if mark is None else mark.kwargs.get("loop_scope")
+    return str(given or request.config.getini("asyncio_default_test_loop_scope"))

@@ -1,0 +1,105 @@
+"""What a fault makes of an answer, down to the bytes and the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import struct
+
+from aiohttp import web
+
+from do_images_async.testing.faults import Fault
+
+__all__ = ["reset", "spoil"]
+
+
+async def spoil(fault: Fault, request: web.Request, response: web.Response) -> web.StreamResponse:
+    """Give the client what the fault leaves of `response`."""
+    if fault.raw is not None:
+        return _send_raw(fault.raw, request, response)
+    if fault.broken == "reset":
+        reset(request)
+        return response
+    if fault.broken == "stall":
+        await _until_left(request)
+        return response
+    body = _spoilt_body(fault, response)
+    _spoil_headers(fault, response)
+    if fault.broken or fault.pace:
+        return await _send_slowly(fault, request, response, body)
+    response.body = body
+    return response
+
+
+def _spoilt_body(fault: Fault, response: web.Response) -> bytes:
+    body = response.body if isinstance(response.body, bytes) else b""
+    if fault.malformed:
+        body = body[: len(body) // 2]
+    if fault.encoding is None:
+        return body
+    response.headers["content-encoding"] = "gzip"
+    packed = gzip.compress(body, mtime=0)
+    return packed if fault.encoding == "gzip" else _damaged(packed)
+
+
+def _damaged(packed: bytes) -> bytes:
+    # The eight bytes at the end are the checksum and the length.
+    return packed[:-8] + bytes(byte ^ 0xFF for byte in packed[-8:])
+
+
+def _spoil_headers(fault: Fault, response: web.Response) -> None:
+    reset_at = response.headers.get("ratelimit-reset")
+    if fault.reset_skew and reset_at is not None:
+        response.headers["ratelimit-reset"] = str(int(reset_at) + round(fault.reset_skew))
+    for name, value in fault.headers.items():
+        response.headers.popall(name, None)
+        if value:
+            response.headers[name] = value
+
+
+async def _send_slowly(
+    fault: Fault, request: web.Request, response: web.Response, body: bytes
+) -> web.StreamResponse:
+    partial = web.StreamResponse(status=response.status, headers=response.headers)
+    partial.content_length = len(body)
+    await partial.prepare(request)
+    sent = body[: len(body) // 2] if fault.broken else body
+    if fault.pace:
+        for position in range(len(sent)):
+            await asyncio.sleep(fault.pace)
+            await partial.write(sent[position : position + 1])
+    else:
+        await partial.write(sent)
+    if fault.broken == "stall-body":
+        await _until_left(request)
+    elif fault.broken == "reset-body":
+        # What was written must have left, or the client would see a reset before the headers.
+        await asyncio.sleep(0.02)
+        reset(request)
+    elif fault.broken and request.transport is not None:
+        request.transport.close()
+    return partial
+
+
+def _send_raw(raw: bytes, request: web.Request, response: web.Response) -> web.Response:
+    if request.transport is not None:
+        request.transport.write(raw)
+        request.transport.close()
+    return response
+
+
+async def _until_left(request: web.Request) -> None:
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110  (no event says it)
+        await asyncio.sleep(0.02)
+
+
+def reset(request: web.Request) -> None:
+    """Close the connection so that the client sees a reset."""
+    transport = request.transport
+    if transport is None:
+        return
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,100 @@
+"""Who may do what: the tokens that are accepted, their scopes, and when they expire."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from do_images_async.testing.answers import Problem
+
+__all__ = ["Grant", "Tokens", "demand"]
+
+_SCOPE = re.compile(r"[a-z_]+:(read|create|update|delete)")
+
+
+@attrs.frozen
+class Grant:
+    """What a token is good for.
+
+    Attributes:
+        scopes: what it may do; None stands for everything.
+        expires: Unix time in seconds from which it is refused; None for never.
+    """
+
+    scopes: frozenset[str] | None = None
+    expires: float | None = None
+
+
+class Tokens:
+    """The accepted tokens.
+
+    Args:
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._grants: dict[str, Grant] = {}
+
+    def __len__(self) -> int:
+        return len(self._grants)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._grants))
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._grants
+
+    def __repr__(self) -> str:
+        return f"<Tokens: {len(self)}>"
+
+    def issue(
+        self,
+        *,
+        scopes: Iterable[str] | None = None,
+        expires_in: float | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Accept a token from now on; returns it.
+
+        Args:
+            scopes: what it may do, such as "image:read" and "tag:create"; None stands for everything.
+            expires_in: seconds until it is refused; 0 is an expired token, None one that never expires.
+            token: the token, by default a new one.
+        """
+        if isinstance(scopes, str):
+            raise TypeError("scopes must be several strings, not one")
+        chosen = None if scopes is None else frozenset(scopes)
+        for scope in chosen or ():
+            if not _SCOPE.fullmatch(scope):
+                raise ValueError(f"scopes must be like image:read or tag:create, not {scope!r}")
+        if token is None:
+            token = f"dop_v1_{secrets.token_hex(32)}"
+        expires = None if expires_in is None else self._clock() + expires_in
+        self._grants[token] = Grant(chosen, expires)
+        return token
+
+    def revoke(self, token: str) -> None:
+        """Refuse the token from now on."""
+        self._grants.pop(token, None)
+
+    def authenticate(self, token: str | None) -> Grant:
+        """What the token is good for.
+
+        Raises:
+            Problem: there is none, or it is unknown or expired: the API says the same of all three.
+        """
+        grant = None if token is None else self._grants.get(token)
+        if grant is None or (grant.expires is not None and grant.expires <= self._clock()):
+            raise Problem(401, "unauthorized", "Unable to authenticate you.")
+        return grant
+
+
+def demand(grant: Grant, scopes: Iterable[str]) -> None:
+    """Raise unless the grant covers these scopes."""
+    for scope in scopes:
+        if grant.scopes is not None and scope not in grant.scopes:
+            raise Problem(403, "forbidden", f"The token lacks the scope {scope}.")

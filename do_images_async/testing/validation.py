@@ -1,0 +1,116 @@
+"""What a request may hold: queries and bodies, as strict as the API describes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from aiohttp import web
+
+from do_images_async.testing.answers import Problem, usual_problem
+
+__all__ = [
+    "Body",
+    "boolean_of",
+    "choice_of",
+    "integer_of",
+    "invalid",
+    "json_object",
+    "not_found",
+    "number_of",
+    "text_of",
+    "texts_of",
+]
+
+Body = dict[str, Any]
+Query = Mapping[str, str]
+
+_DIGITS = 18  # more than any page has, and fewer than Python refuses to read
+
+
+def not_found() -> Problem:
+    """What is asked for is not there, or not the account's."""
+    return usual_problem(404)
+
+
+def invalid(message: str) -> Problem:
+    """The request is well-formed, and can't be carried out."""
+    return Problem(422, "unprocessable_entity", message)
+
+
+async def json_object(request: web.Request) -> Body:
+    """The body, which must be a JSON object and, if it says what it is, say so."""
+    if "Content-Type" in request.headers and request.content_type != "application/json":
+        raise usual_problem(415)
+    try:
+        body: Any = json.loads(await request.read(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise Problem(400, "bad_request", "The body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise Problem(400, "bad_request", "The body must be a JSON object.")
+    return body  # pyright: ignore[reportUnknownVariableType]
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def text_of(body: Body, name: str, *, required: bool = False) -> str:
+    """A string of the body; empty without one, unless it is required."""
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise invalid(f"{name} must be a string")
+    if required and not value:
+        raise invalid(f"{name} is required")
+    return value
+
+
+def texts_of(body: Body, name: str) -> list[str]:
+    """An array of strings of the body; empty without one, and for null."""
+    value: Any = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):  # pyright: ignore[reportUnknownVariableType]
+        raise invalid(f"{name} must be an array of strings")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def number_of(body: Body, name: str) -> int:
+    """A whole number of the body, which is required."""
+    if name not in body:
+        raise invalid(f"{name} is required")
+    value = body[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid(f"{name} must be an integer")
+    return value
+
+
+def integer_of(query: Query, name: str, default: int, least: int, most: int | None = None) -> int:
+    """A whole number of the query, in its bounds."""
+    text = query.get(name)
+    if text is None:
+        return default
+    bounds = f"from {least}" if most is None else f"from {least} to {most}"
+    if not (text.isascii() and text.isdigit()):
+        raise invalid(f"{name} must be an integer {bounds}")
+    number = int(text) if len(text) <= _DIGITS else 10**_DIGITS
+    if number < least or (most is not None and number > most):
+        raise invalid(f"{name} must be an integer {bounds}")
+    return number
+
+
+def choice_of(query: Query, name: str, allowed: Sequence[str]) -> str | None:
+    """One of a few words of the query; None without one."""
+    text = query.get(name)
+    if text is not None and text not in allowed:
+        raise invalid(f"{name} must be one of {', '.join(allowed)}")
+    return text
+
+
+def boolean_of(query: Query, name: str) -> bool | None:
+    """A boolean of the query; None without one."""
+    text = choice_of(query, name, ("true", "false"))
+    return None if text is None else text == "true"
