@@ -29,6 +29,7 @@ from do_images_async.audit import (
     stuck_import,
     untagged,
 )
+from do_images_async.cli.emulator import emulator_command
 from do_images_async.cli.progress import Progress, show_progress
 from do_images_async.cli.text import counted, printable
 
@@ -90,6 +91,9 @@ def main() -> None:
     Example, without an account:
       do-images audit --demo
     """
+
+
+main.add_command(emulator_command)
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,227 @@
+"""`do-images emulator`: the API on a local socket, for any program, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from do_images_async.cli.text import counted
+
+if TYPE_CHECKING:
+    from do_images_async.testing import ImagesEmulator
+    from do_images_async.testing.certificates import Certificate
+
+__all__ = ["emulator_command"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?", re.ASCII)
+_JOURNAL_LIMIT = 100_000  # a server that runs for days must not fill the memory
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+def duration(value: str) -> float:
+    """Seconds, from a number with or without a unit: 50ms, 1.5s, 2m."""
+    found = _DURATION.fullmatch(value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no duration; write it like 50ms, 1.5s or 2m.")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+@attrs.frozen(kw_only=True)
+class Serving:
+    """What is served, and where."""
+
+    host: str
+    port: int
+    images: int
+    seed: int
+    tls: bool
+    authority: Path | None
+    quota_minute: int
+    quota_hour: int
+    import_seconds: float
+    latency: float
+    jitter: float
+    token: str | None
+    scopes: tuple[str, ...]
+    load: Path | None
+    dump: Path | None
+
+
+@click.command("emulator")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=8080, type=click.IntRange(0, 65535), help="0 takes a free port.")
+@click.option("--images", default=5000, type=click.IntRange(0), help="Private images of the account.")
+@click.option("--seed", default=7, help="What the images are drawn from, and which requests faults strike.")
+@click.option("--tls", is_flag=True, help="Speak HTTPS, with a certificate made for this run.")
+@click.option(
+    "--ca",
+    "authority",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --tls: where to write the certificate that clients must trust.",
+    show_default="a temporary file",
+)
+@click.option(
+    "--quota-minute", default=250, type=click.IntRange(0), help="Requests in any minute; 0 for no limit."
+)
+@click.option(
+    "--quota-hour", default=5000, type=click.IntRange(0), help="Requests in any hour; 0 for no limit."
+)
+@click.option("--import-seconds", default=5.0, type=click.FloatRange(0), help="How long an import takes.")
+@click.option(
+    "--latency", default="0ms", type=duration, metavar="TIME", help="Time before each request is looked at."
+)
+@click.option(
+    "--jitter", default="0ms", type=duration, metavar="TIME", help="Random time added to it, at most."
+)
+@click.option(
+    "--token",
+    envvar="DO_IMAGES_EMULATOR_TOKEN",
+    show_envvar=True,
+    help="The token to accept.",
+    show_default="a new one, which is printed",
+)
+@click.option(
+    "--scope", "scopes", multiple=True, metavar="SCOPE", help="Limit the token, as to image:read; repeatable."
+)
+@click.option(
+    "--load",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Start with the state in this JSON file.",
+)
+@click.option(
+    "--dump",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the state here at the end, as JSON.",
+)
+def emulator_command(**options: Any) -> None:
+    """Serve the Images API from this machine, for tests of a client in any language.
+
+    It stops on SIGTERM and Ctrl-C, and says what it served. Other programs set faults, read the journal and
+    dump or load the state under /_emulator, without a token.
+
+    \b
+    Examples:
+      do-images emulator --images 300 --latency 50ms
+      do-images emulator --tls --ca ca.pem --quota-minute 0
+      curl -d '{"status": 503, "path": "/v2/images/*", "times": 3}' localhost:8080/_emulator/faults
+    """
+    serving = Serving(**options)
+    if serving.authority is not None and not serving.tls:
+        raise click.UsageError("--ca belongs to --tls")
+    if serving.dump is not None and not serving.dump.parent.is_dir():
+        raise click.UsageError(f"--dump: there is no directory {serving.dump.parent}")
+    with _certificate(serving) as (certificate, authority):
+        asyncio.run(_serve(serving, certificate, authority))
+
+
+async def _serve(serving: Serving, certificate: Certificate | None, authority: Path | None) -> None:
+    emulator = _emulator(serving, certificate)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):  # Windows has none, and interrupts instead
+            loop.add_signal_handler(number, stopped.set)
+    started = time.monotonic()
+    try:
+        async with emulator:
+            _say(_welcome(serving, emulator, authority))
+            await stopped.wait()
+    except OSError as error:
+        raise click.ClickException(
+            f"can't listen on {serving.host} port {serving.port}: {error.strerror}"
+        ) from None
+    _say([_farewell(emulator.served, time.monotonic() - started)])
+    if serving.dump is not None:
+        _write_state(serving.dump, emulator)
+
+
+def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulator:
+    from do_images_async.testing import ImagesEmulator, Quota  # a server, which no other command needs
+
+    limits = ((serving.quota_minute, 60.0), (serving.quota_hour, 3600.0))
+    emulator = ImagesEmulator(
+        images=serving.images,
+        seed=serving.seed,
+        quotas=[Quota(limit, seconds) for limit, seconds in limits if limit] or None,
+        import_seconds=serving.import_seconds,
+        latency=serving.latency,
+        jitter=serving.jitter,
+        token=serving.token,
+        host=serving.host,
+        port=serving.port,
+        tls=certificate.server if certificate else None,
+        journal_limit=_JOURNAL_LIMIT,
+    )
+    try:
+        if serving.scopes:
+            emulator.tokens.issue(token=emulator.token, scopes=serving.scopes)
+        if serving.load is not None:
+            emulator.load(json.loads(serving.load.read_bytes()))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise click.ClickException(str(error)) from None
+    return emulator
+
+
+@contextmanager
+def _certificate(serving: Serving) -> Generator[tuple[Certificate | None, Path | None]]:
+    """The server's certificate, and the file that its clients must trust."""
+    if not serving.tls:
+        yield None, None
+        return
+    from do_images_async.testing.certificates import Certificate
+
+    names = {"localhost", "127.0.0.1", "::1", *({serving.host} - {"0.0.0.0", "::"})}  # noqa: S104
+    try:
+        certificate = Certificate.issue(*sorted(names))
+    except ModuleNotFoundError as error:
+        raise click.ClickException(str(error)) from None
+    with tempfile.TemporaryDirectory(prefix="do-images-emulator-") as directory:
+        path = serving.authority or Path(directory) / "ca.pem"
+        try:
+            path.write_bytes(certificate.authority)
+        except OSError as error:
+            raise click.ClickException(f"can't write {path}: {error.strerror}") from None
+        yield certificate, path
+
+
+def _write_state(path: Path, emulator: ImagesEmulator) -> None:
+    try:
+        path.write_text(json.dumps(emulator.dump()) + "\n")
+    except OSError as error:
+        raise click.ClickException(f"can't write {path}: {error.strerror}") from None
+
+
+def _welcome(serving: Serving, emulator: ImagesEmulator, authority: Path | None) -> Iterator[str]:
+    yield f"Serving {counted(len(emulator.images), 'image')} at {emulator.url}"
+    # A token that somebody chose may be a real one, by mistake.
+    yield f"  token  {emulator.token if serving.token is None else '(yours)'}"
+    yield f"  admin  {emulator.admin_url}"
+    if authority is not None:
+        yield f"  trust  {authority}"
+
+
+def _farewell(statuses: Counter[int | None], seconds: float) -> str:
+    total = statuses.total()
+    answers = [
+        f"{number:,} unanswered" if status is None else f"{number:,} with {status}"
+        for status, number in sorted(statuses.items(), key=lambda item: item[0] or 0)
+    ]
+    detail = f": {', '.join(answers)}" if answers else ""
+    return f"Served {counted(total, 'request')} in {seconds:,.1f} s{detail}."
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
