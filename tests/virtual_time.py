@@ -1,7 +1,7 @@
 """Time that passes only when everybody sleeps: an hour of quota in a moment, exact to the nanosecond.
 
-looptime supplies the loop. This adds integer nanoseconds, a list of the timers that are pending, and a
-failure (`looptime.IdleTimeoutError`) instead of a hang when nothing can ever happen again.
+The benchmarks' loop, which fails (`NothingWillHappenError`) instead of hanging when nothing can ever happen
+again, with a list of the timers that are pending.
 """
 
 from __future__ import annotations
@@ -11,31 +11,25 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple
 
-import looptime
+from benchmarks import virtual_time
+from benchmarks.virtual_time import SECOND
 
 __all__ = ["SECOND", "TICK", "VirtualLoop", "clock", "let_run", "run_virtually", "sleep_ticks"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SECOND = 1_000_000_000
-"""In nanoseconds."""
-
 TICK = SECOND // 64
 """A whole number of nanoseconds and a binary fraction of a second: sums of ticks are exact in floats too."""
 
 
-class VirtualLoop(looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop):
-    """A selector loop that jumps to the next timer when nothing is ready."""
+class VirtualLoop(virtual_time.VirtualLoop):
+    """The loop, and what it has been asked to do later."""
 
     def __init__(self) -> None:
         self._timers: list[asyncio.TimerHandle] = []
         self.timers_set = 0
-        super().__init__(resolution=1e-9, noop_cycles=0, idle_timeout=0.0)
-
-    def now_ns(self) -> int:
-        """The loop's time, exactly: a float of seconds holds nanoseconds for three weeks."""
-        return round(self.time() * SECOND)
+        super().__init__()
 
     def call_at(
         self,
