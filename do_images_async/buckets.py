@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from heapq import heapify, heappop, nsmallest
+from heapq import heapify, heappop, heappush, nsmallest
 
 import attrs
 
@@ -75,6 +75,12 @@ class Level:
         while returns and returns[0] <= now:
             heappop(returns)
             self.free += 1
+
+    def spend(self, number: int, now: int) -> None:
+        """Take out tokens for requests of others that were counted by now, though there may be none."""
+        for _ in range(number):
+            heappush(self.returns, now + self.period)
+        self.free -= number
 
     def next_return(self) -> int | None:
         return self.returns[0] if self.returns else None

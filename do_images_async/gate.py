@@ -8,7 +8,11 @@ gate only ever makes a limiter tighter than its own log. It knows four reasons t
 - spent: the last word on the remaining requests, less those that it may not have counted yet.
 - pacing: the server counts more and more requests that are not ours, or refuses one that the own log can't
   explain: somebody else spends too. Requests then go out evenly, after a refusal at the rate that was just
-  accepted; it grows again until the next refusal, or to the full one.
+  accepted; it grows again until the next refusal, or to the full one. And fewer are under way at a time the
+  less there is left, lest many be refused at once.
+
+What it learns of others' requests it tells the limiter, which takes tokens out of its shorter buckets for
+them.
 
 Times are integer nanoseconds of one monotonic clock.
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 
 import attrs
 
@@ -27,6 +32,12 @@ LONGEST_PAUSE = 3605.0
 """Seconds that a server is believed when it asks to wait: an hour's quota, and its margin."""
 
 _GROWTH = 0.03
+
+_AHEAD = 8
+"""While others spend too, no more than this part of what is left is under way: they may take the rest."""
+
+_ON_THE_WAY = 2 * _SECOND
+"""After this long a request without an answer is not waited for: it may be lost."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,16 +72,55 @@ class Ticket:
     finished: int
 
 
+class Others:
+    """Requests that the server counts in the longest window and that are not ours.
+
+    Those of before the first look may have come at any time, and leave when nobody can tell. Those that have
+    come since are dated.
+
+    Args:
+        memory: the longest bucket's period in nanoseconds.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._before: int | None = None
+        self._since = 0
+        self._seen: deque[tuple[int, int]] = deque()
+
+    def see(self, now: int, least: int, *, doubt: int, most: int) -> int:
+        """Note how many there are; returns how many have come since the last look.
+
+        Args:
+            now: the moment.
+            least: how many there are at the least; negative when ours are not all counted.
+            doubt: how many more there may be.
+            most: how many there can be, at the first look.
+        """
+        while self._seen and self._seen[0][0] <= now - self._memory:
+            self._since -= self._seen.popleft()[1]
+        least -= self._since
+        self._before = max(0, min(most if self._before is None else self._before, least + doubt))
+        news = least - self._before
+        if news <= 0:
+            return 0
+        self._since += news
+        self._seen.append((now, news))
+        return news
+
+
 class Gate:
     """Says when the server's word allows the next request; the caller locks.
 
     Args:
         capacity, period: the shortest bucket's capacity, and its period in nanoseconds.
+        memory: the longest bucket's period.
     """
 
-    def __init__(self, capacity: int, period: int) -> None:
+    def __init__(self, capacity: int, period: int, memory: int) -> None:
         self._capacity = capacity
         self._period = period
+        self._others = Others(memory)
         # No reason to hold back, but perhaps the ceiling: what is true of almost every request.
         self._quiet = True
         self._closed_until = 0
@@ -78,7 +128,9 @@ class Gate:
         self._refusals = 0
         self._window: int | None = None
         self._newest = 0
-        self._foreign = 0
+        self._heard_at = 0
+        self._others_at = 0
+        self._under_way: dict[int, int] = {}
         self._ceiling: int | None = None
         self._probe_at = 0
         self._interval: float | None = None
@@ -90,36 +142,52 @@ class Gate:
         """Whether requests go out evenly, since somebody else spends the quota too."""
         return self._interval is not None
 
-    def opens_at(self, now: int, sent: int, in_flight: int) -> int | None:
+    def opens_at(self, now: int, sent: int, in_flight: int, free: int) -> int | None:
         """When the next request may go: now or later; None when a response has to come first.
 
         Args:
             now: the moment.
             sent: requests granted so far, those that were never sent left out.
             in_flight: how many of them are not answered.
+            free: tokens in the shortest bucket.
         """
-        if self._quiet and (self._ceiling is None or sent < self._ceiling):
+        ceiling = self._ceiling
+        if self._quiet and (ceiling is None or sent < ceiling):
             return now
         opens = max(now, self._closed_until)
         if self._window is not None and in_flight >= self._window:
             return None
-        if self._ceiling is not None and sent >= self._ceiling:
+        if ceiling is not None and sent >= ceiling:
             if in_flight:
                 return None
             opens = max(opens, self._probe_at)
         if self._interval is not None:
-            opens = max(opens, self._next_at)
+            left = free if ceiling is None else min(free, ceiling - sent)
+            # After a silence, who knows what is left.
+            most = max(1, left // _AHEAD) if now < self._heard_at + _ON_THE_WAY else 1
+            opens = max(opens, self._next_at, self._room_at(now, most))
         self._quiet = opens == now and self._window is None and self._interval is None
         return opens
 
-    def granted(self, now: int) -> None:
+    def _room_at(self, now: int, most: int) -> int:
+        """When fewer than `most` requests are under way that the server may not have counted yet."""
+        under_way = self._under_way
+        while under_way and (oldest := next(iter(under_way.items())))[1] <= now - _ON_THE_WAY:
+            del under_way[oldest[0]]
+        if len(under_way) < most:
+            return now
+        return next(iter(under_way.values())) + _ON_THE_WAY
+
+    def granted(self, now: int, serial: int) -> None:
         """Note that a request goes now."""
         if self._interval is None:
             return
+        self._under_way[serial] = now
         full = self._period / self._capacity
         interval = max(full, self._current_interval(now))
-        if interval == full and now >= self._paced_since + self._period:
+        if interval == full and self._heard_at >= self._others_at + self._period:
             self._interval = None
+            self._under_way.clear()
             return
         # What a closing has held back may follow a little faster.
         self._next_at = max(self._next_at, now - self._period // 30) + round(interval)
@@ -130,21 +198,35 @@ class Gate:
         self._closed_until = max(self._closed_until, until)
 
     def answered(
-        self, now: int, ticket: Ticket, report: Report, *, latest: int, outstanding: int, spent: int
-    ) -> None:
-        """Take in what a response says.
+        self,
+        now: int,
+        ticket: Ticket,
+        report: Report,
+        *,
+        latest: int,
+        in_flight: int,
+        outstanding: int,
+        spent: int,
+    ) -> int:
+        """Take in what a response says; returns how many requests of others it shows that were not known.
 
         Args:
             now: the moment.
             ticket: which request it answers.
             report: what it says.
             latest: the serial of the request that was granted last.
+            in_flight: how many requests are not answered.
             outstanding: tokens that are not in the shortest bucket.
             spent: tokens that are not in the longest bucket.
         """
+        self._under_way.pop(ticket.serial, None)
+        others = 0
         if ticket.serial > self._newest:
             self._newest = ticket.serial
-            self._look_at_the_hour(now, ticket, report, spent)
+            self._heed_what_remains(now, ticket, report)
+            if report.counted is not None:
+                most = report.counted - ticket.finished - 1
+                others = self._see_others(now, report.counted - spent, in_flight, most)
         if report.refused:
             # All that went before the first refusal came back belongs to the same closing.
             first = ticket.serial > self._closing_serial
@@ -153,24 +235,36 @@ class Gate:
                 self._refusals += 1
             self._hold_back(now, report)
             if report.retry_after is not None:
-                self._pace(now, outstanding - (latest - ticket.serial), first=first)
+                self._pace(now, outstanding + others - (latest - ticket.serial), first=first)
         elif ticket.serial > self._closing_serial:
             self._refusals = 0
             self._widen()
+        return others
 
-    def _look_at_the_hour(self, now: int, ticket: Ticket, report: Report, spent: int) -> None:
-        if report.remaining is not None:
-            # Whatever was not over when this request went may have arrived after it, and not be counted.
-            self._ceiling = report.remaining + ticket.finished + 1
-            wait = 1.0 if report.reset_in is None else min(report.reset_in + 1.0, LONGEST_PAUSE)
-            self._probe_at = now + round(wait * _SECOND)
-        if report.counted is not None:
-            foreign = max(0, report.counted - spent)
-            if foreign > self._foreign and self._interval is None:
-                self._quiet = False
-                self._interval = self._period / self._capacity
-                self._paced_since = self._next_at = now
-            self._foreign = foreign
+    def _heed_what_remains(self, now: int, ticket: Ticket, report: Report) -> None:
+        if report.remaining is None:
+            return
+        # Whatever was not over when this request went may have arrived after it, and not be counted.
+        self._ceiling = report.remaining + ticket.finished + 1
+        wait = 1.0 if report.reset_in is None else min(report.reset_in + 1.0, LONGEST_PAUSE)
+        self._probe_at = now + round(wait * _SECOND)
+
+    def _see_others(self, now: int, least: int, in_flight: int, most: int) -> int:
+        """Note how many requests in the longest window are not ours; returns the new ones of the shortest."""
+        # Ours that are under way may not be counted; those that are about to come back are not any more.
+        news = self._others.see(now, least, doubt=in_flight + self._capacity // 10, most=most)
+        heard_at, self._heard_at = self._heard_at, now
+        if news or now > heard_at + self._period // 2:
+            self._others_at = now
+        if not news:
+            return 0
+        if self._interval is None:
+            self._quiet = False
+            self._interval = self._period / self._capacity
+            self._next_at = self._paced_since = now
+        # Those of a long silence came evenly, for all we know.
+        silence = max(now - heard_at, self._period)
+        return min(math.ceil(news * self._period / silence), self._capacity)
 
     def _hold_back(self, now: int, report: Report) -> None:
         pause = report.retry_after
@@ -197,7 +291,7 @@ class Gate:
         interval = self._period / max(least, min(accepted, self._capacity))
         if first or self._interval is None or interval > self._interval:
             self._interval = interval
-        self._paced_since = now
+        self._paced_since = self._others_at = now
         self._next_at = self._closed_until
 
     def _current_interval(self, now: int) -> float:

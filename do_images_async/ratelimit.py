@@ -161,7 +161,7 @@ class RateLimiter:
         self._levels = [Level(bucket) for bucket in self.buckets]
         self._shortest = min(self._levels, key=lambda level: level.period)
         self._longest = max(self._levels, key=lambda level: level.period)
-        self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period)
+        self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period, self._longest.period)
         self._serial = 0
         self._granted = 0
         self._in_flight = 0
@@ -250,7 +250,7 @@ class RateLimiter:
                 granted=self._granted,
                 in_flight=self._in_flight,
                 waiting=sum(map(len, self._queues.values())),
-                available=tuple(level.free for level in self._levels),
+                available=tuple(max(0, level.free) for level in self._levels),
                 pacing=self._gate.pacing,
             )
 
@@ -270,14 +270,7 @@ class RateLimiter:
             self._give_back(now, 0)
             self._finished += 1
             if report is not None:
-                self._gate.answered(
-                    now,
-                    ticket,
-                    report,
-                    latest=self._serial,
-                    outstanding=self._shortest.bucket.capacity - self._shortest.free,
-                    spent=self._longest.bucket.capacity - self._longest.free,
-                )
+                self._heed(now, ticket, report)
         self._serve_if_waiting()
 
     def lost(self) -> None:
@@ -296,6 +289,22 @@ class RateLimiter:
             for level in self._levels:
                 level.free += 1
         self._serve_if_waiting()
+
+    def _heed(self, now: int, ticket: Ticket, report: Report) -> None:
+        others = self._gate.answered(
+            now,
+            ticket,
+            report,
+            latest=self._serial,
+            in_flight=self._in_flight,
+            outstanding=self._shortest.bucket.capacity - self._shortest.free,
+            spent=self._longest.bucket.capacity - self._longest.free,
+        )
+        if others:
+            # What is left of the longest window, the server says itself.
+            for level in self._levels:
+                if level is not self._longest:
+                    level.spend(others, now)
 
     def _give_back(self, now: int, grace: int) -> None:
         self._in_flight -= 1
@@ -358,19 +367,19 @@ class RateLimiter:
 
     def _take(self, now: int, reserve: int) -> Ticket | None:
         """Take a token from every bucket, or from none."""
-        if self._gate.opens_at(now, self._granted, self._in_flight) != now:
-            return None
         levels = self._levels
         for level in levels:
             level.collect(now)
             if level.free <= reserve:
                 return None
+        if self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free) != now:
+            return None
         for level in levels:
             level.free -= 1
-        self._gate.granted(now)
         self._granted += 1
         self._in_flight += 1
         self._serial += 1
+        self._gate.granted(now, self._serial)
         while self._lost and self._lost[0] <= now:
             self._lost.popleft()
             self._finished += 1
@@ -444,7 +453,7 @@ class RateLimiter:
         if not self._queues:
             return None
         reserve = min(self._queues)
-        due = self._gate.opens_at(now, self._granted, self._in_flight)
+        due = self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
         if due is None:
             return None
         for level in self._levels:
@@ -462,7 +471,7 @@ class RateLimiter:
             level.collect(now)
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
         due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
-        opens = self._gate.opens_at(now, self._granted, self._in_flight)
+        opens = self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
         return (max(due, now if opens is None else opens) - now) / _SECOND
 
 
