@@ -6,11 +6,12 @@ import argparse
 import platform
 from importlib.metadata import version
 
-from benchmarks import calls, decoding
+from benchmarks import calls, decoding, waiting
 from benchmarks.measure import Sample
 
 BENCHMARKS = {
     "calls": ("CPU of one get, server in another process", calls.run),
+    "waiting": ("CPU of one call that waits for the limiter and is served, by how many wait", waiting.run),
     "decoding": ("CPU of decoding a page of 200 images", decoding.run),
 }
 VERSIONS = ("aiohttp", "attrs", "cattrs", "msgspec", "pydo", "yarl")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush, nsmallest
 
 import attrs
 
@@ -52,7 +52,12 @@ DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
 
 
 class Level:
-    """What one bucket holds at a moment: free tokens, and when the others come back."""
+    """What one bucket holds at a moment: free tokens, and when the others come back.
+
+    Attributes:
+        free: below zero when others have spent more than there was.
+        returns: moments, in order; what is answered last is due last, but for what was lost.
+    """
 
     __slots__ = ("bucket", "free", "period", "returns")
 
@@ -66,20 +71,29 @@ class Level:
         """Take all tokens out: as if for requests answered at those moments, the latest of them, and now."""
         latest = sorted(answered)[-self.bucket.capacity :]
         latest += [now] * (self.bucket.capacity - len(latest))
-        self.returns = [moment + self.period for moment in latest]
-        heapify(self.returns)
+        self.returns = sorted(moment + self.period for moment in latest)
         self.free = 0
 
     def collect(self, now: int) -> None:
+        """Take in what is back by now."""
         returns = self.returns
-        while returns and returns[0] <= now:
-            heappop(returns)
-            self.free += 1
+        if returns and returns[0] <= now:
+            back = bisect_right(returns, now)
+            del returns[:back]
+            self.free += back
+
+    def give_back(self, due: int) -> None:
+        """Expect a token that is out at a moment."""
+        returns = self.returns
+        if not returns or returns[-1] <= due:
+            returns.append(due)
+        else:
+            returns.insert(bisect_right(returns, due), due)
 
     def spend(self, number: int, now: int) -> None:
         """Take out tokens for requests of others that were counted by now, though there may be none."""
         for _ in range(number):
-            heappush(self.returns, now + self.period)
+            self.give_back(now + self.period)
         self.free -= number
 
     def next_return(self) -> int | None:
@@ -97,7 +111,7 @@ class Level:
         if back < 0:
             first = now
         elif back < len(self.returns):
-            first = min(nsmallest(back + 1, self.returns)[-1], again)
+            first = min(self.returns[back], again)
         else:
             first = again
         return first + cycles * self.period

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from typing import NamedTuple
 
 import attrs
 
@@ -59,8 +60,7 @@ class Report:
     reset_in: float | None = None
 
 
-@attrs.frozen
-class Ticket:
+class Ticket(NamedTuple):
     """Where a request stands among the others.
 
     Attributes:

@@ -18,7 +18,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from heapq import heappush
 from typing import Protocol
 
 import attrs
@@ -191,7 +190,8 @@ class RateLimiter:
                 nobody ahead gives up and no request in flight turns out to be unsent.
             ValueError: no bucket could ever hold `reserve` tokens and one more.
         """
-        self.check_reserve(reserve)
+        if reserve != 0 or type(reserve) is not int:
+            self.check_reserve(reserve)
         with self._lock:
             now = self._clock()
             if not self._queues:
@@ -309,7 +309,7 @@ class RateLimiter:
     def _give_back(self, now: int, grace: int) -> None:
         self._in_flight -= 1
         for level in self._levels:
-            heappush(level.returns, now + grace + level.period)
+            level.give_back(now + grace + level.period)
 
     def _serve_if_waiting(self) -> None:
         if self._queues:
@@ -369,7 +369,8 @@ class RateLimiter:
         """Take a token from every bucket, or from none."""
         levels = self._levels
         for level in levels:
-            level.collect(now)
+            if level.returns and level.returns[0] <= now:
+                level.collect(now)
             if level.free <= reserve:
                 return None
         if self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free) != now:

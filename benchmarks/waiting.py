@@ -1,0 +1,68 @@
+"""CPU of one call of the limiter that has to wait, by how many others wait already."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.measure import Sample, compare
+from do_images_async import RateLimiter, TokenBucket
+
+CALLS = 1000
+
+
+class Crowd:
+    """So many callers that wait for a limiter whose clock is moved by hand."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._waits = 0
+        self._limiter = RateLimiter(
+            TokenBucket(CALLS, per=60), clock=lambda: self._now, on_wait=self._note_wait
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def gather(self, waiters: int) -> None:
+        for _ in range(CALLS):
+            (await self._limiter.acquire()).settle()
+        await self._come(waiters)
+
+    async def work(self, calls: int) -> None:
+        """So many callers come, and as many are served: those in front."""
+        await self._come(calls)
+        self._now += 61_000_000_000
+        self._limiter.close_for(0)
+        await asyncio.sleep(0)
+
+    async def leave(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _come(self, callers: int) -> None:
+        for _ in range(callers):
+            task = asyncio.create_task(self._call())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        await asyncio.sleep(0)
+
+    async def _call(self) -> None:
+        (await self._limiter.acquire(max_wait=1e9)).settle()
+
+    def _note_wait(self, _: float) -> None:
+        self._waits += 1
+
+
+async def measure(repetitions: int) -> dict[str, Sample]:
+    few, many = Crowd(), Crowd()
+    await few.gather(1_000)
+    await many.gather(100_000)
+    samples = await compare(
+        {"1,000 wait": few.work, "100,000 wait": many.work}, calls=CALLS, repetitions=repetitions
+    )
+    await few.leave()
+    await many.leave()
+    return samples
+
+
+def run(repetitions: int = 15) -> dict[str, Sample]:
+    return asyncio.run(measure(repetitions))
