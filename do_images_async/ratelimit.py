@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
+from weakref import WeakSet
 
 import attrs
 
@@ -80,13 +82,13 @@ class Permit:
         """The request was never sent: the tokens come back at once."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.released()
+            limiter.released(self._ticket)
 
     def lose(self) -> None:
         """The request may have been sent and nothing came back: the tokens come back a grace later."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.lost()
+            limiter.lost(self._ticket)
 
 
 @attrs.frozen(kw_only=True)
@@ -129,7 +131,9 @@ class RateLimiter:
 
     First come, first served; a waiter that must leave a reserve is passed by those that need not. It may be
     used from any number of event loops and threads; in each loop that has waiters one timer runs, none
-    otherwise.
+    otherwise. A forked child shares the quota with its parent, and neither knows what the other does: where
+    requests were made before, the child starts with all buckets spent but the longest, of which it knows what
+    the parent knew.
 
     Args:
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
@@ -162,6 +166,7 @@ class RateLimiter:
         self._longest = max(self._levels, key=lambda level: level.period)
         self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period, self._longest.period)
         self._serial = 0
+        self._disowned = 0
         self._granted = 0
         self._in_flight = 0
         self._finished = 0
@@ -169,6 +174,7 @@ class RateLimiter:
         # One queue for each reserve that somebody must leave; a future in it gets a Permit.
         self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
+        _limiters.add(self)
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -266,6 +272,8 @@ class RateLimiter:
     def settled(self, ticket: Ticket, report: Report | None) -> None:
         """Take a permit's tokens back after a response; see `Permit`."""
         with self._lock:
+            if ticket.serial <= self._disowned:
+                return
             now = self._clock()
             self._give_back(now, 0)
             self._finished += 1
@@ -273,22 +281,43 @@ class RateLimiter:
                 self._heed(now, ticket, report)
         self._serve_if_waiting()
 
-    def lost(self) -> None:
+    def lost(self, ticket: Ticket) -> None:
         """Take a permit's tokens back after a request that was never answered; see `Permit`."""
         with self._lock:
+            if ticket.serial <= self._disowned:
+                return
             now = self._clock()
             self._give_back(now, self._grace)
             self._lost.append(now + self._grace)
         self._serve_if_waiting()
 
-    def released(self) -> None:
+    def released(self, ticket: Ticket) -> None:
         """Take a permit's tokens back after a request that was never sent; see `Permit`."""
         with self._lock:
+            if ticket.serial <= self._disowned:
+                return
             self._in_flight -= 1
             self._granted -= 1
             for level in self._levels:
                 level.free += 1
         self._serve_if_waiting()
+
+    def start_in_child(self) -> None:
+        """Go on in a forked child: what waits or is under way is the parent's, and so may be what is free."""
+        self._lock = threading.Lock()
+        self._queues, self._alarms = {}, {}
+        if not self._serial:
+            return
+        now = self._clock()
+        for level in self._levels:
+            if level is self._longest and level is not self._shortest:
+                for _ in range(self._in_flight):
+                    level.give_back(now + self._grace + level.period)
+            else:
+                level.start_spent((), now)
+        self._lost.extend([now + self._grace] * self._in_flight)
+        self._in_flight = 0
+        self._disowned = self._serial
 
     def _heed(self, now: int, ticket: Ticket, report: Report) -> None:
         others = self._gate.answered(
@@ -474,6 +503,18 @@ class RateLimiter:
         due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
         opens = self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
         return (max(due, now if opens is None else opens) - now) / _SECOND
+
+
+_limiters: WeakSet[RateLimiter] = WeakSet()
+
+
+def _start_in_child() -> None:
+    for limiter in list(_limiters):
+        limiter.start_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_in_child)
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from weakref import WeakSet
 
@@ -32,6 +33,16 @@ entries: dict[tuple[str, URL], _Entry] = {}
 """The limiters in use, by the digest of the token and the origin."""
 
 _lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Another thread of the parent may have held it, and does not exist in the child."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def shared_limiter(token: Token, origin: URL, user: object) -> RateLimiter:

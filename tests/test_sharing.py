@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import threading
 import time
+import traceback
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from do_images_async import ImagesAPI, Limiter, RateLimiter, TokenBucket, sharing
+from do_images_async import ImagesAPI, Limiter, RateLimiter, TokenBucket, ratelimit, sharing
 from do_images_async.errors import QuotaWaitError
-from do_images_async.ratelimit import DOCUMENTED
+from do_images_async.ratelimit import DOCUMENTED, Permit
 from do_images_async.testing import ImagesEmulator, Quota
 
 OTHER = "dop_v1_" + "b" * 64
@@ -166,3 +169,93 @@ async def test_on_wait_is_told_how_long_a_call_waits() -> None:
     (await limiter.acquire()).settle()
     assert len(waits) == 1
     assert 0 < waits[0] <= 0.1
+
+
+# Forks.
+
+
+def in_a_child(check: Callable[[], object]) -> None:
+    """Fork, and have the child check something; what it raises, it prints."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            check()
+            os.write(writing, b"fine")
+        except BaseException:  # noqa: BLE001
+            os.write(writing, traceback.format_exc().encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123
+        said = pipe.read().decode()
+    os.waitpid(child, 0)
+    assert said == "fine", said
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limiters of other tests, on clocks that do not run, are none of the child's."""
+    gc.collect()
+    monkeypatch.setattr(ratelimit, "_limiters", weakref.WeakSet[RateLimiter]())
+
+
+pytestmark_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+@pytestmark_fork
+@pytest.mark.usefixtures("forks")
+def test_a_forked_child_does_not_take_the_parents_permits_for_its_own() -> None:
+    limiter = RateLimiter(TokenBucket(10, per=60), TokenBucket(100, per=3600), grace=0.0)
+    permits = [asyncio.run(take_one(limiter)) for _ in range(4)]
+
+    def check() -> None:
+        stats = limiter.stats()
+        assert (stats.available, stats.in_flight, stats.waiting) == ((0, 96), 0, 0)
+        assert 60 < limiter.next_permit_in() <= 61
+        for permit, report in zip(permits, (Permit.settle, Permit.release, Permit.lose), strict=False):
+            report(permit)
+        assert limiter.stats() == stats
+
+    in_a_child(check)
+    assert limiter.stats().available == (6, 96)
+    for permit in permits:
+        permit.release()
+    assert limiter.stats().available == (10, 100)
+
+
+@pytestmark_fork
+@pytest.mark.usefixtures("forks")
+def test_a_forked_child_finds_no_waiter_and_no_lock_of_the_parent() -> None:
+    limiter = RateLimiter(TokenBucket(1, per=0.05, margin=0))
+
+    async def parent() -> None:
+        permit = await limiter.acquire()
+        waiting = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        with vars(limiter)["_lock"], vars(sharing)["_lock"]:
+            in_a_child(check)
+        permit.release()
+        (await waiting).release()
+
+    def check() -> None:
+        assert limiter.stats().waiting == 0
+        assert ImagesAPI("dop_v1_a").limiter is not limiter
+        threading.Thread(target=asyncio.run, args=(spend(limiter),)).start()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join(20)
+        assert limiter.stats().granted == 2
+
+    asyncio.run(parent())
+
+
+@pytestmark_fork
+@pytest.mark.usefixtures("forks")
+def test_a_child_of_a_parent_that_has_spent_nothing_starts_afresh() -> None:
+    limiter = RateLimiter(TokenBucket(10, per=60))
+    in_a_child(lambda: asyncio.run(spend(limiter)))
+    assert limiter.stats().available == (10,)
+
+
+async def take_one(limiter: RateLimiter) -> Permit:
+    return await limiter.acquire()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.quota.contenders import CONTENDERS
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         requests=options.requests, workers=options.workers, seed=options.seed, forgiving=options.forgive
     )
     started = time.monotonic()
-    with ProcessPoolExecutor(len(CONTENDERS)) as pool:
+    with ProcessPoolExecutor(len(CONTENDERS), get_context("spawn")) as pool:
         outcomes = dict(zip(CONTENDERS, pool.map(outcome_of, CONTENDERS, repeat(setting)), strict=True))
     print(
         f"{setting.requests:,} requests of {setting.workers} workers, seed {setting.seed}; aiolimiter"
