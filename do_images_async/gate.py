@@ -1,15 +1,16 @@
 """What the server says of the quota, and when to hold back for it although the own log has tokens.
 
 The quota belongs to the token, and others may spend it: a previous run, a colleague, the control panel. The
-gate only ever makes a limiter tighter than its own log. It knows four reasons to hold back:
+gate only ever makes a limiter tighter than its own log. It knows five reasons to hold back:
 
 - closed: the server has refused a request; nothing is sent before the moment that it named.
 - probing: after that one request goes first, and with every success one more may be under way.
 - spent: the last word on the remaining requests, less those that it may not have counted yet.
 - pacing: the server counts more and more requests that are not ours, or refuses one that the own log can't
   explain: somebody else spends too. Requests then go out evenly, after a refusal at the rate that was just
-  accepted; it grows again until the next refusal, or to the full one. And fewer are under way at a time the
-  less there is left, lest many be refused at once.
+  accepted; it grows again until the next refusal, or to the full one.
+- wary: with others about, or nothing known of them yet, fewer requests are under way the less there is left, lest
+  many be refused at once.
 
 What it learns of others' requests it tells the limiter, which takes tokens out of its shorter buckets for
 them.
@@ -128,7 +129,8 @@ class Gate:
         self._refusals = 0
         self._window: int | None = None
         self._newest = 0
-        self._heard_at = 0
+        self._heard_at = -period - 1
+        self._wary_until = 0
         self._others_at = 0
         self._under_way: dict[int, int] = {}
         self._ceiling: int | None = None
@@ -161,13 +163,23 @@ class Gate:
             if in_flight:
                 return None
             opens = max(opens, self._probe_at)
-        if self._interval is not None:
+        wary = now < self._wary_until
+        if wary or self._interval is not None:
             left = free if ceiling is None else min(free, ceiling - sent)
-            # After a silence, who knows what is left.
-            most = max(1, left // _AHEAD) if now < self._heard_at + _ON_THE_WAY else 1
-            opens = max(opens, self._next_at, self._room_at(now, most))
-        self._quiet = opens == now and self._window is None and self._interval is None
+            opens = max(opens, self._next_at, self._room_at(now, self._most_under_way(now, left)))
+        self._quiet = opens == now and self._window is None and self._interval is None and not wary
         return opens
+
+    def _most_under_way(self, now: int, left: int) -> int:
+        """How many requests may be under way when so many tokens are left, lest many be refused at once.
+
+        What others have sent since the last answer is not known. Before any sign of others, as many of theirs
+        may be hidden as requests are under way: together they fit.
+        """
+        if self._interval is None:
+            return max(1, left // 2)
+        heard_lately = now < self._heard_at + _ON_THE_WAY
+        return max(1, left // _AHEAD) if heard_lately else 1
 
     def _room_at(self, now: int, most: int) -> int:
         """When fewer than `most` requests are under way that the server may not have counted yet."""
@@ -181,6 +193,8 @@ class Gate:
     def granted(self, now: int, serial: int) -> None:
         """Note that a request goes now."""
         if self._interval is None:
+            if now < self._wary_until:
+                self._under_way[serial] = now
             return
         self._under_way[serial] = now
         full = self._period / self._capacity
@@ -256,6 +270,9 @@ class Gate:
         heard_at, self._heard_at = self._heard_at, now
         if news or now > heard_at + self._period // 2:
             self._others_at = now
+        if now > heard_at + self._period:
+            # At first, and after each silence, nobody knows whether we are alone.
+            self._wary_until, self._quiet = now + self._period, False
         if not news:
             return 0
         if self._interval is None:
