@@ -9,8 +9,8 @@ gate only ever makes a limiter tighter than its own log. It knows five reasons t
 - pacing: the server counts more and more requests that are not ours, or refuses one that the own log can't
   explain: somebody else spends too. Requests then go out evenly, after a refusal at the rate that was just
   accepted; it grows again until the next refusal, or to the full one.
-- wary: with others about, or nothing known of them yet, fewer requests are under way the less there is left, lest
-  many be refused at once.
+- wary: with others about, or nothing known of them yet, fewer requests are under way the less there is left,
+  lest many be refused at once.
 
 What it learns of others' requests it tells the limiter, which takes tokens out of its shorter buckets for
 them.

@@ -14,7 +14,7 @@ from benchmarks.quota.contenders import CONTENDERS
 
 def test_only_this_limiter_is_never_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "quota.svg"
-    main(["--requests", "3000", "--plot", str(plot)])
+    main(["--requests", "3000", "--jobs", "1", "--plot", str(plot)])
     rows = {
         name: re.findall(r"[\d.,]+", line.removeprefix(f"  {name}"))
         for line in capsys.readouterr().out.splitlines()

@@ -35,7 +35,7 @@ from tests.quota_models import (
 )
 from tests.virtual_time import SECOND, TICK, VirtualLoop, clock, let_run, run_virtually, sleep_ticks
 
-law = settings(derandomize=True, deadline=None, database=None, max_examples=300)
+law = settings(derandomize=True, deadline=None, database=None, max_examples=200)
 search = settings(derandomize=True, deadline=None, database=None, max_examples=1000, phases=[Phase.generate])
 
 
@@ -356,7 +356,7 @@ class AgainstTheNaiveLimiter(RuleBasedStateMachine):
 
 
 TestAgainstTheNaiveLimiter = AgainstTheNaiveLimiter.TestCase
-TestAgainstTheNaiveLimiter.settings = settings(law, max_examples=120, stateful_step_count=40)
+TestAgainstTheNaiveLimiter.settings = settings(law, max_examples=80, stateful_step_count=40)
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ __all__ = ["redis_server", "shared_redis"]  # fixtures
 
 pytestmark = needs_redis
 
-WORKERS, WINDOW, WINDOWS = 4, 2.0, 6
+WORKERS, WINDOW, WINDOWS = 4, 2.0, 4.5
 QUOTAS = (Quota(200, WINDOW), Quota(5000, 60.0))
 
 
@@ -41,12 +41,12 @@ async def test_four_processes_spend_one_quota_to_the_full_and_no_more(redis_serv
         workers = [await start_worker(emulator, redis_server) for _ in range(WORKERS)]
         killed, paused, *steady = workers
         await eventually(lambda: len(emulator.requests) > 0, within=30)
-        await asyncio.sleep(1.5 * WINDOW)
+        await asyncio.sleep(WINDOW)
         killed.send_signal(signal.SIGKILL)
         paused.send_signal(signal.SIGSTOP)
         await asyncio.sleep(1.5 * WINDOW)
         paused.send_signal(signal.SIGCONT)
-        await asyncio.sleep((WINDOWS - 3) * WINDOW)
+        await asyncio.sleep((WINDOWS - 2.5) * WINDOW)
         served = Counter(entry.status for entry in emulator.requests)
         elapsed = emulator.requests[-1].time - emulator.requests[0].time
         reports = await asyncio.gather(*(worker.communicate(b"") for worker in workers))

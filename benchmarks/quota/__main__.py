@@ -10,21 +10,17 @@ import argparse
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
-from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.quota.contenders import CONTENDERS
+from benchmarks.quota.contenders import CONTENDERS, contend
 from benchmarks.quota.plot import draw
-from benchmarks.quota.simulation import Outcome, Setting, simulate
+from benchmarks.quota.simulation import Outcome, Setting
 
 SHOWN = 2.5 * 3600.0
 """Seconds in the plot."""
-
-
-def outcome_of(name: str, setting: Setting) -> Outcome:
-    return simulate(CONTENDERS[name], setting, keep=SHOWN)
 
 
 def table(outcomes: Mapping[str, Outcome]) -> str:
@@ -46,14 +42,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=64, help="that share the limiter (default: 64)")
     parser.add_argument("--seed", type=int, default=1, help="of the network's dice (default: 1)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of the first hours there")
+    parser.add_argument("--jobs", type=int, default=len(CONTENDERS), help="processes (default: one for each)")
     parser.add_argument("--forgive", action="store_true", help="the server does not count what it refuses")
     options = parser.parse_args(arguments)
     setting = Setting(
         requests=options.requests, workers=options.workers, seed=options.seed, forgiving=options.forgive
     )
     started = time.monotonic()
-    with ProcessPoolExecutor(len(CONTENDERS), get_context("spawn")) as pool:
-        outcomes = dict(zip(CONTENDERS, pool.map(outcome_of, CONTENDERS, repeat(setting)), strict=True))
+    run = partial(contend, setting=setting, keep=SHOWN)
+    if options.jobs == 1:
+        outcomes = {name: run(name) for name in CONTENDERS}
+    else:
+        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+            outcomes = dict(zip(CONTENDERS, pool.map(run, CONTENDERS), strict=True))
     print(
         f"{setting.requests:,} requests of {setting.workers} workers, seed {setting.seed}; aiolimiter"
         f" {version('aiolimiter')}, limits {version('limits')}; ran for {time.monotonic() - started:.0f} s\n"

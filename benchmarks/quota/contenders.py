@@ -11,11 +11,11 @@ from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Limiter
+from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Limiter, Outcome, Setting, simulate
 from benchmarks.virtual_time import VirtualLoop
 from do_images_async import ratelimit
 
-__all__ = ["CONTENDERS"]
+__all__ = ["CONTENDERS", "contend"]
 
 
 def _now_ns() -> int:
@@ -109,3 +109,8 @@ CONTENDERS: dict[str, type[Limiter]] = {
     "aiolimiter": Aiolimiter,
     "textbook token bucket": RefillingBucket,
 }
+
+
+def contend(name: str, *, setting: Setting, keep: float) -> Outcome:
+    """Run the contender of that name; see `simulate`."""
+    return simulate(CONTENDERS[name], setting, keep=keep)
