@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 
 from benchmarks import calls, decoding, waiting
 from benchmarks.measure import Sample
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, tuple[str, Callable[[], dict[str, Sample]]]] = {
     "calls": ("CPU of one get, server in another process", calls.run),
     "waiting": ("CPU of one call that waits for the limiter and is served, by how many wait", waiting.run),
     "decoding": ("CPU of decoding a page of 200 images", decoding.run),

@@ -167,6 +167,8 @@ class Gate:
         if wary or self._interval is not None:
             left = free if ceiling is None else min(free, ceiling - sent)
             opens = max(opens, self._next_at, self._room_at(now, self._most_under_way(now, left)))
+        else:
+            self._under_way.clear()
         self._quiet = opens == now and self._window is None and self._interval is None and not wary
         return opens
 
@@ -192,16 +194,15 @@ class Gate:
 
     def granted(self, now: int, serial: int) -> None:
         """Note that a request goes now."""
-        if self._interval is None:
-            if now < self._wary_until:
-                self._under_way[serial] = now
+        if self._quiet:
             return
         self._under_way[serial] = now
+        if self._interval is None:
+            return
         full = self._period / self._capacity
         interval = max(full, self._current_interval(now))
         if interval == full and self._heard_at >= self._others_at + self._period:
             self._interval = None
-            self._under_way.clear()
             return
         # What a closing has held back may follow a little faster.
         self._next_at = max(self._next_at, now - self._period // 30) + round(interval)
@@ -234,13 +235,19 @@ class Gate:
             spent: tokens that are not in the longest bucket.
         """
         self._under_way.pop(ticket.serial, None)
+        heard_at, self._heard_at = self._heard_at, now
+        if now > heard_at + self._period // 2:
+            self._others_at = now
         others = 0
         if ticket.serial > self._newest:
             self._newest = ticket.serial
             self._heed_what_remains(now, ticket, report)
             if report.counted is not None:
+                # Ours that are under way may not be counted; those that are almost back are not any more.
+                doubt = in_flight + self._capacity // 10
                 most = report.counted - ticket.finished - 1
-                others = self._see_others(now, report.counted - spent, in_flight, most)
+                news = self._others.see(now, report.counted - spent, doubt=doubt, most=most)
+                others = self._heed_others(now, news, now - heard_at)
         if report.refused:
             # All that went before the first refusal came back belongs to the same closing.
             first = ticket.serial > self._closing_serial
@@ -263,25 +270,20 @@ class Gate:
         wait = 1.0 if report.reset_in is None else min(report.reset_in + 1.0, LONGEST_PAUSE)
         self._probe_at = now + round(wait * _SECOND)
 
-    def _see_others(self, now: int, least: int, in_flight: int, most: int) -> int:
-        """Note how many requests in the longest window are not ours; returns the new ones of the shortest."""
-        # Ours that are under way may not be counted; those that are about to come back are not any more.
-        news = self._others.see(now, least, doubt=in_flight + self._capacity // 10, most=most)
-        heard_at, self._heard_at = self._heard_at, now
-        if news or now > heard_at + self._period // 2:
-            self._others_at = now
-        if now > heard_at + self._period:
+    def _heed_others(self, now: int, news: int, silence: int) -> int:
+        """Be careful with so many new requests of others; returns how many count in the shortest window."""
+        if silence > self._period:
             # At first, and after each silence, nobody knows whether we are alone.
             self._wary_until, self._quiet = now + self._period, False
         if not news:
             return 0
+        self._others_at = now
         if self._interval is None:
             self._quiet = False
             self._interval = self._period / self._capacity
             self._next_at = self._paced_since = now
         # Those of a long silence came evenly, for all we know.
-        silence = max(now - heard_at, self._period)
-        return min(math.ceil(news * self._period / silence), self._capacity)
+        return min(math.ceil(news * self._period / max(silence, self._period)), self._capacity)
 
     def _hold_back(self, now: int, report: Report) -> None:
         pause = report.retry_after

@@ -266,6 +266,39 @@ def test_when_the_others_stop_the_full_rate_is_back() -> None:
     run_virtually(main())
 
 
+def test_pacing_ends_though_the_server_tells_no_counts() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(60, per=60, margin=0))
+        (permit,) = await take(limiter, 1)
+        permit.settle(Report(refused=True, retry_after=5.0))
+        while limiter.stats().pacing:
+            (await limiter.acquire()).settle(Report())
+            assert seconds() < 600
+        await asyncio.sleep(60)
+        await take(limiter, 60)
+
+    run_virtually(main())
+
+
+def test_before_anything_is_known_of_others_half_of_what_is_left_may_be_under_way() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(20, per=60, margin=0), TokenBucket(1000, per=3600))
+        (first,) = await take(limiter, 1)
+        first.settle(Report(remaining=999, counted=1))
+        for _ in range(2):
+            callers = [asyncio.create_task(limiter.acquire()) for _ in range(19)]
+            await let_run()
+            under_way = sum(caller.done() for caller in callers)
+            for caller in callers:
+                caller.cancel()
+            for caller in callers[:under_way]:
+                caller.result().release()
+            assert under_way == (6 if seconds() < 60 else 19)
+            await asyncio.sleep(61)
+
+    run_virtually(main())
+
+
 def test_requests_of_others_take_tokens_for_a_period() -> None:
     async def main() -> None:
         limiter = limiter_of(TokenBucket(50, per=60, margin=0), TokenBucket(1000, per=3600))

@@ -166,6 +166,13 @@ class World:
             assert most_in_a_window([*self.past, *flying], period) <= capacity
 
 
+law = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
 bucket = st.tuples(st.integers(1, 6), st.integers(1, 60).map(lambda ticks: ticks * TICK))
 steps = st.lists(
     st.tuples(
@@ -203,7 +210,7 @@ def run(world: World, moves: list[tuple[str, int, int]]) -> None:
         world.check()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(law, max_examples=150)
 @given(st.lists(bucket, min_size=1, max_size=2), steps)
 def test_no_window_is_ever_overdrawn(
     client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]
@@ -211,7 +218,7 @@ def test_no_window_is_ever_overdrawn(
     run(World(client, buckets), moves)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(law, max_examples=100)
 @given(st.lists(bucket, min_size=1, max_size=2), steps)
 def test_no_token_is_lost_for_good(
     client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]
@@ -229,7 +236,7 @@ def test_no_token_is_lost_for_good(
     assert reply["free"] == [capacity - fewest for capacity, _ in world.buckets]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(law, max_examples=60)
 @given(st.integers(1, 40), st.lists(st.integers(1, 30), min_size=2, max_size=5))
 def test_what_comes_back_is_shared_evenly(client: redis.Redis, capacity: int, wants: list[int]) -> None:
     """All wait for what comes back at one moment, and look when they were told to."""
