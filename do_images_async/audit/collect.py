@@ -8,15 +8,14 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 import attrs
 
-from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
-from do_images_async.audit.rules import (
-    DEFAULT_RULES,
+from do_images_async.audit.context import (
     PRICE,
+    PRICE_DATE,
     Context,
     Finding,
     Rule,
@@ -24,6 +23,8 @@ from do_images_async.audit.rules import (
     is_public,
     worst_first,
 )
+from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
+from do_images_async.audit.rules import DEFAULT_RULES
 from do_images_async.models import Image
 
 __all__ = ["audit"]
@@ -47,6 +48,7 @@ async def audit(
     rules: Sequence[Rule] = DEFAULT_RULES,
     now: datetime | None = None,
     price: float = PRICE,
+    price_date: date | None = None,
     backup_price: float = 0.0,
     keep: int = 1000,
     progress: Callable[[int], None] | None = None,
@@ -61,6 +63,7 @@ async def audit(
         rules: what to look for.
         now: the moment that ages are counted to; aware. By default the present.
         price: USD per GB and month of a snapshot or custom image.
+        price_date: when that price was looked up; by default `PRICE_DATE`, unless `price` is another.
         backup_price: the same for backups; 0 since a Droplet's plan pays for them, unless it is usage-based.
         keep: how many findings the report holds at most, the worst; counts are exact all the same.
         progress: called after each image with the number of images so far.
@@ -74,13 +77,15 @@ async def audit(
     )
     if keep < 0:
         raise ValueError(f"keep must be at least 0, not {keep}")
+    if price_date is None and price == PRICE:
+        price_date = PRICE_DATE
     collector = _Collector(context, rules, keep)
     async with aclosing(_each(images)) as stream:
         async for image in stream:
             collector.add(image)
             if progress is not None:
                 progress(collector.total.images)
-    return collector.report()
+    return attrs.evolve(collector.report(), price_date=price_date)
 
 
 @asynccontextmanager
@@ -215,6 +220,7 @@ class _Collector:
         return AuditReport(
             created_at=self._context.now,
             price=self._context.price,
+            price_date=None,
             backup_price=self._context.backup_price,
             total=self.total.group("total"),
             private=self._private.group("private"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import attrs
 
-from do_images_async.audit.rules import Finding, Severity
+from do_images_async.audit.comparison import Comparison
+from do_images_async.audit.context import Finding, Severity
 
 __all__ = ["NOTHING", "AuditReport", "Group", "RuleSummary"]
 
@@ -64,6 +65,7 @@ class AuditReport:
     Attributes:
         created_at: the moment that ages are counted to.
         price: USD per GB and month that snapshots and custom images were counted with.
+        price_date: when that price was looked up; None when it is the caller's own.
         backup_price: the same for backups.
         total: everything that was read.
         private: the account's images.
@@ -79,10 +81,13 @@ class AuditReport:
         reported_total: how many images the server said there are; None when the caller did not tell.
         requests, pages: what the listing took; None when the caller did not tell.
         elapsed: seconds that it took; None when the caller did not tell.
+        incomplete: why not everything was read, if the caller knows of a reason.
+        comparison: the same beside an earlier report, if the caller had one.
     """
 
     created_at: datetime
     price: float
+    price_date: date | None
     backup_price: float
     total: Group
     private: Group
@@ -100,6 +105,8 @@ class AuditReport:
     requests: int | None = None
     pages: int | None = None
     elapsed: float | None = None
+    incomplete: str | None = None
+    comparison: Comparison | None = None
 
     @property
     def images(self) -> int:
@@ -124,27 +131,39 @@ class AuditReport:
     @property
     def complete(self) -> bool:
         """Whether as many images were read as the server said there are, as far as is known."""
-        return self.reported_total is None or self.images >= self.reported_total
+        return self.why_incomplete is None
+
+    @property
+    def why_incomplete(self) -> str | None:
+        """Why the report is of a part of the images; None when it is whole."""
+        if self.incomplete is not None:
+            return self.incomplete
+        if self.reported_total is None or self.images >= self.reported_total:
+            return None
+        return f"{self.images:,} images read of {self.reported_total:,}"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able data; keys are only ever added.
 
-        `created_at`, `complete`, `images`, `reported_total`, `gigabytes`, `monthly_cost`, `savings`, `price`,
-        `backup_price`; `private`, `public`, `backups` and `stale`, each with `images`, `gigabytes` and
-        `monthly_cost`; `by_type`, `by_region`, `by_distribution` and `by_age`, lists of the same with a
-        `key`; `findings_total`, `findings_by_rule` and `findings`, lists of the attributes of `RuleSummary`
-        and `Finding`, a severity as its name in lower case; `requests`, `pages`, `elapsed`. Sizes are in GB,
-        money is in USD a month, times are in seconds.
+        `created_at`, `complete`, `incomplete` (why it is not), `images`, `reported_total`, `gigabytes`,
+        `monthly_cost`, `savings`, `price`, `price_date`, `backup_price`; `private`, `public`, `backups` and
+        `stale`, each with `images`, `gigabytes` and `monthly_cost`; `by_type`, `by_region`, `by_distribution`
+        and `by_age`, lists of the same with a `key`; `findings_total`, `findings_by_rule` and `findings`,
+        lists of the attributes of `RuleSummary` and `Finding`, a severity as its name in lower case;
+        `requests`, `pages`, `elapsed`; `comparison`, if there is one. Sizes are in GB, money is in USD a
+        month, times are in seconds.
         """
         return {
             "created_at": self.created_at.isoformat(),
             "complete": self.complete,
+            "incomplete": self.why_incomplete,
             "images": self.images,
             "reported_total": self.reported_total,
             "gigabytes": self.gigabytes,
             "monthly_cost": self.monthly_cost,
             "savings": self.savings,
             "price": self.price,
+            "price_date": self.price_date.isoformat() if self.price_date else None,
             "backup_price": self.backup_price,
             "private": _amounts(self.private),
             "public": _amounts(self.public),
@@ -160,6 +179,7 @@ class AuditReport:
             "requests": self.requests,
             "pages": self.pages,
             "elapsed": self.elapsed,
+            "comparison": self.comparison.to_dict() if self.comparison else None,
         }
 
 

@@ -10,150 +10,34 @@ A rule of your own takes three lines:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from enum import IntEnum
+from collections.abc import Container, Mapping
+from datetime import date, timedelta
+from fnmatch import fnmatchcase
 from typing import Final
 
-import attrs
-
+from do_images_async.audit.context import Context, Finding, Rule, Severity, is_backup, is_own, is_public
+from do_images_async.audit.lifecycle import END_OF_SUPPORT
 from do_images_async.models import Image, ImageStatus, ImageType
 
 __all__ = [
     "DEFAULT_RULES",
-    "PRICE",
-    "Context",
-    "Finding",
-    "Rule",
-    "Severity",
+    "duplicate_names",
     "failed_import",
+    "near_retirement",
     "older_than",
+    "orphaned_backups",
     "oversized",
+    "required_tags",
     "retired",
+    "single_region",
     "stuck_import",
     "untagged",
-    "worst_first",
 ]
-
-PRICE: Final = 0.06
-"""USD per GB and month that the provider takes for a snapshot or a custom image, as published in March 2026.
-
-Each image is paid once, in however many regions it is. Backups are paid with their Droplet, by its plan.
-"""
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 _IMPORTING: Final = (ImageStatus.NEW, ImageStatus.PENDING)
 _NOT_STORED: Final = (*_IMPORTING, ImageStatus.DELETED)
-
-
-class Severity(IntEnum):
-    """How much a finding matters; a higher one compares as greater."""
-
-    INFO = 0
-    LOW = 1
-    MEDIUM = 2
-    HIGH = 3
-
-
-@attrs.frozen(kw_only=True)
-class Finding:
-    """What a rule says of one image.
-
-    Attributes:
-        rule: the rule's name.
-        severity: how much it matters.
-        image_id: the image's id.
-        name: the image's name, as the server sent it; treat it as hostile when you show it.
-        detail: what was found.
-        action: what to do about it.
-        gigabytes: what the image occupies, in GB.
-        monthly_cost: what the image costs, in USD a month.
-        stale: whether deleting the image is the remedy, so that its cost would be saved.
-    """
-
-    rule: str
-    severity: Severity
-    image_id: int
-    name: str
-    detail: str
-    action: str
-    gigabytes: float
-    monthly_cost: float
-    stale: bool = False
-
-
-def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
-    """The sort key that puts the worst finding first: severity, then cost, then id; never a tie by chance."""
-    return -finding.severity, -finding.monthly_cost, finding.image_id, finding.rule, finding.detail
-
-
-@attrs.frozen(kw_only=True)
-class Context:
-    """What rules know beside the image.
-
-    Attributes:
-        now: the moment that ages are counted to; aware.
-        price: USD per GB and month for whatever is not a backup.
-        backup_price: the same for backups.
-    """
-
-    now: datetime
-    price: float = PRICE
-    backup_price: float = 0.0
-
-    def age(self, image: Image) -> timedelta | None:
-        """How old the image is: negative when it is dated in the future, None when it has no date."""
-        return None if image.created_at is None else self.now - image.created_at
-
-    def gigabytes(self, image: Image) -> float:
-        """What the image occupies, in GB: a deleted one, and one whose size is not known, nothing."""
-        size = image.size_gigabytes
-        if size is None or image.status == ImageStatus.DELETED or not 0 < size < math.inf:
-            return 0.0
-        return size
-
-    def monthly_cost(self, image: Image) -> float:
-        """What the image costs in USD a month: each GB once, whatever the number of regions."""
-        if not is_own(image):
-            return 0.0
-        price = self.backup_price if is_backup(image) else self.price
-        return round(self.gigabytes(image) * price, 9)
-
-    def finding(
-        self, image: Image, rule: str, severity: Severity, detail: str, action: str, *, stale: bool = False
-    ) -> Finding:
-        """A finding about this image, with its size and cost filled in; arguments as for `Finding`."""
-        return Finding(
-            rule=rule,
-            severity=severity,
-            image_id=image.id,
-            name=image.name,
-            detail=detail,
-            action=action,
-            gigabytes=self.gigabytes(image),
-            monthly_cost=self.monthly_cost(image),
-            stale=stale,
-        )
-
-
-Rule = Callable[[Image, Context], Finding | None]
-"""Looks at one image and says what is wrong with it, if anything."""
-
-
-def is_public(image: Image) -> bool:
-    """Whether every account has the image; one that does not say is taken as private."""
-    return image.public is True
-
-
-def is_own(image: Image) -> bool:
-    """Whether the account pays for the image and may delete it: the provider's own are of no concern."""
-    return not is_public(image) and image.type != ImageType.ADMIN
-
-
-def is_backup(image: Image) -> bool:
-    """Whether the image is paid with a Droplet."""
-    return image.type == ImageType.BACKUP
 
 
 def _is_stored(image: Image) -> bool:
@@ -243,6 +127,103 @@ def retired() -> Rule:
     return rule
 
 
+def required_tags(*patterns: str) -> Rule:
+    """Snapshots and custom images that lack a tag which each must have.
+
+    Args:
+        patterns: what must be there, each as a tag or a pattern such as "team-*"; at least one.
+    """
+    if not patterns:
+        raise ValueError("patterns must hold at least one tag")
+
+    def rule(image: Image, context: Context) -> Finding | None:
+        if is_backup(image) or not _is_stored(image):
+            return None
+        tags = image.tags or ()
+        missing = [each for each in patterns if not any(fnmatchcase(tag, each) for tag in tags)]
+        if not missing:
+            return None
+        detail = f"lacks {', '.join(missing)}"
+        return context.finding(image, "missing-tag", Severity.MEDIUM, detail, "tag it")
+
+    return rule
+
+
+def single_region() -> Rule:
+    """Snapshots and custom images that are in one region only: if it is away, so are they."""
+
+    def rule(image: Image, context: Context) -> Finding | None:
+        regions = set(image.regions)
+        if len(regions) != 1 or is_backup(image) or not _is_stored(image):
+            return None
+        detail = f"only in {image.regions[0]}"
+        return context.finding(image, "one-region", Severity.INFO, detail, "transfer it to a second one")
+
+    return rule
+
+
+def duplicate_names() -> Rule:
+    """Snapshots and custom images that have the name of one before them.
+
+    The audit remembers a fixed number of names, about 260,000 (see `Memory`): in a larger account it may
+    overlook a duplicate, and never reports one that is none.
+    """
+
+    def rule(image: Image, context: Context) -> Finding | None:
+        if not image.name or is_backup(image) or not _is_stored(image):
+            return None
+        first = context.memory.first("name", image.name, image.id)
+        if first == image.id:
+            return None
+        detail = f"has the name of {first}"
+        return context.finding(image, "duplicate-name", Severity.LOW, detail, "rename or delete one")
+
+    return rule
+
+
+def orphaned_backups(backup_ids: Container[int]) -> Rule:
+    """Backups whose Droplet no longer exists.
+
+    Images do not name their Droplet, but Droplets their backups: only who has read those can tell.
+
+    Args:
+        backup_ids: the `backup_ids` of every Droplet that exists.
+    """
+
+    def rule(image: Image, context: Context) -> Finding | None:
+        if not is_backup(image) or image.id in backup_ids or not _is_stored(image):
+            return None
+        action = "convert or delete it"
+        return context.finding(
+            image, "orphaned-backup", Severity.MEDIUM, "its Droplet is gone", action, stale=True
+        )
+
+    return rule
+
+
+def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPPORT) -> Rule:
+    """Public base images whose distribution's support ends within so many days, or has ended.
+
+    Args:
+        days: how long before its end of support an image is a finding.
+        dates: when support ends, by the beginning of the slug, such as "ubuntu-22-04".
+    """
+    _check_limit(days, "days")
+
+    def rule(image: Image, context: Context) -> Finding | None:
+        if not is_public(image) or image.type != ImageType.BASE or image.status == ImageStatus.RETIRED:
+            return None
+        slug = image.slug or ""
+        end = next((when for key, when in dates.items() if slug == key or slug.startswith(f"{key}-")), None)
+        if end is None or (end - context.now.date()) / _DAY > days:
+            return None
+        verb = "ended" if end < context.now.date() else "ends"
+        detail = f"{slug}: support {verb} {end}"
+        return context.finding(image, "near-retirement", Severity.INFO, detail, "build on a newer one")
+
+    return rule
+
+
 def _check_limit(value: float, name: str) -> None:
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a number from 0, not {value}")
@@ -259,5 +240,8 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     failed_import(),
     stuck_import(),
     retired(),
+    single_region(),
+    duplicate_names(),
+    near_retirement(),
 )
-"""Every rule of this module, with its default limit."""
+"""Every rule of this module that needs to be told nothing, with its default limit."""

@@ -1,0 +1,120 @@
+"""Several accounts' reports as one."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import attrs
+
+from do_images_async.audit.context import Finding, worst_first
+from do_images_async.audit.report import AuditReport, Group, RuleSummary
+
+__all__ = ["combined"]
+
+Number = TypeVar("Number", int, float)
+
+
+def combined(reports: Mapping[str, AuditReport], *, keep: int = 1000) -> AuditReport:
+    """One report over those of several accounts; each finding names its account.
+
+    The provider's public images are counted once for each account, as they are in the accounts' reports.
+
+    Args:
+        reports: the accounts' reports by the accounts' names; at least one.
+        keep: how many findings the report holds at most, the worst.
+
+    Raises:
+        ValueError: there is no report.
+    """
+    if not reports:
+        raise ValueError("reports must hold at least one report")
+    all_of = tuple(reports.values())
+    first = all_of[0]
+    return AuditReport(
+        created_at=max(each.created_at for each in all_of),
+        price=first.price,
+        price_date=first.price_date,
+        backup_price=first.backup_price,
+        total=_sum("total", (each.total for each in all_of)),
+        private=_sum("private", (each.private for each in all_of)),
+        public=_sum("public", (each.public for each in all_of)),
+        backups=_sum("backups", (each.backups for each in all_of)),
+        stale=_sum("stale", (each.stale for each in all_of)),
+        by_type=_largest_first(each.by_type for each in all_of),
+        by_region=_largest_first(each.by_region for each in all_of),
+        by_distribution=_largest_first(each.by_distribution for each in all_of),
+        by_age=_in_order(each.by_age for each in all_of),
+        findings=_worst(reports, keep),
+        findings_total=sum(each.findings_total for each in all_of),
+        findings_by_rule=_rules(each.findings_by_rule for each in all_of),
+        incomplete=_reasons(reports),
+        reported_total=_known(sum, [each.reported_total for each in all_of]),
+        requests=_known(sum, [each.requests for each in all_of]),
+        pages=_known(sum, [each.pages for each in all_of]),
+        elapsed=_known(max, [each.elapsed for each in all_of]),
+    )
+
+
+def _sum(key: str, groups: Iterable[Group]) -> Group:
+    parts = tuple(groups)
+    return Group(
+        key,
+        sum(each.images for each in parts),
+        round(sum(each.gigabytes for each in parts), 9),
+        round(sum(each.monthly_cost for each in parts), 9),
+    )
+
+
+def _in_order(lists: Iterable[Iterable[Group]]) -> tuple[Group, ...]:
+    by_key: dict[str, list[Group]] = {}
+    for groups in lists:
+        for group in groups:
+            by_key.setdefault(group.key, []).append(group)
+    return tuple(_sum(key, parts) for key, parts in by_key.items())
+
+
+def _largest_first(lists: Iterable[Iterable[Group]]) -> tuple[Group, ...]:
+    return tuple(sorted(_in_order(lists), key=lambda group: (-group.gigabytes, -group.images, group.key)))
+
+
+def _worst(reports: Mapping[str, AuditReport], keep: int) -> tuple[Finding, ...]:
+    findings = (
+        attrs.evolve(finding, account=account)
+        for account, report in reports.items()
+        for finding in report.findings
+    )
+    return tuple(heapq.nsmallest(keep, findings, key=worst_first))
+
+
+def _rules(lists: Iterable[Iterable[RuleSummary]]) -> tuple[RuleSummary, ...]:
+    by_rule: dict[str, list[RuleSummary]] = {}
+    for summaries in lists:
+        for summary in summaries:
+            by_rule.setdefault(summary.rule, []).append(summary)
+    merged = (
+        attrs.evolve(
+            max(parts, key=lambda each: each.severity),
+            findings=sum(each.findings for each in parts),
+            gigabytes=round(sum(each.gigabytes for each in parts), 9),
+            monthly_cost=round(sum(each.monthly_cost for each in parts), 9),
+        )
+        for parts in by_rule.values()
+    )
+    return tuple(sorted(merged, key=lambda each: (-each.severity, -each.monthly_cost, each.rule)))
+
+
+def _reasons(reports: Mapping[str, AuditReport]) -> str | None:
+    reasons = (f"{account}: {report.why_incomplete}" for account, report in reports.items())
+    return (
+        "; ".join(
+            reason for reason, report in zip(reasons, reports.values(), strict=True) if not report.complete
+        )
+        or None
+    )
+
+
+def _known(merge: Callable[[Iterable[Number]], Number], values: list[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return merge(known) if len(known) == len(values) else None

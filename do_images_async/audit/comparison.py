@@ -1,0 +1,72 @@
+"""How an audit differs from an earlier one, as data."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from do_images_async.audit.context import Finding
+
+__all__ = ["Change", "Comparison", "PastFinding"]
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """What became of a group of images.
+
+    Attributes:
+        group: what it is formed by: "total", "type", "region" or "distribution".
+        key: its key, as in the report.
+        images, gigabytes, monthly_cost: by how much more it has now; negative when it shrank.
+    """
+
+    group: str
+    key: str
+    images: int
+    gigabytes: float
+    monthly_cost: float
+
+
+@attrs.frozen(kw_only=True)
+class PastFinding:
+    """A finding of the earlier report: see `Finding`."""
+
+    rule: str
+    image_id: int
+    name: str
+    account: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """An audit beside an earlier one of the same account.
+
+    Attributes:
+        since: the moment of the earlier report.
+        total: the change of everything.
+        grown: groups that occupy more than before, the most first.
+        new: findings that the earlier report does not have, the worst first.
+        gone: findings that it has and this one has not.
+        exact: whether both reports hold all their findings. If not, one that was cut off may be missing among
+            `new` and `gone`, or be there by mistake.
+    """
+
+    since: datetime
+    total: Change
+    grown: tuple[Change, ...]
+    new: tuple[Finding, ...]
+    gone: tuple[PastFinding, ...]
+    exact: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as JSON-able data."""
+        return {
+            "since": self.since.isoformat(),
+            "exact": self.exact,
+            "total": attrs.asdict(self.total),
+            "grown": [attrs.asdict(change) for change in self.grown],
+            "new": [attrs.asdict(each) | {"severity": each.severity.name.lower()} for each in self.new],
+            "gone": [attrs.asdict(each) for each in self.gone],
+        }

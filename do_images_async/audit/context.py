@@ -1,0 +1,149 @@
+"""What an audit says of one image, and what rules know beside the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from enum import IntEnum
+from typing import Final
+
+import attrs
+
+from do_images_async.audit.memory import Memory
+from do_images_async.models import Image, ImageStatus, ImageType
+
+__all__ = [
+    "PRICE",
+    "PRICE_DATE",
+    "Context",
+    "Finding",
+    "Rule",
+    "Severity",
+    "is_backup",
+    "is_own",
+    "is_public",
+    "worst_first",
+]
+
+PRICE: Final = 0.06
+"""USD per GB and month of a snapshot or a custom image, as published on `PRICE_DATE`.
+
+Each image is paid once, in however many regions it is. Backups are paid with their Droplet, by its plan.
+"""
+
+PRICE_DATE: Final = date(2026, 3, 1)
+"""When `PRICE` was looked up."""
+
+
+class Severity(IntEnum):
+    """How much a finding matters; a higher one compares as greater."""
+
+    INFO = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """What a rule says of one image.
+
+    Attributes:
+        rule: the rule's name.
+        severity: how much it matters.
+        image_id: the image's id.
+        name: the image's name, as the server sent it; treat it as hostile when you show it.
+        detail: what was found.
+        action: what to do about it.
+        gigabytes: what the image occupies, in GB.
+        monthly_cost: what the image costs, in USD a month.
+        stale: whether deleting the image is the remedy, so that its cost would be saved.
+        account: the account's name where several are audited together.
+    """
+
+    rule: str
+    severity: Severity
+    image_id: int
+    name: str
+    detail: str
+    action: str
+    gigabytes: float
+    monthly_cost: float
+    stale: bool = False
+    account: str | None = None
+
+
+def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
+    """The sort key that puts the worst finding first: severity, then cost, then id; never a tie by chance."""
+    return -finding.severity, -finding.monthly_cost, finding.image_id, finding.rule, finding.detail
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """What rules know beside the image.
+
+    Attributes:
+        now: the moment that ages are counted to; aware.
+        price: USD per GB and month for whatever is not a backup.
+        backup_price: the same for backups.
+        memory: what images share, for rules that compare an image with those before it.
+    """
+
+    now: datetime
+    price: float = PRICE
+    backup_price: float = 0.0
+    memory: Memory = attrs.field(factory=Memory, repr=False, eq=False)
+
+    def age(self, image: Image) -> timedelta | None:
+        """How old the image is: negative when it is dated in the future, None when it has no date."""
+        return None if image.created_at is None else self.now - image.created_at
+
+    def gigabytes(self, image: Image) -> float:
+        """What the image occupies, in GB: a deleted one, and one whose size is not known, nothing."""
+        size = image.size_gigabytes
+        if size is None or image.status == ImageStatus.DELETED or not 0 < size < math.inf:
+            return 0.0
+        return size
+
+    def monthly_cost(self, image: Image) -> float:
+        """What the image costs in USD a month: each GB once, whatever the number of regions."""
+        if not is_own(image):
+            return 0.0
+        price = self.backup_price if is_backup(image) else self.price
+        return round(self.gigabytes(image) * price, 9)
+
+    def finding(
+        self, image: Image, rule: str, severity: Severity, detail: str, action: str, *, stale: bool = False
+    ) -> Finding:
+        """A finding about this image, with its size and cost filled in; arguments as for `Finding`."""
+        return Finding(
+            rule=rule,
+            severity=severity,
+            image_id=image.id,
+            name=image.name,
+            detail=detail,
+            action=action,
+            gigabytes=self.gigabytes(image),
+            monthly_cost=self.monthly_cost(image),
+            stale=stale,
+        )
+
+
+Rule = Callable[[Image, Context], Finding | None]
+"""Looks at one image and says what is wrong with it, if anything."""
+
+
+def is_public(image: Image) -> bool:
+    """Whether every account has the image; one that does not say is taken as private."""
+    return image.public is True
+
+
+def is_own(image: Image) -> bool:
+    """Whether the account pays for the image and may delete it: the provider's own are of no concern."""
+    return not is_public(image) and image.type != ImageType.ADMIN
+
+
+def is_backup(image: Image) -> bool:
+    """Whether the image is paid with a Droplet."""
+    return image.type == ImageType.BACKUP

@@ -1,0 +1,52 @@
+"""What the images of an audit have in common, in memory that does not grow."""
+
+from __future__ import annotations
+
+from array import array
+from hashlib import blake2b
+from typing import Final
+
+__all__ = ["Memory"]
+
+_WAYS: Final = 16
+
+
+class Memory:
+    """Which image was the first with some key; a fixed number of keys, the others are forgotten.
+
+    A hash table of 16 bytes for each key: its 64-bit hash, and the image's id. A full bucket loses one of its
+    sixteen keys, so that a repetition may be overlooked; none is made up.
+
+    Args:
+        keys: how many are remembered at most; a power of two. The default takes 4 MiB, once it is used.
+    """
+
+    def __init__(self, keys: int = 1 << 18) -> None:
+        self._keys = keys
+        self._hashes = array("Q")
+        self._ids = array("Q")
+
+    def first(self, kind: str, key: str, image_id: int) -> int:
+        """The id of the first image with this key, which is this one unless another is remembered.
+
+        Args:
+            kind: what the key is, so that two rules do not meet each other's.
+            key: what images may share.
+            image_id: the image that has it.
+        """
+        if not self._hashes:
+            self._hashes, self._ids = (array("Q", bytes(8 * self._keys)) for _ in range(2))
+        text = f"{kind}\0{key}".encode(errors="surrogatepass")
+        digest = int.from_bytes(blake2b(text, digest_size=8).digest()) or 1
+        start = digest % (self._keys // _WAYS) * _WAYS
+        bucket = self._hashes[start : start + _WAYS]
+        for place, known in enumerate(bucket, start):
+            if known == digest:
+                return self._ids[place]
+            if not known:
+                break
+        else:
+            place = start + (digest >> 32) % _WAYS
+        self._hashes[place] = digest
+        self._ids[place] = image_id
+        return image_id
