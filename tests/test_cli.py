@@ -6,14 +6,10 @@ import asyncio
 import json
 import math
 import os
-import pty
 import re
 import signal
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from unicodedata import category
@@ -30,49 +26,12 @@ from do_images_async.cli.progress import Progress
 from do_images_async.cli.render import report_text
 from do_images_async.cli.text import printable
 from do_images_async.testing import Fault, ImagesEmulator
+from tests.cli_processes import account, do_images, environment, in_terminal, start
 from tests.conftest import TOKEN
 from tests.servers import HANG, Server, eventually, image_document, listing, refusal, reply, unused_port
 
 DEMO = ("audit", "--demo", "--images", "300")
 HOSTILE = "[red]x[/red]\x1b[31m\x1b]0;title\x07\r\n\u202egnp\u2028\x9b1m"
-
-
-@attrs.frozen
-class Ended:
-    """A process that has ended."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what the command reads, and with these variables."""
-    read = ("DIGITALOCEAN_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "TERM")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(read)}
-    return kept | {"TERM": "xterm-256color", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"} | variables
-
-
-async def start(
-    arguments: Sequence[str], variables: Mapping[str, str], *, stdout: int = PIPE, stderr: int = PIPE
-) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "do_images_async", *arguments),
-        env=environment(**variables),
-        stdin=DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-    )
-
-
-async def do_images(*arguments: str, **variables: str) -> Ended:
-    process = await start(arguments, variables)
-    stdout, stderr = await process.communicate()
-    return Ended(await process.wait(), stdout.decode(), stderr.decode())
-
-
-def account(server: Server | ImagesEmulator, token: str = TOKEN) -> Mapping[str, str]:
-    return {"DIGITALOCEAN_TOKEN": token, "DIGITALOCEAN_API_URL": server.url}
 
 
 def numbers_of(text: str, label: str) -> list[str]:
@@ -119,7 +78,11 @@ async def test_the_demo_fits_80_columns_and_is_plain_when_piped() -> None:
     assert [line for line in lines if line.startswith(headings)] == [
         next(line for line in lines if line.startswith(heading)) for heading in headings
     ]
-    assert re.search(r"^4 requests for 2 pages, in \d+\.\d\d s\.", ended.stdout, re.MULTILINE)
+    assert re.search(
+        r"^4 requests for 2 pages, in \d+\.\d\d s; 323 images read of 323 that the",
+        ended.stdout,
+        re.MULTILINE,
+    )
 
 
 async def test_the_report_says_the_same_as_the_data() -> None:
@@ -275,33 +238,15 @@ async def test_hostile_text_is_shown_harmlessly(server: Server) -> None:
 # --- terminals, signals, pipes ---
 
 
-async def in_terminal(*arguments: str, **variables: str) -> Ended:
-    """Run the command with stdout and stderr each a terminal."""
-    out, out_side = pty.openpty()
-    err, err_side = pty.openpty()
-    process = await start(arguments, variables, stdout=out_side, stderr=err_side)
-    os.close(out_side)
-    os.close(err_side)
-    stdout, stderr = await asyncio.gather(asyncio.to_thread(drain, out), asyncio.to_thread(drain, err))
-    return Ended(await process.wait(), stdout, stderr)
-
-
-def drain(terminal: int) -> str:
-    parts: list[bytes] = []
-    with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as stream:  # EIO is its end
-        while part := stream.read(65536):
-            parts.append(part)
-    return b"".join(parts).decode()
-
-
 async def test_a_terminal_sees_progress_on_stderr_and_colours_on_stdout() -> None:
-    async with ImagesEmulator(images=600, latency=0.3) as emulator:
+    async with ImagesEmulator(images=600, latency=1.2) as emulator:
         ended = await in_terminal("audit", **account(emulator, emulator.token))
     assert ended.status == 0
     assert "200/623 images, 1 page" in ended.stderr
     assert "\x1b[1m" in ended.stdout
     assert "\x1b[34m" in ended.stdout
     assert "pages," not in ended.stdout.partition("requests for")[0]
+    assert "200/623" not in ended.stdout
 
 
 async def test_no_color_is_honoured() -> None:
@@ -319,7 +264,8 @@ async def test_an_interruption_ends_it_at_once_and_cleanly(server: Server) -> No
     stdout, stderr = await process.communicate()
     assert time.monotonic() - started < 3
     assert process.returncode == 130
-    assert (stdout, stderr.strip()) == (b"", b"do-images: interrupted before the report was complete")
+    assert b"INCOMPLETE: interrupted after 0 images" in stdout
+    assert stderr == b"do-images: interrupted after 0 images: the report is partial\n"
 
 
 async def test_a_reader_that_leaves_early_is_no_error() -> None:
@@ -337,7 +283,7 @@ async def test_a_full_disk_is_one_line() -> None:
         process = await start(DEMO, {}, stdout=full.fileno())
         _, stderr = await process.communicate()
     assert process.returncode == 2
-    assert re.fullmatch(rb"Error: the report could not be written: .*\n", stderr)
+    assert re.fullmatch(rb"Error: the output could not be written: .*\n", stderr)
 
 
 # --- usage ---

@@ -1,10 +1,10 @@
-"""What stderr shows while a listing is read, if it is a terminal."""
+"""What stderr shows of anything that takes longer than a second."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,24 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-__all__ = ["Progress", "show_progress"]
+__all__ = ["Progress", "Watch", "show_progress", "show_words"]
 
 _INTERVAL = 0.1
+
+
+@attrs.frozen(kw_only=True)
+class Watch:
+    """When progress is shown.
+
+    Attributes:
+        quiet: never.
+        patience: seconds before a terminal shows it.
+        interval: seconds between two lines where stderr is no terminal, and before the first.
+    """
+
+    quiet: bool = False
+    patience: float = 1.0
+    interval: float = 10.0
 
 
 @attrs.define
@@ -27,14 +42,18 @@ class Progress:
     """How far the reading of a listing is.
 
     Attributes:
+        account: whose it is, where several are read.
         pages: pages read.
         images: images read.
         total: how many images the server said there are, in the last page that said so.
+        interrupted: whether the reading was broken off.
     """
 
+    account: str | None = None
     pages: int = 0
     images: int = 0
     total: int | None = None
+    interrupted: bool = False
 
     def advance(self, images: int, total: int | None) -> None:
         """Count one more page."""
@@ -44,40 +63,97 @@ class Progress:
 
     def describe(self, wait: float) -> str:
         """The numbers in words, with the seconds of a wait for quota."""
+        account = f"{self.account}: " if self.account else ""
         images = f"{self.images:,}/{self.total:,} images" if self.total else counted(self.images, "image")
         pause = f", {wait:.0f} s until the quota allows more" if wait else ""
-        return f"{images}, {counted(self.pages, 'page')}{pause}"
+        return f"{account}{images}, {counted(self.pages, 'page')}{pause}"
+
+
+def waits(limiter: Limiter) -> float:
+    """Seconds that the quota makes the next call wait; 0 when nobody waits."""
+    return limiter.next_permit_in() if limiter.stats().waiting else 0.0
 
 
 @asynccontextmanager
-async def show_progress(limiter: Limiter) -> AsyncGenerator[Progress, None]:
+async def show_progress(
+    limiter: Limiter, watch: Watch, account: str | None = None
+) -> AsyncGenerator[Progress, None]:
     """Show what is counted in the yielded object until the block is left.
 
     Args:
         limiter: whose waits are shown as well.
+        watch: when it is shown.
+        account: whose listing it is, where several are read.
     """
-    progress = Progress()
-    if not sys.stderr.isatty():
+    progress = Progress(account)
+
+    def line() -> tuple[str, int, int | None]:
+        return progress.describe(waits(limiter)), progress.images, progress.total
+
+    async with _shown(line, watch):
         yield progress
+
+
+@asynccontextmanager
+async def show_words(limiter: Limiter, watch: Watch, words: Callable[[], str]) -> AsyncGenerator[None, None]:
+    """Show what is being done until the block is left.
+
+    Args:
+        limiter: whose waits are shown as well.
+        watch: when it is shown.
+        words: says it.
+    """
+
+    def line() -> tuple[str, int, int | None]:
+        wait = waits(limiter)
+        pause = f", {wait:.0f} s until the quota allows more" if wait else ""
+        return words() + pause, 0, None
+
+    async with _shown(line, watch):
+        yield
+
+
+@asynccontextmanager
+async def _shown(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> AsyncGenerator[None, None]:
+    if watch.quiet:
+        yield
         return
+    paint = _paint if sys.stderr.isatty() else _log
+    painter = asyncio.create_task(paint(line, watch))
+    try:
+        yield
+    finally:
+        painter.cancel()
+        await asyncio.gather(painter, return_exceptions=True)
+
+
+async def _log(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:
+    while True:
+        await asyncio.sleep(watch.interval)
+        sys.stderr.write(f"do-images: {line()[0]}\n")
+        sys.stderr.flush()
+
+
+async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:
+    await asyncio.sleep(watch.patience)
     from rich.console import Console  # rich takes its time to import
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (SpinnerColumn(), BarColumn(bar_width=16), TextColumn("{task.description}", markup=False))
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=16),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
     # rich would paint from a thread of its own, where the limiter must not be read.
     with Bar(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
-        painter = asyncio.create_task(_paint(bar, bar.add_task("", total=None), progress, limiter))
-        try:
-            yield progress
-        finally:
-            painter.cancel()
-            await asyncio.gather(painter, return_exceptions=True)
+        await _repaint(bar, bar.add_task("", total=None), line)
 
 
-async def _paint(bar: Bar, task: TaskID, progress: Progress, limiter: Limiter) -> None:
+async def _repaint(bar: Bar, task: TaskID, line: Callable[[], tuple[str, int, int | None]]) -> None:
     while True:
-        wait = limiter.next_permit_in() if limiter.stats().waiting else 0.0
-        bar.update(task, completed=progress.images, total=progress.total, description=progress.describe(wait))
+        description, completed, total = line()
+        bar.update(task, completed=completed, total=total, description=description)
         bar.refresh()
         await asyncio.sleep(_INTERVAL)

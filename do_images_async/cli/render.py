@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
 from rich.table import Column, Table
 from rich.text import Text
 
-from do_images_async.audit import AuditReport, Finding, Group, RuleSummary, Severity
+from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary, Severity
 from do_images_async.cli.text import counted, printable
 
 __all__ = ["render_report", "report_text"]
 
 _WIDE = 150
 _ROWS = 15
+_NAMED = 5
 _STYLES = {
     Severity.HIGH: "bold red",
     Severity.MEDIUM: "yellow",
@@ -24,24 +25,30 @@ _STYLES = {
 }
 
 
-def report_text(report: AuditReport, source: str) -> str:
+def report_text(report: AuditReport, source: str, parts: Mapping[str, AuditReport] | None = None) -> str:
     """The report as text for stdout: with colours, and as wide, as what stdout is allows.
 
     Args:
         report: what to show.
         source: whose images they are, in words.
+        parts: the reports of the accounts, where there are several.
     """
     console = Console(highlight=False, markup=False, emoji=False)
     ascii_only = console.options.ascii_only
     with console.capture() as capture:
-        console.print(render_report(report, source, console.width, ascii_only=ascii_only))
+        console.print(render_report(report, source, console.width, parts or {}, ascii_only=ascii_only))
     # A name may hold what the terminal's encoding has no byte for; tables pad each line to their width.
     text = capture.get().encode(console.encoding, "backslashreplace").decode(console.encoding)
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
 
 def render_report(
-    report: AuditReport, source: str, width: int, *, ascii_only: bool = False
+    report: AuditReport,
+    source: str,
+    width: int,
+    parts: Mapping[str, AuditReport],
+    *,
+    ascii_only: bool = False,
 ) -> RenderableType:
     """The report as something that rich can print.
 
@@ -49,6 +56,7 @@ def render_report(
         report: what to show.
         source: whose images they are, in words.
         width: columns there are.
+        parts: the reports of the accounts, where there are several.
         ascii_only: whether bars must do without block characters.
     """
     wide = width >= _WIDE
@@ -66,6 +74,8 @@ def render_report(
         *_headline(report, source),
         _summary(report),
         "",
+        *_accounts(parts),
+        *(_comparison(report.comparison) if report.comparison else ()),
         _side_by_side(left, right) if wide else Lines(left, right),
         *_findings(report, wide=wide),
         Text(_basis(report), style="dim"),
@@ -75,8 +85,7 @@ def render_report(
 def _headline(report: AuditReport, source: str) -> Iterable[RenderableType]:
     yield Text.assemble(("Images of ", "bold"), (printable(source), "bold"))
     if not report.complete:
-        missing = f"INCOMPLETE: {counted(report.images, 'image')} read of {report.reported_total:,}"
-        yield Text(missing, style="bold red")
+        yield Text(f"INCOMPLETE: {printable(report.why_incomplete or '')}", style="bold red")
     yield ""
 
 
@@ -84,11 +93,67 @@ def _summary(report: AuditReport) -> Table:
     table = Table.grid(Column(style="bold"), Column(), padding=(0, 2))
     table.add_row("Images", f"{report.images:,}: {report.private.images:,} private, {_public(report)}")
     table.add_row("Size", f"{report.gigabytes:,.1f} GB")
-    table.add_row("Cost", f"about ${report.monthly_cost:,.2f} a month, at ${report.price:g} per GB")
+    table.add_row("Cost", f"about ${report.monthly_cost:,.2f} a month, at {_price(report)}")
     if report.backups.images:
         table.add_row("", Text(_backups(report), style="dim"))
     table.add_row("Savings", f"${report.savings:,.2f} a month if {_stale(report)} were deleted")
     return table
+
+
+def _price(report: AuditReport) -> str:
+    looked_up = f" (of {report.price_date})" if report.price_date else ""
+    return f"${report.price:g} per GB{looked_up}"
+
+
+def _accounts(parts: Mapping[str, AuditReport]) -> Iterable[RenderableType]:
+    if not parts:
+        return
+    table = Table(
+        Column("By account", max_width=24),
+        *(Column(head, justify="right", no_wrap=True) for head in ("images", "GB", "USD/month", "savings")),
+        Column("findings", justify="right", no_wrap=True),
+        Column(""),
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+    )
+    for name, part in parts.items():
+        table.add_row(
+            _one_line(name),
+            f"{part.images:,}",
+            f"{part.gigabytes:,.1f}",
+            f"{part.monthly_cost:,.2f}",
+            f"{part.savings:,.2f}",
+            f"{part.findings_total:,}",
+            Text("" if part.complete else "INCOMPLETE", style="bold red"),
+        )
+    yield table
+    yield ""
+
+
+def _comparison(comparison: Comparison) -> Iterable[RenderableType]:
+    total = comparison.total
+    yield Text(f"Since {comparison.since:%Y-%m-%d %H:%M}", style="bold")
+    table = Table.grid(Column(), Column(), padding=(0, 2))
+    growth = f"{total.images:+,} images, {total.gigabytes:+,.1f} GB, {total.monthly_cost:+,.2f} USD a month"
+    table.add_row("total", growth)
+    table.add_row("new", _named(f"{each.rule} {each.image_id} {each.name}" for each in comparison.new))
+    table.add_row("gone", _named(f"{each.rule} {each.image_id} {each.name}" for each in comparison.gone))
+    table.add_row(
+        "grown", _named(f"{each.group} {each.key} {each.gigabytes:+,.1f} GB" for each in comparison.grown)
+    )
+    yield table
+    if not comparison.exact:
+        yield Text("A report does not hold all its findings: new and gone are those it holds.", style="dim")
+    yield ""
+
+
+def _named(lines: Iterable[str]) -> Text:
+    """How many there are, and the first few of them, a line each."""
+    every = list(lines)
+    shown = [f"  {printable(line)}" for line in every[:_NAMED]]
+    more = [f"  and {len(every) - _NAMED:,} more"] if len(every) > _NAMED else []
+    return Text("\n".join([f"{len(every):,}", *shown, *more]), no_wrap=True, overflow="ellipsis")
 
 
 def _public(report: AuditReport) -> str:
@@ -151,7 +216,7 @@ def _side_by_side(left: RenderableType, right: RenderableType) -> Table:
 
 def _findings(report: AuditReport, *, wide: bool) -> Iterable[RenderableType]:
     if not report.findings_total:
-        yield Text("No findings: nothing is old, oversized, untagged, failed, stuck or retired.\n")
+        yield Text("No findings: no rule found anything.\n")
         return
     yield _rules_table(report.findings_by_rule)
     yield ""
@@ -205,7 +270,7 @@ def _findings_table(findings: Iterable[Finding], *, wide: bool) -> Table:
         table.add_row(
             _severity(finding.severity),
             str(finding.image_id),
-            _one_line(finding.name),
+            _one_line(f"{finding.account}: {finding.name}" if finding.account else finding.name),
             _one_line(finding.detail),
             f"{finding.gigabytes:,.1f}",
             f"{finding.monthly_cost:,.2f}",
@@ -237,4 +302,6 @@ def _effort(report: AuditReport) -> str:
         effort += f" for {counted(report.pages, 'page')}"
     if report.elapsed is not None:
         effort += f", in {report.elapsed:,.2f} s"
-    return f"{effort}."
+    if report.reported_total is None:
+        return f"{effort}."
+    return f"{effort}; {report.images:,} images read of {report.reported_total:,} that the server reports."

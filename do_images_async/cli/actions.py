@@ -1,0 +1,190 @@
+"""`transfer`, `convert` and `actions`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
+
+import click
+
+from do_images_async import Action, ImagesAPI
+from do_images_async.cli.columns import ACTION_COLUMNS
+from do_images_async.cli.options import IMAGE_ID, client, client_options, output_options, split, watch
+from do_images_async.cli.output import Rows
+from do_images_async.cli.progress import Watch, show_words
+from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.status import Exit, Stopped, complain
+from do_images_async.cli.text import counted
+
+__all__ = ["COMMANDS"]
+
+_TIMEOUT = click.FloatRange(0, min_open=True)
+
+
+@click.command("transfer")
+@click.argument("image_id", type=IMAGE_ID, metavar="ID")
+@click.option(
+    "--region", "regions", required=True, multiple=True, metavar="SLUGS", help="Where it goes, too."
+)
+@click.option("--wait", is_flag=True, help="Wait until it is there.")
+@click.option("--timeout", default=7200.0, type=_TIMEOUT, help="Seconds to wait for each region.")
+@click.option("--poll-interval", default=5.0, type=_TIMEOUT, help="Seconds between the first two looks.")
+@output_options
+@client_options
+def transfer_command(
+    *,
+    image_id: int,
+    regions: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    poll_interval: float,
+    **options: Any,
+) -> int:
+    """Copy an image to other regions; it stays where it is, too.
+
+    Costs one request for each region; with --wait one more for each look.
+
+    \b
+    Examples:
+      do-images transfer 7938391 --region nyc3
+      do-images transfer 7938391 --region ams3,sgp1 --wait
+    """
+    rows = Rows.of(options)
+    rows.check(ACTION_COLUMNS)
+    slugs = list(dict.fromkeys(split(regions)))
+    if not slugs:
+        raise click.UsageError("--region names no region")
+    waiting = (timeout, poll_interval) if wait else None
+    return run_interruptibly(_transfer(client(options), image_id, slugs, waiting, rows, watch(options)))
+
+
+async def _transfer(
+    api: ImagesAPI,
+    image_id: int,
+    regions: Sequence[str],
+    waiting: tuple[float, float] | None,
+    rows: Rows,
+    shown: Watch,
+) -> int:
+    last: dict[str, Action] = {}
+    errors: list[tuple[str, BaseException]] = []
+
+    def words() -> str:
+        states = (f"{region} {last[region].status if region in last else 'asked'}" for region in regions)
+        return f"image {image_id}: {', '.join(states)}"
+
+    async def begin(region: str) -> None:
+        try:
+            last[region] = await api.actions.transfer(image_id, region)
+        except Exception as error:  # noqa: BLE001  (reported below, each with its region)
+            errors.append((region, error))
+
+    interrupted = False
+    async with api, show_words(api.limiter, shown, words):
+        try:
+            if waiting is None:
+                await asyncio.gather(*(begin(region) for region in regions))
+            else:
+                errors += await _arrive(api, image_id, regions, waiting, last)
+        except asyncio.CancelledError:
+            interrupted = True
+    rows.write([last[region] for region in regions if region in last], ACTION_COLUMNS)
+    for region, error in errors:
+        complain(f"{region}: {error}")
+    if interrupted:
+        raise Stopped(Exit.INTERRUPTED, "interrupted: transfers that are under way go on; see `actions`")
+    return Exit.API_ERROR if errors else Exit.OK
+
+
+async def _arrive(
+    api: ImagesAPI,
+    image_id: int,
+    regions: Sequence[str],
+    waiting: tuple[float, float],
+    last: dict[str, Action],
+) -> list[tuple[str, BaseException]]:
+    timeout, poll_interval = waiting
+    outcomes = api.actions.transfer_to_regions(
+        image_id, regions, timeout=timeout, poll_interval=poll_interval, progress=last.__setitem__
+    )
+    async with aclosing(outcomes):
+        return [(outcome.key, outcome.error) async for outcome in outcomes if outcome.error is not None]
+
+
+@click.command("convert")
+@click.argument("image_id", type=IMAGE_ID, metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait until it is a snapshot.")
+@click.option("--timeout", default=3600.0, type=_TIMEOUT, help="Seconds to wait.")
+@click.option("--poll-interval", default=5.0, type=_TIMEOUT, help="Seconds between the first two looks.")
+@output_options
+@client_options
+def convert_command(
+    *, image_id: int, wait: bool, timeout: float, poll_interval: float, **options: Any
+) -> int:
+    """Turn an image, such as a backup, into a snapshot.
+
+    Costs one request; with --wait one more for each look.
+
+    \b
+    Example:
+      do-images convert 7938391 --wait
+    """
+    rows = Rows.of(options)
+    rows.check(ACTION_COLUMNS)
+
+    async def convert() -> Action:
+        async with (
+            client(options) as api,
+            show_words(api.limiter, watch(options), lambda: f"converting image {image_id}"),
+        ):
+            begun = await api.actions.convert(image_id)
+            if not wait:
+                return begun
+            return await api.actions.wait(image_id, begun.id, timeout=timeout, poll_interval=poll_interval)
+
+    rows.write([run_interruptibly(convert())], ACTION_COLUMNS)
+    return Exit.OK
+
+
+@click.command("actions")
+@click.argument("image_id", type=IMAGE_ID, metavar="ID")
+@click.option("--action-id", type=IMAGE_ID, help="Only this one.")
+@output_options
+@client_options
+def actions_command(*, image_id: int, action_id: int | None, **options: Any) -> int:
+    """List what was done to an image, or is being done.
+
+    Costs one request for every 200 actions, and at least two; with --action-id one.
+
+    \b
+    Examples:
+      do-images actions 7938391
+      do-images actions 7938391 --action-id 36805527 -o json
+    """
+    rows = Rows.of(options)
+    rows.check(ACTION_COLUMNS)
+    return run_interruptibly(_actions(client(options), image_id, action_id, rows, watch(options)))
+
+
+async def _actions(api: ImagesAPI, image_id: int, action_id: int | None, rows: Rows, shown: Watch) -> int:
+    found: list[Action] = []
+    interrupted = False
+    async with api, show_words(api.limiter, shown, lambda: counted(len(found), "action")):
+        try:
+            if action_id is not None:
+                found.append(await api.actions.get(image_id, action_id))
+            else:
+                async with aclosing(api.actions.list(image_id, strict=True)) as actions:
+                    async for action in actions:
+                        found.append(action)  # noqa: PERF401  (what was read before an interruption counts)
+        except asyncio.CancelledError:
+            interrupted = True
+    rows.write(found, ACTION_COLUMNS)
+    if interrupted:
+        raise Stopped(Exit.INTERRUPTED, f"interrupted: this is a part, {counted(len(found), 'action')}")
+    return Exit.OK
+
+
+COMMANDS = (transfer_command, convert_command, actions_command)

@@ -1,0 +1,320 @@
+"""`audit`: what it takes, and where its report goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import click
+
+from do_images_async import ImagesAPI
+from do_images_async.audit import (
+    PRICE,
+    AuditReport,
+    Finding,
+    Rule,
+    Severity,
+    combined,
+    compare,
+    duplicate_names,
+    failed_import,
+    near_retirement,
+    older_than,
+    orphaned_backups,
+    oversized,
+    required_tags,
+    retired,
+    single_region,
+    stuck_import,
+    untagged,
+)
+from do_images_async.cli.accounts import Account, Reading, demo_client, read_accounts
+from do_images_async.cli.options import amount, client, client_options, split, watch
+from do_images_async.cli.output import csv_text, write, write_file
+from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.status import Exit, Stopped, complain
+
+__all__ = ["audit_command"]
+
+_SHOWN = 10
+_KEPT = 10_000
+_LEVELS = tuple(severity.name.lower() for severity in Severity)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("audit")
+@click.option("--demo", is_flag=True, help="Audit an emulated account in this process; needs no token.")
+@click.option("--images", default=5000, type=click.IntRange(0), help="Private images of the demo.")
+@click.option("--seed", default=7, help="What the demo's images are drawn from.")
+@click.option(
+    "--account",
+    "accounts",
+    multiple=True,
+    metavar="NAME=ENVVAR",
+    help="Audit this account, with the token in that variable; repeat it for several at once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the findings as CSV.")
+@click.option("--html", "html", type=_FILE, metavar="FILE", help="Write a page to look at, too.")
+@click.option(
+    "--output", type=_FILE, metavar="FILE", help="Write there, whole or not at all, instead of stdout."
+)
+@click.option(
+    "--baseline", type=_INPUT, metavar="FILE", help="Compare with this earlier report, made with --json."
+)
+@click.option("--fail-on", type=click.Choice(_LEVELS), help="Exit with 1 if a finding is as severe.")
+@click.option(
+    "--older-than", "days", default=365.0, type=amount, metavar="DAYS", help="What is older is a finding."
+)
+@click.option(
+    "--oversized", "gigabytes", default=50.0, type=amount, metavar="GB", help="What is larger is a finding."
+)
+@click.option(
+    "--stuck", "hours", default=24.0, type=amount, metavar="HOURS", help="So long may an import take."
+)
+@click.option(
+    "--require-tag",
+    "tags",
+    multiple=True,
+    metavar="TAGS",
+    help="A tag, or a pattern as team-*, that each image must have.",
+)
+@click.option(
+    "--droplets",
+    type=_INPUT,
+    metavar="FILE",
+    help="What `doctl compute droplet list -o json` prints: finds backups whose Droplet is gone.",
+)
+@click.option("--price", default=PRICE, type=amount, metavar="USD", help="Price of a GB for a month.")
+@click.option(
+    "--price-date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="When you looked the price up; the report shows it.",
+)
+@click.option(
+    "--backup-price",
+    default=0.0,
+    type=amount,
+    metavar="USD",
+    help="The same for backups; 0 if your Droplets' plans pay for them.",
+)
+@click.option("--concurrency", default=4, type=click.IntRange(1, 100), help="Pages read at once.")
+@click.option(
+    "--top",
+    type=click.IntRange(0),
+    show_default=f"{_SHOWN}; as data {_KEPT:,}",
+    help="Findings shown, the worst first.",
+)
+@client_options
+def audit_command(
+    *,
+    accounts: tuple[str, ...],
+    html: Path | None,
+    output: Path | None,
+    baseline: Path | None,
+    fail_on: str | None,
+    top: int | None,
+    **options: Any,
+) -> int:
+    """Read every image and report totals, cost, and what is wrong, the worst first.
+
+    Costs two requests for every 200 images, the provider's public ones included: the list is read again
+    until it has come to rest, so that none is missed.
+
+    \b
+    Examples:
+      do-images audit --demo
+      do-images audit --older-than 180 --top 20 --html report.html
+      do-images audit --json --output today.json --baseline yesterday.json --fail-on high
+      do-images audit --account prod=PROD_TOKEN --account lab=LAB_TOKEN
+      do-images audit --json | jq '.findings[] | select(.rule == "old") | .image_id'
+    """
+    if options["as_json"] and options["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other")
+    if options["demo"] and accounts:
+        raise click.UsageError("--demo and --account exclude each other")
+    earlier = _read_json(baseline) if baseline else None
+    as_data = options["as_json"] or options["as_csv"]
+    shown = top if top is not None else (_KEPT if as_data else _SHOWN)
+    sources = _accounts(accounts, options)
+    report, parts = _report(sources, _reading(options, max(shown, _KEPT)), options)
+    if earlier is not None:
+        report = _compared(report, earlier)
+    if html is not None:
+        _write_page(html, report, parts, _label(options, sources))
+    text = _text(report, parts, options, shown, _label(options, sources))
+    if output is None:
+        write(text)
+    else:
+        write_file(output, text)
+    return _status(report, fail_on)
+
+
+def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
+    if options["demo"]:
+        return [Account(name=None, client=demo_client(options["images"], options["seed"]))]
+    if not named:
+        return [Account(name=None, client=client(options))]
+    pairs = [value.partition("=") for value in named]
+    for name, sign, variable in pairs:
+        if not (name and sign and variable):
+            raise click.BadParameter(
+                f"{name!r} is not like prod=PROD_TOKEN: a name, and the variable that holds the token.",
+                param_hint="--account",
+            )
+        if not os.environ.get(variable):
+            raise click.BadParameter(f"{name}: {variable} is not set.", param_hint="--account")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise click.BadParameter("two accounts have the same name.", param_hint="--account")
+    return [Account(name=name, client=_named_client(name, variable)) for name, _, variable in pairs]
+
+
+def _named_client(name: str, variable: str) -> ImagesAPI:
+    base_url = os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com"
+    try:
+        return ImagesAPI(os.environ[variable], base_url=base_url)
+    except ValueError as error:
+        raise click.ClickException(f"--account {name}: {error}") from None
+
+
+def _reading(options: dict[str, Any], keep: int) -> Reading:
+    looked_up = options["price_date"]
+    return Reading(
+        concurrency=options["concurrency"],
+        watch=watch(options),
+        options={
+            "rules": _rules(options),
+            "price": options["price"],
+            "price_date": looked_up.date() if looked_up else None,
+            "backup_price": options["backup_price"],
+            "keep": keep,
+        },
+    )
+
+
+def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
+    tags = split(options["tags"])
+    return (
+        older_than(options["days"]),
+        oversized(options["gigabytes"]),
+        required_tags(*tags) if tags else untagged(),
+        failed_import(),
+        stuck_import(options["hours"]),
+        retired(),
+        single_region(),
+        duplicate_names(),
+        near_retirement(),
+        *([orphaned_backups(_backup_ids(options["droplets"]))] if options["droplets"] else []),
+    )
+
+
+def _backup_ids(path: Path) -> frozenset[int]:
+    droplets = _read_json(path)
+    try:
+        return frozenset(int(number) for each in droplets for number in each.get("backup_ids") or ())
+    except (AttributeError, TypeError, ValueError):
+        raise click.ClickException(f"{path} is not a list of Droplets in JSON") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise click.ClickException(f"{path} is not JSON") from None
+
+
+def _report(
+    accounts: Sequence[Account], reading: Reading, options: dict[str, Any]
+) -> tuple[AuditReport, dict[str, AuditReport]]:
+    """The report over everything, and that of each account where several were asked for."""
+    results = run_interruptibly(read_accounts(accounts, reading))
+    if accounts[0].name is None:
+        report, error = results[0]
+        if report is None:
+            raise cast("Exception", error)
+        return report, {}
+    parts: dict[str, AuditReport] = {}
+    failed: list[str] = []
+    for account, (report, error) in zip(accounts, results, strict=True):
+        name = cast("str", account.name)
+        if report is not None:
+            parts[name] = report
+            continue
+        failed.append(f"{name} was not read")
+        complain(f"{name}: {error}")
+    if not parts:
+        raise Stopped(Exit.API_ERROR, "no account could be read")
+    whole = combined(parts, keep=reading.options["keep"])
+    if failed:
+        reasons = [*failed, *([whole.why_incomplete] if whole.why_incomplete else [])]
+        whole = attrs.evolve(whole, incomplete="; ".join(reasons))
+    return whole, parts
+
+
+def _compared(report: AuditReport, earlier: Any) -> AuditReport:
+    try:
+        return attrs.evolve(report, comparison=compare(report, earlier))
+    except ValueError as error:
+        raise click.ClickException(f"--baseline: {error}") from None
+
+
+def _label(options: dict[str, Any], accounts: Sequence[Account]) -> str:
+    if options["demo"]:
+        return f"an emulated account of {options['images']:,} private images, seed {options['seed']}"
+    names = [account.name for account in accounts if account.name]
+    if len(names) > 1:
+        return f"{len(names)} accounts: {', '.join(names)}"
+    return names[0] if names else "your account"
+
+
+def _text(
+    report: AuditReport, parts: dict[str, AuditReport], options: dict[str, Any], shown: int, label: str
+) -> str:
+    report = attrs.evolve(report, findings=report.findings[:shown])
+    if options["as_csv"]:
+        return _findings_csv(report.findings)
+    if options["as_json"]:
+        accounts = [{"account": name, **_brief(part)} for name, part in parts.items()]
+        return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
+    from do_images_async.cli.render import report_text  # rich takes its time to import
+
+    return report_text(report, label, parts)
+
+
+def _brief(part: AuditReport) -> dict[str, Any]:
+    """An account's report less its findings, which the whole report holds."""
+    return {key: value for key, value in part.to_dict().items() if key not in ("findings", "comparison")}
+
+
+def _findings_csv(findings: Sequence[Finding]) -> str:
+    names = [field.name for field in attrs.fields(Finding)]
+    rows = [[getattr(finding, name) for name in names] for finding in findings]
+    place = names.index("severity")
+    for row in rows:
+        row[place] = row[place].name.lower()
+    return csv_text([names, *rows])
+
+
+def _write_page(path: Path, report: AuditReport, parts: dict[str, AuditReport], label: str) -> None:
+    from do_images_async.cli.page import report_page
+
+    write_file(path, report_page(report, label, parts))
+
+
+def _status(report: AuditReport, fail_on: str | None) -> int:
+    if report.incomplete is not None and report.incomplete.startswith("interrupted"):
+        raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial")
+    if not report.complete:
+        raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}")
+    if fail_on is None:
+        return Exit.OK
+    least = Severity[fail_on.upper()]
+    return Exit.FINDINGS if any(each.severity >= least for each in report.findings_by_rule) else Exit.OK

@@ -1,0 +1,337 @@
+"""`list`, `get`, `create`, `update`, `delete` and `wait`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Literal
+
+import click
+
+from do_images_async import Image, ImagesAPI
+from do_images_async.cli.columns import IMAGE_COLUMNS
+from do_images_async.cli.options import (
+    IMAGE_ID,
+    client,
+    client_options,
+    clients,
+    image_key,
+    output_options,
+    split,
+    watch,
+)
+from do_images_async.cli.output import Rows, write
+from do_images_async.cli.progress import Watch, show_progress, show_words
+from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.status import Exit, Stopped, complain
+from do_images_async.cli.text import counted, printable
+
+__all__ = ["COMMANDS"]
+
+
+@click.command("list")
+@click.option("--public", is_flag=True, help="The provider's public images, too.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["distribution", "application"]),
+    help="Only public ones of this type.",
+)
+@click.option("--tag", "tag_name", metavar="TAG", help="Only images with this tag.")
+@output_options
+@client_options
+def list_command(
+    *, public: bool, kind: Literal["distribution", "application"] | None, tag_name: str | None, **options: Any
+) -> int:
+    """List images: yours, or the provider's as well.
+
+    Costs one request for every 200 images, and at least two.
+
+    \b
+    Examples:
+      do-images list
+      do-images list --public --type distribution --columns Slug,Name,Regions
+      do-images list -o ndjson | jq -r 'select(.size_gigabytes > 50) | .id'
+    """
+    rows = Rows.of(options)
+    rows.check(IMAGE_COLUMNS)
+    filters = {"type": kind, "private": None if public or kind else True, "tag_name": tag_name}
+    return run_interruptibly(_list(client(options), filters, rows, watch(options)))
+
+
+async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, shown: Watch) -> int:
+    kept: list[Image] = []
+    async with api, show_progress(api.limiter, shown) as progress:
+        try:
+            async with aclosing(api.list_pages(**filters, strict=True)) as pages:
+                async for page in pages:
+                    progress.advance(len(page), page.total)
+                    if rows.streams:
+                        rows.write(page.images, IMAGE_COLUMNS, header=progress.pages == 1)
+                    else:
+                        kept.extend(page.images)
+        except asyncio.CancelledError:
+            progress.interrupted = True
+    if not rows.streams or not progress.pages:
+        rows.write(kept, IMAGE_COLUMNS)
+    if not progress.interrupted:
+        return Exit.OK
+    total = f" of {progress.total:,}" if progress.total else ""
+    raise Stopped(
+        Exit.INTERRUPTED, f"interrupted: this is a part, {counted(progress.images, 'image')}{total}"
+    )
+
+
+@click.command("get")
+@click.argument("images", nargs=-1, required=True, type=image_key, metavar="ID_OR_SLUG...")
+@output_options
+@client_options
+def get_command(*, images: tuple[int | str, ...], **options: Any) -> int:
+    """Show images by their ids, or public ones by their slugs.
+
+    Costs one request for each.
+
+    \b
+    Examples:
+      do-images get ubuntu-24-04-x64
+      do-images get 7938391 7938392 -o json
+    """
+    rows = Rows.of(options)
+    rows.check(IMAGE_COLUMNS)
+    return run_interruptibly(_get(client(options), images, rows, watch(options)))
+
+
+async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, shown: Watch) -> int:
+    found: list[Image] = []
+    errors: list[BaseException] = []
+    async with (
+        api,
+        show_words(api.limiter, shown, lambda: f"{len(found):,}/{counted(len(keys), 'image')}"),
+        aclosing(api.get_many(keys, ordered=True)) as outcomes,
+    ):
+        async for outcome in outcomes:
+            if outcome.error is not None:
+                errors.append(outcome.error)
+            elif outcome.value is not None:
+                found.append(outcome.value)
+    if found or len(keys) > 1:
+        rows.write(found, IMAGE_COLUMNS)
+    return _report(errors)
+
+
+@click.command("create")
+@click.argument("name")
+@click.option("--image-url", "--url", "url", required=True, help="Where the provider finds the image.")
+@click.option("--region", required=True, metavar="SLUG", help="The region that will hold it.")
+@click.option("--image-distribution", "--distribution", "distribution", help="Its operating system.")
+@click.option("--image-description", "--description", "description", help="Free text.")
+@click.option("--tag-names", "--tag", "tags", multiple=True, metavar="TAGS", help="Tags, with commas.")
+@click.option("--wait", is_flag=True, help="Wait until it is available.")
+@click.option("--timeout", default=3600.0, type=click.FloatRange(0, min_open=True), help="Seconds to wait.")
+@output_options
+@client_options
+def create_command(
+    *,
+    name: str,
+    url: str,
+    region: str,
+    distribution: str | None,
+    description: str | None,
+    tags: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    **options: Any,
+) -> int:
+    """Import a custom image from a URL.
+
+    Costs one request; with --wait one more for each look.
+
+    \b
+    Example:
+      do-images create golden --image-url https://example.com/golden.qcow2 --region nyc3 --wait
+    """
+    rows = Rows.of(options)
+    rows.check(IMAGE_COLUMNS)
+
+    async def create(api: ImagesAPI) -> Image:
+        image = await api.create_custom(
+            name=name,
+            url=url,
+            region=region,
+            distribution=distribution,
+            description=description,
+            tags=split(tags) or None,
+        )
+        if not wait:
+            return image
+        click.echo(f"do-images: image {image.id} is being imported", err=True)
+        return await api.wait_until_available(image.id, timeout=timeout)
+
+    words = f"importing {printable(name)} to {printable(region)}"
+    rows.write([_run(create, options, words)], IMAGE_COLUMNS)
+    return Exit.OK
+
+
+@click.command("update")
+@click.argument("image_id", type=IMAGE_ID, metavar="ID")
+@click.option("--image-name", "--name", "name", help="The new name.")
+@click.option("--image-description", "--description", "description", help="The new description.")
+@click.option("--image-distribution", "--distribution", "distribution", help="The new operating system.")
+@output_options
+@client_options
+def update_command(
+    *, image_id: int, name: str | None, description: str | None, distribution: str | None, **options: Any
+) -> int:
+    """Change an image's name, description or distribution; what is not given stays as it is.
+
+    Costs one request.
+
+    \b
+    Example:
+      do-images update 7938391 --image-name golden-v2
+    """
+    rows = Rows.of(options)
+    rows.check(IMAGE_COLUMNS)
+    given = {"name": name, "description": description, "distribution": distribution}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if not changes:
+        raise click.UsageError("give at least one of --image-name, --image-description, --image-distribution")
+
+    async def update(api: ImagesAPI) -> Image:
+        return await api.update(image_id, **changes)
+
+    rows.write([_run(update, options, f"updating {image_id}")], IMAGE_COLUMNS)
+    return Exit.OK
+
+
+@click.command("wait")
+@click.argument("image_id", type=IMAGE_ID, metavar="ID")
+@click.option("--timeout", default=3600.0, type=click.FloatRange(0, min_open=True), help="Seconds to wait.")
+@click.option(
+    "--poll-interval",
+    default=5.0,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between the first two looks.",
+)
+@output_options
+@client_options
+def wait_command(*, image_id: int, timeout: float, poll_interval: float, **options: Any) -> int:
+    """Wait until an import is done.
+
+    Costs one request for each look; the time between two grows to a minute.
+
+    \b
+    Example:
+      do-images wait 7938391 --timeout 1800 && echo ready
+    """
+    rows = Rows.of(options)
+    rows.check(IMAGE_COLUMNS)
+
+    async def wait(api: ImagesAPI) -> Image:
+        return await api.wait_until_available(image_id, timeout=timeout, poll_interval=poll_interval)
+
+    rows.write([_run(wait, options, f"waiting for image {image_id}")], IMAGE_COLUMNS)
+    return Exit.OK
+
+
+@click.command("delete")
+@click.argument("image_ids", nargs=-1, required=True, type=IMAGE_ID, metavar="ID...")
+@click.option("-y", "--yes", "-f", "--force", "yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
+@client_options
+def delete_command(*, image_ids: tuple[int, ...], yes: bool, dry_run: bool, **options: Any) -> int:
+    """Delete images: they are shown first, and you are asked.
+
+    Public images are never deleted. Costs two requests for each image; with --dry-run one.
+
+    \b
+    Examples:
+      do-images delete 7938391 7938392 --dry-run
+      do-images delete 7938391 --yes
+    """
+    ids = tuple(dict.fromkeys(image_ids))
+    connect = clients(options)
+    doomed, errors = run_interruptibly(_readable(connect(), ids, watch(options)))
+    if dry_run:
+        for image in doomed:
+            write(f"would delete {_named(image)}\n")
+        return _report(errors)
+    if doomed and not yes:
+        _ask(doomed)  # outside of the event loop, where Ctrl-C ends it
+    if doomed:
+        errors += run_interruptibly(_delete_all(connect(), doomed, watch(options)))
+    return _report(errors)
+
+
+async def _readable(
+    api: ImagesAPI, ids: Sequence[int], shown: Watch
+) -> tuple[list[Image], list[BaseException]]:
+    """The images that may be deleted, and why the others may not."""
+    doomed: list[Image] = []
+    errors: list[BaseException] = []
+    async with (
+        api,
+        show_words(api.limiter, shown, lambda: f"{len(doomed):,}/{counted(len(ids), 'image')} looked at"),
+        aclosing(api.delete_many(ids, dry_run=True, ordered=True)) as outcomes,
+    ):
+        async for outcome in outcomes:
+            if outcome.error is not None:
+                errors.append(outcome.error)
+            elif outcome.value is not None:
+                doomed.append(outcome.value)
+    return doomed, errors
+
+
+def _ask(doomed: Sequence[Image]) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is nobody to ask: stdin is no terminal; --yes deletes without asking")
+    for image in doomed:
+        click.echo(_named(image), err=True)
+    click.confirm(f"Delete {counted(len(doomed), 'image')}?", abort=True, err=True)
+
+
+async def _delete_all(api: ImagesAPI, doomed: Sequence[Image], shown: Watch) -> list[BaseException]:
+    names = {image.id: _named(image) for image in doomed}
+    errors: list[BaseException] = []
+    done = 0
+    try:
+        async with (
+            api,
+            show_words(api.limiter, shown, lambda: f"{done:,}/{counted(len(doomed), 'image')} deleted"),
+            # They have been read: none is public.
+            aclosing(api.delete_many(names, allow_public=True, ordered=True)) as outcomes,
+        ):
+            async for outcome in outcomes:
+                if outcome.error is not None:
+                    errors.append(outcome.error)
+                    continue
+                done += 1
+                write(f"deleted {names[outcome.key]}\n")
+    except asyncio.CancelledError:
+        told = f"interrupted: {done:,} of {counted(len(doomed), 'image')} reported as deleted"
+        raise Stopped(Exit.INTERRUPTED, f"{told}; those under way may be gone, too") from None
+    return errors
+
+
+def _named(image: Image) -> str:
+    size = f", {image.size_gigabytes:g} GB" if image.size_gigabytes else ""
+    return f"{image.id} {printable(image.name)} ({image.type or 'image'}{size})"
+
+
+def _report(errors: Sequence[BaseException]) -> int:
+    for error in errors:
+        complain(str(error))
+    return Exit.API_ERROR if errors else Exit.OK
+
+
+def _run(call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any], words: str) -> Image:
+    async def run() -> Image:
+        async with client(options) as api, show_words(api.limiter, watch(options), lambda: words):
+            return await call(api)
+
+    return run_interruptibly(run())
+
+
+COMMANDS = (list_command, get_command, create_command, update_command, delete_command, wait_command)

@@ -1,0 +1,115 @@
+"""The options that commands share, and what their values become."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from do_images_async import ImagesAPI
+from do_images_async.arguments import check_image_key
+from do_images_async.cli.progress import Watch
+from do_images_async.cli.tokens import TokenSource, find_token
+
+__all__ = [
+    "IMAGE_ID",
+    "amount",
+    "client",
+    "client_options",
+    "clients",
+    "image_key",
+    "output_options",
+    "split",
+    "watch",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+_FORMATS = ("table", "json", "ndjson", "csv")
+
+
+IMAGE_ID = click.IntRange(1, 2**63 - 1)
+"""The number of an image, or of an action."""
+
+
+def image_key(value: str) -> int | str:
+    """An image's number, or a public image's slug."""
+    try:
+        return check_image_key(int(value) if value.isascii() and value.isdigit() else value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def amount(value: str) -> float:
+    """A number from 0; neither infinite nor NaN."""
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise click.BadParameter(f"{value} is not a number from 0.")
+    return number
+
+
+def split(values: tuple[str, ...]) -> list[str]:
+    """What was given in several options, or in one with commas, or both."""
+    return [part for value in values for part in value.split(",") if part]
+
+
+def client_options(command: Command) -> Command:
+    """Add what names the account, and what is shown on the way."""
+    options = (
+        click.option("--context", metavar="NAME", help="Use the token of this context of doctl's."),
+        click.option("--token-file", metavar="FILE", help="Read the token from a file; - is stdin."),
+        click.option("-t", "--access-token", "token", metavar="TOKEN", help="Not safe: `ps` shows it."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def output_options(command: Command) -> Command:
+    """Add what the output looks like."""
+    options = (
+        click.option("-o", "--output", "form", type=click.Choice(_FORMATS), default="table", help="Format."),
+        click.option(
+            "--columns",
+            "--format",
+            "columns",
+            multiple=True,
+            metavar="NAMES",
+            help="Columns of the table or CSV, with commas in between.",
+        ),
+        click.option("--no-header", is_flag=True, help="Leave the table's or CSV's first line away."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def client(options: dict[str, Any]) -> ImagesAPI:
+    """A client for the account that `client_options` name; what is wrong with them is wrong usage."""
+    return clients(options)()
+
+
+def clients(options: dict[str, Any]) -> Callable[[], ImagesAPI]:
+    """Makes such clients, one for each event loop; the token is looked for once."""
+    token = find_token(
+        TokenSource(argument=options["token"], file=options["token_file"], context=options["context"])
+    )
+    base_url = os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com"
+
+    def connect() -> ImagesAPI:
+        try:
+            return ImagesAPI(token, base_url=base_url)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+
+    return connect
+
+
+def watch(options: dict[str, Any]) -> Watch:
+    """How progress is shown, as the options say."""
+    return Watch(quiet=options["quiet"])

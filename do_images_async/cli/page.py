@@ -1,0 +1,289 @@
+"""A report as one self-contained page: no request leaves it, and no name in it becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+
+from do_images_async.audit import AuditReport, Comparison, Finding, Group, Severity
+from do_images_async.cli.charts import bars, histogram
+from do_images_async.cli.text import counted, printable
+
+__all__ = ["report_page"]
+
+_ROWS = 1000
+_OF_EACH = 250
+_GROUPS = 12
+
+
+def report_page(report: AuditReport, source: str, parts: Mapping[str, AuditReport] | None = None) -> str:
+    """The report as HTML.
+
+    Args:
+        report: what to show.
+        source: whose images they are, in words.
+        parts: the reports of the accounts, where there are several.
+    """
+    style, script = _resource("page.css"), _resource("page.js")
+    # Only this script may run and nothing may be loaded, whatever else ended up in the page.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    title = f"Images of {_safe(source)}"
+    return "".join(
+        [
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}; form-action \'none\'">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{title}</title><style>{style}</style></head><body><main>",
+            f"<header><h1>{title}</h1><p>Audit of {report.created_at:%Y-%m-%d %H:%M %Z}</p></header>",
+            *_warning(report),
+            *_cards(report),
+            *_charts(report),
+            *_accounts(parts or {}),
+            *(_comparison(report.comparison) if report.comparison else ()),
+            *_rules(report),
+            *_findings(report, accounts=bool(parts)),
+            f"<footer>{_basis(report)}</footer></main><script>{script}</script></body></html>\n",
+        ]
+    )
+
+
+def _resource(name: str) -> str:
+    return files("do_images_async.cli").joinpath(name).read_text(encoding="utf-8")
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text))
+
+
+def _warning(report: AuditReport) -> Iterator[str]:
+    if not report.complete:
+        yield (
+            '<p class="warning" role="alert"><strong>This report is incomplete:</strong> '
+            f"{_safe(report.why_incomplete or '')}.</p>"
+        )
+
+
+def _cards(report: AuditReport) -> Iterator[str]:
+    looked_up = f", price of {report.price_date}" if report.price_date else ""
+    backups = report.backups
+    note = (
+        f"{counted(backups.images, 'backup')}: {backups.gigabytes:,.0f} GB"
+        if backups.images
+        else "no backups"
+    )
+    public = f"{report.private.images:,} private, {report.public.images:,} public"
+    stale = f"{counted(report.stale.images, 'stale image')} deleted"
+    high = sum(each.findings for each in report.findings_by_rule if each.severity is Severity.HIGH)
+    yield '<section class="cards" aria-label="Totals">'
+    yield _card("Images", f"{report.images:,}", public)
+    yield _card("Stored", f"{report.gigabytes:,.0f} GB", note)
+    yield _card("Cost a month", f"${report.monthly_cost:,.2f}", f"${report.price:g} per GB{looked_up}")
+    yield _card("Would be saved", f"${report.savings:,.2f}", f"a month, with {stale}", "good")
+    yield _card("Findings", f"{report.findings_total:,}", f"{high:,} of high severity")
+    yield "</section>"
+
+
+def _card(label: str, value: str, note: str, kind: str = "") -> str:
+    return (
+        f'<div class="card {kind}"><span class="label">{label}</span>'
+        f'<strong>{value}</strong><span class="note">{note}</span></div>'
+    )
+
+
+def _charts(report: AuditReport) -> Iterator[str]:
+    ages = [(_safe(each.key), float(each.images)) for each in report.by_age]
+    yield '<section class="charts">'
+    yield _figure("Images by age", histogram(ages))
+    for title, groups in (("by region", report.by_region), ("by type", report.by_type)):
+        sizes = [(_safe(each.key), each.gigabytes) for each in _largest(groups)]
+        yield _figure(f"Gigabytes {title}", bars(sizes))
+    yield "</section>"
+
+
+def _largest(groups: Sequence[Group]) -> Sequence[Group]:
+    if len(groups) <= _GROUPS:
+        return groups
+    rest = groups[_GROUPS - 1 :]
+    size = sum(each.gigabytes for each in rest)
+    others = Group(f"{len(rest):,} others", sum(each.images for each in rest), size, 0.0)
+    return (*groups[: _GROUPS - 1], others)
+
+
+def _figure(title: str, chart: str) -> str:
+    return f"<figure><figcaption>{title}</figcaption>{chart}</figure>"
+
+
+def _accounts(parts: Mapping[str, AuditReport]) -> Iterator[str]:
+    if not parts:
+        return
+    heads = ("Account", "Images", "GB", "USD a month", "Would be saved", "Findings", "")
+    rows = (
+        (
+            _bdi(name),
+            f"{part.images:,}",
+            f"{part.gigabytes:,.1f}",
+            f"{part.monthly_cost:,.2f}",
+            f"{part.savings:,.2f}",
+            f"{part.findings_total:,}",
+            "" if part.complete else f"<strong>incomplete: {_safe(part.why_incomplete or '')}</strong>",
+        )
+        for name, part in parts.items()
+    )
+    yield from _table("Accounts", heads, rows)
+
+
+def _rules(report: AuditReport) -> Iterator[str]:
+    heads = ("Rule", "Worst", "Images", "GB", "USD a month", "What to do")
+    rows = (
+        (
+            _bdi(each.rule),
+            _badge(each.severity),
+            f"{each.findings:,}",
+            f"{each.gigabytes:,.1f}",
+            f"{each.monthly_cost:,.2f}",
+            _safe(each.action),
+        )
+        for each in report.findings_by_rule
+    )
+    yield from _table("What was found", heads, rows)
+
+
+def _comparison(comparison: Comparison) -> Iterator[str]:
+    total = comparison.total
+    yield f"<section><h2>Since {comparison.since:%Y-%m-%d %H:%M}</h2>"
+    yield (
+        f"<p>{total.images:+,} images, {total.gigabytes:+,.1f} GB, {total.monthly_cost:+,.2f} USD a month. "
+        f"{counted(len(comparison.new), 'new finding')}, {len(comparison.gone):,} gone.</p>"
+    )
+    if not comparison.exact:
+        yield '<p class="note">A report does not hold all its findings: new and gone are those it holds.</p>'
+    for title, lines in (
+        ("New", [f"{each.rule} {each.image_id} {each.name}" for each in comparison.new]),
+        ("Gone", [f"{each.rule} {each.image_id} {each.name}" for each in comparison.gone]),
+        ("Grown", [f"{each.group} {each.key} {each.gigabytes:+,.1f} GB" for each in comparison.grown]),
+    ):
+        if lines:
+            items = "".join(f"<li>{_bdi(line)}</li>" for line in lines[:_ROWS])
+            yield f"<details><summary>{title}: {len(lines):,}</summary><ul>{items}</ul></details>"
+    yield "</section>"
+
+
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f'<section><h2>{title}</h2><div class="scroll"><table class="stack"><thead><tr>'
+    yield from (f'<th scope="col"{_kind(head)}>{head}</th>' for head in heads)
+    yield "</tr></thead><tbody>"
+    for row in rows:
+        yield f"<tr>{''.join(_cell(head, value) for head, value in zip(heads, row, strict=True))}</tr>"
+    yield "</tbody></table></div></section>"
+
+
+def _cell(head: str, value: str) -> str:
+    return f'<td data-label="{head}"{_kind(head)}>{value}</td>'
+
+
+def _kind(head: str) -> str:
+    return ' class="number"' if head in _NUMERIC else ""
+
+
+_NUMERIC = frozenset({"Images", "GB", "USD a month", "Would be saved", "Findings", "ID"})
+
+
+def _findings(report: AuditReport, *, accounts: bool) -> Iterator[str]:
+    shown = _worst_of_each(report.findings)
+    heads = ["Severity", *(["Account"] if accounts else []), "Rule", "ID", "Name", "Finding"]
+    heads += ["GB", "USD a month", "What to do"]
+    yield '<section id="findings"><h2>Findings</h2>'
+    if not shown:
+        yield "<p>No rule found anything.</p></section>"
+        return
+    yield from _filters(shown)
+    note = "" if len(shown) == report.findings_total else f"; here are the worst {_OF_EACH} of each rule"
+    yield f'<p class="note" id="count" aria-live="polite" data-total="{report.findings_total}" '
+    yield f'data-note="{note}">{len(shown):,} of {report.findings_total:,} findings{note}</p>'
+    yield '<div class="scroll"><table id="table" class="stack"><thead><tr>'
+    for place, head in enumerate(heads):
+        yield (
+            f'<th scope="col" aria-sort="none"{_kind(head)}>'
+            f'<button type="button" data-column="{place}">{head}</button></th>'
+        )
+    yield "</tr></thead><tbody>"
+    for finding in shown:
+        yield _finding_row(finding, heads, accounts=accounts)
+    yield '</tbody></table></div><p id="nothing" hidden>Nothing fits these filters.</p></section>'
+
+
+def _worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
+    """The worst of each rule, so that a frequent rule does not hide the others."""
+    seen = Counter[str]()
+    shown: list[Finding] = []
+    for finding in findings:
+        seen[finding.rule] += 1
+        if seen[finding.rule] <= _OF_EACH:
+            shown.append(finding)
+    return shown
+
+
+def _filters(shown: Sequence[Finding]) -> Iterator[str]:
+    rules = sorted({finding.rule for finding in shown})
+    present = {finding.severity for finding in shown}
+    yield '<form class="filters"><input type="search" id="search" placeholder="Name, id or text…" '
+    yield 'aria-label="Search the findings"><select id="rule" aria-label="Rule">'
+    yield '<option value="">All rules</option>'
+    yield from (f'<option value="{_safe(rule)}">{_safe(rule)}</option>' for rule in rules)
+    yield '</select><span class="chips" role="group" aria-label="Severity">'
+    for severity in sorted(present, reverse=True):
+        name = severity.name.lower()
+        yield (
+            f'<button type="button" class="chip {name}" data-severity="{name}" '
+            f'aria-pressed="true">{name}</button>'
+        )
+    yield "</span></form>"
+
+
+def _finding_row(finding: Finding, heads: Sequence[str], *, accounts: bool) -> str:
+    name = finding.severity.name.lower()
+    values = [
+        (str(int(finding.severity)), _badge(finding.severity)),
+        *([(_safe(finding.account or ""), _bdi(finding.account or ""))] if accounts else []),
+        (_safe(finding.rule), _bdi(finding.rule)),
+        (str(finding.image_id), str(finding.image_id)),
+        (_safe(finding.name), _bdi(finding.name)),
+        (_safe(finding.detail), _bdi(finding.detail)),
+        (f"{finding.gigabytes}", f"{finding.gigabytes:,.1f}"),
+        (f"{finding.monthly_cost}", f"{finding.monthly_cost:,.2f}"),
+        (_safe(finding.action), _safe(finding.action)),
+    ]
+    cells = "".join(
+        f'<td data-label="{head}" data-value="{key}"{_kind(head)}>{shown}</td>'
+        for head, (key, shown) in zip(heads, values, strict=True)
+    )
+    return f'<tr data-severity="{name}" data-rule="{_safe(finding.rule)}">{cells}</tr>'
+
+
+def _badge(severity: Severity) -> str:
+    name = severity.name.lower()
+    return f'<span class="badge {name}">{name}</span>'
+
+
+def _bdi(text: str) -> str:
+    return f"<bdi>{_safe(text)}</bdi>"
+
+
+def _basis(report: AuditReport) -> str:
+    """What the numbers stand on."""
+    parts: list[str] = []
+    if report.requests is not None:
+        pages = f" for {counted(report.pages, 'page')}" if report.pages is not None else ""
+        elapsed = f" in {report.elapsed:,.2f} s" if report.elapsed is not None else ""
+        parts.append(f"{counted(report.requests, 'request')}{pages}{elapsed}.")
+    if report.reported_total is not None:
+        parts.append(f"{report.images:,} images read of {report.reported_total:,} that the server reports.")
+    parts.append("Complete." if report.complete else "INCOMPLETE.")
+    parts.append("An image in several regions is in each one's bar, and once in the totals.")
+    return " ".join(parts)

@@ -1,0 +1,41 @@
+"""A coroutine that Ctrl-C cancels at once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from do_images_async.cli.status import Exit, Stopped
+
+__all__ = ["run_interruptibly"]
+
+T = TypeVar("T")
+
+
+def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C cancels, and what the coroutine makes of that is the result.
+
+    `asyncio.run` would do the same but for a moment: a signal that comes just before the loop begins to wait
+    is seen only when the wait is over, which may be half a minute. A handler of the loop's own wakes it.
+
+    Raises:
+        Stopped: it was interrupted and made nothing of it.
+    """
+    return asyncio.run(_cancelled_by_signal(main))
+
+
+async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(main)
+    with suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
+        loop.add_signal_handler(signal.SIGINT, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
+    finally:
+        with suppress(NotImplementedError, RuntimeError):
+            loop.remove_signal_handler(signal.SIGINT)

@@ -1,0 +1,119 @@
+"""A table of rows: as wide as the terminal where there is one, whole where it is piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from do_images_async.cli.columns import Column
+from do_images_async.cli.text import printable
+
+__all__ = ["table_text"]
+
+_GAP = 2
+_PIPED_GAP = 4
+_STYLES = {
+    "available": "green",
+    "completed": "green",
+    "NEW": "yellow",
+    "pending": "yellow",
+    "in-progress": "yellow",
+    "deleted": "red",
+    "errored": "red",
+    "retired": "magenta",
+}
+
+
+def table_text(
+    columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], *, header: bool, droppable: bool
+) -> str:
+    """The table as text for stdout.
+
+    Args:
+        columns: what the columns are.
+        cells: the rows, each with a text for each column.
+        header: whether the first line holds the titles.
+        droppable: whether columns may be left away where the terminal is too narrow.
+    """
+    rows = [[printable(cell) for cell in row] for row in cells]
+    if not sys.stdout.isatty():
+        return _plain(columns, rows, header=header)
+    console = Console(highlight=False, markup=False, emoji=False)
+    widths = [
+        max([cell_len(column.title) if header else 1, *(cell_len(row[place]) for row in rows)])
+        for place, column in enumerate(columns)
+    ]
+    shown = _kept(columns, widths, console.width) if droppable else list(range(len(columns)))
+    fitted = dict(zip(shown, _fitted([columns[i] for i in shown], [widths[i] for i in shown], console.width)))  # noqa: B905
+    with console.capture() as capture:
+        if header:
+            console.print(
+                _line(columns, [column.title for column in columns], fitted, "bold"), soft_wrap=True
+            )
+        for row in rows:
+            console.print(_line(columns, row, fitted), soft_wrap=True)
+    text = capture.get().encode(console.encoding, "backslashreplace").decode(console.encoding)
+    hidden = [column.title for place, column in enumerate(columns) if place not in fitted]
+    if hidden and sys.stderr.isatty():
+        sys.stderr.write(f"(not shown at this width: {', '.join(hidden)}; --columns chooses)\n")
+    return text
+
+
+def _plain(columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]], *, header: bool) -> str:
+    table = [[column.title for column in columns]] * header + [list(row) for row in rows]
+    widths = [max((cell_len(row[place]) for row in table), default=0) for place in range(len(columns))]
+    lines = (
+        (" " * _PIPED_GAP).join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True))
+        for row in table
+    )
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "".join(line.rstrip() + "\n" for line in lines)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
+    """The places of the columns that fit when each is as narrow as it may be."""
+    kept = list(range(len(columns)))
+    while True:
+        least = [min(widths[i], columns[i].least or widths[i]) for i in kept]
+        if sum(least) + _GAP * (len(kept) - 1) <= room:
+            return kept
+        worst = max(kept, key=lambda i: columns[i].rank)
+        if columns[worst].rank == 0:
+            return kept
+        kept.remove(worst)
+
+
+def _fitted(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
+    """Widths with which the line fits, if it can: the widest column gives way first."""
+    fitted = list(widths)
+    while sum(fitted) + _GAP * (len(fitted) - 1) > room:
+        able = [i for i, column in enumerate(columns) if column.least and fitted[i] > column.least]
+        if not able:
+            break
+        fitted[max(able, key=fitted.__getitem__)] -= 1
+    return fitted
+
+
+def _line(
+    columns: Sequence[Column[Any]], cells: Sequence[str], widths: dict[int, int], style: str = ""
+) -> Text:
+    line = Text(style=style)
+    last = max(widths, default=0)
+    for place, width in widths.items():
+        cell = _cut(cells[place], width)
+        pad = " " * (width - cell_len(cell))
+        text = pad + cell if columns[place].numeric else cell + (pad if place != last else "")
+        line.append(text, _STYLES.get(cell, "") if columns[place].title == "Status" else "")
+        if place != last:
+            line.append(" " * _GAP)
+    return line
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if cell_len(cell) <= width else set_cell_size(cell, width - 1).rstrip() + "…"
