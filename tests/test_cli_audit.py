@@ -118,7 +118,7 @@ async def test_tags_that_are_required_and_droplets_that_are_gone(
 async def test_several_accounts_at_once(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     async with ImagesEmulator(images=40, quotas=None, token="first") as emulator:
-        emulator.tokens["second"] = None
+        emulator.tokens.issue(token="second")
         variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
         named = ("--account", "prod=ONE", "--account", "lab=TWO")
         ended = await do_images("audit", *named, "--json", "--html", str(page), **variables)
