@@ -28,7 +28,7 @@ END_OF_SUPPORT: Final[Mapping[str, date]] = MappingProxyType(
         "rockylinux-8": date(2029, 5, 31),
         "rockylinux-9": date(2032, 5, 31),
         "rockylinux-10": date(2035, 5, 31),
-        "almalinux-8": date(2029, 5, 31),
+        "almalinux-8": date(2029, 3, 1),
         "almalinux-9": date(2032, 5, 31),
         "almalinux-10": date(2035, 5, 31),
         "freebsd-12": date(2023, 12, 31),
@@ -36,7 +36,7 @@ END_OF_SUPPORT: Final[Mapping[str, date]] = MappingProxyType(
         "freebsd-14": date(2028, 11, 30),
     }
 )
-"""The end of free support by the beginning of the slug, as the projects had announced it in March 2026.
+"""The end of free support by the beginning of the slug, as far as known when this was released.
 
-The provider retires its image about then; it does not publish when.
+Projects move such dates. The provider retires its image about then; it does not publish when.
 """
