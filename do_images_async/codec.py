@@ -15,7 +15,7 @@ from cattrs.preconf.msgspec import MsgspecJsonConverter, configure_converter
 from do_images_async import models
 from do_images_async.errors import DecodeError
 
-__all__ = ["converter", "decode"]
+__all__ = ["converter", "decode", "is_json"]
 
 T = TypeVar("T")
 
@@ -75,6 +75,15 @@ def decode(body: bytes, model: type[T]) -> T:
     except _REJECTIONS as error:
         reason = str(error)
     raise DecodeError(f"the body is no {model.__name__}: {reason}")
+
+
+def is_json(body: bytes) -> bool:
+    """Whether a body is JSON at all, whatever it says."""
+    try:
+        msgspec.json.decode(body.removeprefix(BOM))
+    except _REJECTIONS:
+        return False
+    return True
 
 
 def _structure(value: Any, model: type[T]) -> T:

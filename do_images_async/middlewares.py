@@ -9,7 +9,14 @@ from __future__ import annotations
 import asyncio
 
 import attrs
-from aiohttp import ClientHandlerType, ClientOSError, ClientRequest, ClientResponse, ServerDisconnectedError
+from aiohttp import (
+    ClientConnectionError,
+    ClientHandlerType,
+    ClientOSError,
+    ClientRequest,
+    ClientResponse,
+    ServerDisconnectedError,
+)
 from aiohttp.hdrs import AUTHORIZATION
 from yarl import URL
 
@@ -59,6 +66,9 @@ class Quota:
         # A deadline that is set by now is the client's end, and stays.
         if self.timeout is not None and self.deadline.when() is None:
             self.deadline.reschedule(asyncio.get_running_loop().time() + self.timeout)
+        if request.session.closed:
+            permit.release()
+            raise ClientConnectionError("the session was closed while the call waited for quota")
         try:
             response = await handler(request)
         except BaseException as error:

@@ -8,7 +8,7 @@ from enum import Enum
 
 import attrs
 
-__all__ = ["Failure", "RetryPolicy", "classify_status", "leaves_doubt", "may_send_again"]
+__all__ = ["Failure", "RetryBudget", "RetryPolicy", "classify_status", "leaves_doubt", "may_send_again"]
 
 _SAFE = frozenset({"GET", "HEAD"})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -59,6 +59,37 @@ class RetryPolicy:
         """Seconds to wait after the `attempt`-th attempt (from 1) has failed."""
         ceiling = min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))
         return random.uniform(0.0, ceiling)  # noqa: S311  (jitter, not a secret)
+
+
+class RetryBudget:
+    """What a client may still spend on sending again, so that a storm of failures does not multiply traffic.
+
+    Sending again takes one from the budget, and a success gives a tenth back, up to where it began. A failure
+    now and then never meets its end; a client for which everything fails soon sends each call once. A 429
+    takes nothing from it: the limiter holds those back.
+
+    Args:
+        reserve: how many times may be sent again before anything has succeeded.
+        ratio: the part of it that one success earns.
+    """
+
+    __slots__ = ("_left", "_ratio", "_reserve")
+
+    def __init__(self, reserve: float = 50.0, ratio: float = 0.1) -> None:
+        self._left = self._reserve = reserve
+        self._ratio = ratio
+
+    def earn(self) -> None:
+        """Note a success."""
+        if self._left < self._reserve:
+            self._left = min(self._reserve, self._left + self._ratio)
+
+    def spend(self) -> bool:
+        """Take what sending again costs; False when the budget does not hold it."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 def classify_status(status: int) -> Failure:

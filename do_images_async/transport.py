@@ -17,7 +17,7 @@ from yarl import URL
 
 from do_images_async._version import __version__
 from do_images_async.arguments import check_seconds
-from do_images_async.codec import decode
+from do_images_async.codec import decode, is_json
 from do_images_async.credentials import Token
 from do_images_async.errors import (
     ClientStateError,
@@ -31,7 +31,14 @@ from do_images_async.middlewares import Authorization, ConnectionBrokenError, Qu
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 from do_images_async.responses import Answer, error_of, pause_of
-from do_images_async.retry import Failure, RetryPolicy, classify_status, leaves_doubt, may_send_again
+from do_images_async.retry import (
+    Failure,
+    RetryBudget,
+    RetryPolicy,
+    classify_status,
+    leaves_doubt,
+    may_send_again,
+)
 from do_images_async.sharing import shared_limiter
 
 __all__ = ["Call", "Options", "Reply", "Transport"]
@@ -147,6 +154,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
         self._attempts: set[asyncio.Timeout] = set()
+        self._budget = RetryBudget()
 
     async def send(self, call: Call[T], options: Options) -> Reply[T]:
         """Send a call until it succeeds, may not be sent again, or has had all its attempts.
@@ -162,6 +170,7 @@ class Transport:
                 number += 1
                 result = await self._attempt(call, url, options)
                 if isinstance(result, Reply):
+                    self._budget.earn()
                     return result
                 if call.method == "DELETE" and doubt and isinstance(result.error, NotFoundError):
                     # An earlier attempt may have been carried out, and this shows that it was.
@@ -193,15 +202,18 @@ class Transport:
         self, method: str, problem: _Problem, number: int, options: Options
     ) -> float | None:
         """Seconds to sleep before the next attempt; None when there must not be one."""
-        delay = options.retry.delay(number)
+        if number >= options.retry.attempts or not may_send_again(method, problem.failure):
+            return None
         pause = problem.pause
+        if pause is not None and options.max_wait is not None and pause > options.max_wait:
+            return None
         if problem.failure is Failure.REFUSED:
-            delay = 0.0  # the limiter makes everybody wait, this call too
-        elif pause is not None:
-            delay = max(delay, min(pause, options.retry.cap))
-        impatient = pause is not None and options.max_wait is not None and pause > options.max_wait
-        last = number >= options.retry.attempts or not may_send_again(method, problem.failure)
-        return None if impatient or last else delay
+            return 0.0  # the limiter makes everybody wait, this call too
+        if not self._budget.spend():
+            logger.warning("not sent again: too many of this client's calls fail")
+            return None
+        delay = options.retry.delay(number)
+        return delay if pause is None else max(delay, min(pause, options.retry.cap))
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -322,11 +334,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _reply(call: Call[T], content: bytes, rate_limit: RateLimit | None) -> Reply[T]:
+def _reply(call: Call[T], content: bytes, rate_limit: RateLimit | None) -> Reply[T] | _Problem:
     if call.model is NoneType:
         return Reply(cast("T", None), rate_limit)
     try:
         return Reply(decode(content, call.model), rate_limit)
     except DecodeError as error:
-        error.outcome_unknown = leaves_doubt(call.method, Failure.DOUBTFUL)
-        raise
+        # What is no JSON was spoilt on its way; JSON that says something else will say so again.
+        return _Problem(Failure.DOUBTFUL if is_json(content) else Failure.BROKEN, error)

@@ -122,6 +122,20 @@ async def test_a_session_closed_by_its_owner_is_a_clear_error(server: Server) ->
         await api.get(1)
 
 
+async def test_a_session_closed_while_a_call_waits_for_quota_is_a_clear_error(server: Server) -> None:
+    server.script(image_reply(1))
+    session = aiohttp.ClientSession()
+    limiter = RateLimiter(TokenBucket(1, per=0.2, margin=0))
+    api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, retry=FAST)
+    await api.get(1)
+    call = asyncio.create_task(api.get(2))
+    await eventually(lambda: limiter.stats().waiting == 1)
+    await session.close()
+    with pytest.raises(errors.ClientStateError, match="session"):
+        await call
+    assert len(server.received) == 1
+
+
 async def test_proxies_netrc_and_cookies_are_none_of_our_business(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

@@ -173,6 +173,47 @@ async def test_after_a_timeout_the_next_attempt_has_its_own_deadline(server: Ser
     assert server.methods == ["GET", "GET"]
 
 
+@IDEMPOTENT
+async def test_a_storm_of_failures_does_not_multiply_the_traffic(
+    server: Server, api: ImagesAPI, method: str
+) -> None:
+    server.answer_with(lambda _: refusal(503))
+    calls = [CALLS[method](api) for _ in range(80)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(result) for result in results} == {errors.ServerError}
+    assert len(server.received) == 80 + 50
+    server.answer_with(lambda _: success(method))
+    for _ in range(11):
+        await CALLS[method](api)
+    server.received.clear()
+    server.answer_with(lambda _: refusal(503))
+    await failure(api.with_options(timeout=5), method)
+    assert len(server.received) == 2
+
+
+async def test_refusals_for_the_quota_leave_the_retry_budget_alone(server: Server, api: ImagesAPI) -> None:
+    limiter = RateLimiter(TokenBucket(1000, per=60))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, retry=FAST) as other:
+        for _ in range(20):
+            server.script(*[refusal(429, headers={"retry-after": "0"})] * 3, image_reply(42))
+            await other.get(42)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_a_body_that_is_no_json_is_sent_again(server: Server, api: ImagesAPI, method: str) -> None:
+    server.script(content(b'{"image": {"id"'), image_reply(42))
+    await CALLS[method](api)
+    assert server.methods == [method] * 2
+
+
+async def test_a_creation_answered_with_no_json_is_not_sent_again(server: Server, api: ImagesAPI) -> None:
+    server.script(content(b'{"image": {"id"', status=202), image_reply(42))
+    error = await failure(api, "POST")
+    assert isinstance(error, errors.DecodeError)
+    assert error.outcome_unknown
+    assert server.methods == ["POST"]
+
+
 # --- the quota's own refusal ---
 
 
