@@ -47,10 +47,14 @@ class Received:
 
 @attrs.frozen
 class Answer:
-    """The bytes of an answer, and what becomes of the connection then."""
+    """The bytes of an answer, and what becomes of the connection then.
+
+    With `drip`, they come one by one, so many seconds apart.
+    """
 
     data: bytes = b""
     after: After = "keep"
+    drip: float = 0.0
 
 
 @attrs.frozen
@@ -197,7 +201,10 @@ class Server:
             request = await _read_request(reader, connection)
             self.received.append(request)
             answer = await self._answer_unless_gone(request, reader)
-            writer.write(answer.data)
+            if answer.drip:
+                await _drip(answer, writer)
+            else:
+                writer.write(answer.data)
             await writer.drain()
             if answer.after == "close":
                 return
@@ -237,6 +244,13 @@ class Server:
             return refusal(418, id="nothing_is_scripted")
         answer = self._function(request)
         return answer if isinstance(answer, Answer) else await answer
+
+
+async def _drip(answer: Answer, writer: asyncio.StreamWriter) -> None:
+    for byte in answer.data:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(answer.drip)
 
 
 async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received:

@@ -73,7 +73,7 @@ BAD_SLUGS = [
 
 
 @pytest.mark.parametrize("slug", BAD_SLUGS, ids=lambda slug: ascii(slug[:20]))
-async def test_a_slug_that_could_name_another_url_is_never_sent(
+async def test_row_57_a_slug_that_could_name_another_url_is_never_sent(
     server: Server, api: ImagesAPI, slug: str
 ) -> None:
     with pytest.raises(ValueError, match="image_id"):
@@ -85,7 +85,7 @@ async def test_a_slug_that_could_name_another_url_is_never_sent(
     ("image_id", "kind"), BAD_IDS, ids=lambda value: repr(value)[:20] if value != 10**5000 else "huge"
 )
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-async def test_what_is_no_id_is_never_sent(
+async def test_row_57_what_is_no_id_is_never_sent(
     server: Server, api: ImagesAPI, call: Call, image_id: Any, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind):
@@ -95,7 +95,7 @@ async def test_what_is_no_id_is_never_sent(
 
 @pytest.mark.parametrize("slug", ["42", "ubuntu-24-04-x64", "../droplets"])
 @pytest.mark.parametrize("call", WRITES.values(), ids=WRITES.keys())
-async def test_only_get_takes_a_slug(server: Server, api: ImagesAPI, call: Call, slug: str) -> None:
+async def test_row_57_only_get_takes_a_slug(server: Server, api: ImagesAPI, call: Call, slug: str) -> None:
     with pytest.raises(TypeError, match="image_id"):
         await call(api, slug)
     assert not server.connections
@@ -104,7 +104,7 @@ async def test_only_get_takes_a_slug(server: Server, api: ImagesAPI, call: Call,
 @pytest.mark.parametrize(
     "key", [1, 42, 2**63 - 1, "ubuntu-24-04-x64", "a", "Docker_20.04", "7daystodie", "rocky-9.x64", "a" * 255]
 )
-async def test_good_keys_are_one_path_segment(server: Server, api: ImagesAPI, key: int | str) -> None:
+async def test_row_57_good_keys_are_one_path_segment(server: Server, api: ImagesAPI, key: int | str) -> None:
     server.script(image_reply(42))
     await api.get(key)
     assert server.received[0].target == f"/v2/images/{key}"
@@ -179,7 +179,7 @@ async def test_a_creation_needs_name_url_and_region(server: Server, api: ImagesA
         ({"tags": ["a&b", "\u00e9"]}, {"tags": ["a&b", "\u00e9"]}),
     ],
 )
-async def test_a_creation_sends_what_was_given(
+async def test_row_61_a_creation_sends_what_was_given(
     server: Server, api: ImagesAPI, given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     server.script(image_reply(42, status=202))
@@ -190,7 +190,7 @@ async def test_a_creation_sends_what_was_given(
 # --- updating ---
 
 
-async def test_an_update_with_nothing_in_it_is_never_sent(server: Server, api: ImagesAPI) -> None:
+async def test_row_60_an_update_with_nothing_in_it_is_never_sent(server: Server, api: ImagesAPI) -> None:
     with pytest.raises(ValueError, match="at least one"):
         await api.update(42)
     assert not server.connections
@@ -258,7 +258,7 @@ async def test_an_empty_description_is_a_change_like_any_other(server: Server, a
         "https://[",
     ],
 )
-def test_a_base_url_that_could_give_the_token_away_is_refused(base_url: str) -> None:
+def test_row_59_a_base_url_that_could_give_the_token_away_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url") as caught:
         ImagesAPI(TOKEN, base_url=base_url)
     assert "password" not in str(caught.value).replace("user name or password", "")
@@ -284,7 +284,7 @@ def test_a_base_url_is_a_string(base_url: Any) -> None:
         "http://[::1]:8080",
     ],
 )
-def test_https_anywhere_and_http_on_this_machine(base_url: str) -> None:
+def test_row_59_https_anywhere_and_http_on_this_machine(base_url: str) -> None:
     assert ImagesAPI(TOKEN, base_url=base_url).rate_limit is None
 
 
@@ -311,7 +311,7 @@ async def test_a_path_in_the_base_url_stands_before_ours(server: Server, path: s
     "ending", ["\n", "\r\nX: y", " ", "\t", "\0", "\x7f", "\u00e9", "\u2028", "\ud800", " two"], ids=ascii
 )
 @pytest.mark.parametrize("front", [True, False])
-def test_a_token_that_is_no_token_is_refused_and_not_repeated(ending: str, front: bool) -> None:
+def test_row_58_a_token_that_is_no_token_is_refused_and_not_repeated(ending: str, front: bool) -> None:
     token = ending + "secret-part" if front else "secret-part" + ending
     with pytest.raises(ValueError, match="token") as caught:
         ImagesAPI(token)

@@ -87,7 +87,9 @@ async def test_every_status_has_its_class(
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/42"), ("PUT", "/42"), ("DELETE", "/42"), ("POST", "")]
 )
-async def test_errors_say_what_was_asked(server: Server, api: ImagesAPI, method: str, path: str) -> None:
+async def test_row_24_errors_say_what_was_asked(
+    server: Server, api: ImagesAPI, method: str, path: str
+) -> None:
     server.script(refusal(422, id="unprocessable_entity"))
     error = await api_failure(api, method)
     assert (error.method, error.url) == (method, f"{server.url}/v2/images{path}")
@@ -106,7 +108,7 @@ async def test_errors_say_what_was_asked(server: Server, api: ImagesAPI, method:
         ({}, None, None),
     ],
 )
-async def test_the_request_id_is_in_body_or_header(
+async def test_row_24_the_request_id_is_in_body_or_header(
     server: Server, api: ImagesAPI, body: dict[str, object], header: str | None, expected: str | None
 ) -> None:
     headers = {"x-request-id": header} if header else {}
@@ -117,7 +119,7 @@ async def test_the_request_id_is_in_body_or_header(
         assert expected in str(error)
 
 
-async def test_a_page_of_html_gives_a_short_clear_error(server: Server, api: ImagesAPI) -> None:
+async def test_row_26_a_page_of_html_gives_a_short_clear_error(server: Server, api: ImagesAPI) -> None:
     server.script(content(HTML, status=502, headers={"content-type": "text/html", "x-request-id": "r-1"}))
     error = await api_failure(api)
     assert isinstance(error, errors.ServerError)
@@ -160,7 +162,9 @@ async def test_an_error_body_with_a_byte_order_mark_is_read(server: Server, api:
         "ratelimit-limit: 5000\r\nratelimit-remaining: 10\r\nratelimit-reset: " + "9" * 400 + "\r\n",
     ],
 )
-async def test_senseless_quota_headers_are_ignored(server: Server, api: ImagesAPI, headers: str) -> None:
+async def test_row_30_senseless_quota_headers_are_ignored(
+    server: Server, api: ImagesAPI, headers: str
+) -> None:
     head = f"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n{headers}\r\n"
     server.script(raw(head.encode() + b"{}", "keep"))
     error = await api_failure(api)
@@ -173,7 +177,7 @@ async def test_senseless_quota_headers_are_ignored(server: Server, api: ImagesAP
     [("30", 30.0), ("0", 0.0), ("", None), ("soon", None), ("-5", None), ("nan", None), ("inf", None),
      ("1e3", None), ("\u0663".encode().decode("latin-1"), None)],
 )  # fmt: skip
-async def test_retry_after_in_seconds_is_kept_and_junk_is_not(
+async def test_row_19_retry_after_in_seconds_is_kept_and_junk_is_not(
     server: Server, api: ImagesAPI, header: str, expected: float | None
 ) -> None:
     server.script(refusal(429, headers={"retry-after": header}))
@@ -182,7 +186,7 @@ async def test_retry_after_in_seconds_is_kept_and_junk_is_not(
     assert error.retry_after == expected
 
 
-async def test_retry_after_as_a_date_is_read_against_the_servers_clock(
+async def test_row_20_retry_after_as_a_date_is_read_against_the_servers_clock(
     server: Server, api: ImagesAPI
 ) -> None:
     headers = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "retry-after": "Wed, 21 Oct 2015 07:28:40 GMT"}
@@ -193,7 +197,7 @@ async def test_retry_after_as_a_date_is_read_against_the_servers_clock(
 
 
 @pytest.mark.parametrize(("reset", "expected"), [("1445412490", 10.0), ("1445412470", None)])
-async def test_without_retry_after_the_reset_tells_unless_it_is_past(
+async def test_row_17_and_row_18_without_retry_after_the_reset_tells_unless_it_is_past(
     server: Server, api: ImagesAPI, reset: str, expected: float | None
 ) -> None:
     headers = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "ratelimit-reset": reset}
@@ -319,7 +323,7 @@ ECHOES: dict[str, Answer] = {
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("answer", FAULTS.values(), ids=FAULTS.keys())
-async def test_no_failure_shows_the_token(
+async def test_row_62_no_failure_shows_the_token(
     server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture, answer: Answer, method: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -332,7 +336,7 @@ async def test_no_failure_shows_the_token(
 
 
 @pytest.mark.parametrize("answer", ECHOES.values(), ids=ECHOES.keys())
-async def test_a_server_that_echoes_the_token_does_not_make_us_show_it(
+async def test_row_62_a_server_that_echoes_the_token_does_not_make_us_show_it(
     server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture, answer: Answer
 ) -> None:
     caplog.set_level(logging.DEBUG, "do_images_async")
@@ -343,7 +347,7 @@ async def test_a_server_that_echoes_the_token_does_not_make_us_show_it(
     assert half not in caplog.text
 
 
-async def test_failed_attempts_are_logged_without_the_token(
+async def test_row_62_failed_attempts_are_logged_without_the_token(
     server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -392,14 +396,14 @@ async def test_a_closed_client_does_not_show_the_token(server: Server) -> None:
     ],
     ids=["newline", "bearer", "accent", "bytes", "base url", "timeout", "user agent"],
 )
-def test_a_client_that_can_not_be_made_does_not_show_the_token(options: dict[str, Any]) -> None:
+def test_row_62_a_client_that_can_not_be_made_does_not_show_the_token(options: dict[str, Any]) -> None:
     options = {"token": TOKEN, **options}
     with pytest.raises((TypeError, ValueError)) as caught:
         ImagesAPI(**options)
     assert_not_shown(TOKEN, caught.value)
 
 
-async def test_the_client_shows_no_token_and_is_not_pickled(server: Server, api: ImagesAPI) -> None:
+async def test_row_62_the_client_shows_no_token_and_is_not_pickled(server: Server, api: ImagesAPI) -> None:
     server.script(reply({"image": image_document(42)}))
     await api.get(42)
     assert TOKEN not in f"{api!r} {api} {vars(api)} {api.limiter!r}"

@@ -90,7 +90,7 @@ async def test_every_page_asks_for_the_same_filters(server: Server, api: ImagesA
         assert {name: value for name, value in request.query.items() if name != "page"} == filters
 
 
-async def test_an_id_that_a_page_repeats_is_kept(server: Server, api: ImagesAPI) -> None:
+async def test_row_45_an_id_that_a_page_repeats_is_kept(server: Server, api: ImagesAPI) -> None:
     server.script(reply(page_document([5, 6, 6], links={"pages": {}}, meta={"total": 3})))
     assert await ids(api.list()) == [5, 6, 6]
 
@@ -100,7 +100,7 @@ async def test_an_id_that_a_page_repeats_is_kept(server: Server, api: ImagesAPI)
 
 @pytest.mark.parametrize("count", [0, 5, 10, 25, 30])
 @pytest.mark.parametrize(("links", "total"), [(True, False), (False, True), (False, False)])
-async def test_links_or_total_may_be_missing(
+async def test_row_50_links_or_total_may_be_missing(
     server: Server, api: ImagesAPI, count: int, links: bool, total: bool
 ) -> None:
     server.answer_with(listing(count, links=links, total=total))
@@ -110,14 +110,16 @@ async def test_links_or_total_may_be_missing(
 @pytest.mark.parametrize(
     "links", [None, {}, {"pages": None}, {"pages": {}}, {"pages": {"next": None}}, {"pages": {"last": "x"}}]
 )
-async def test_no_next_link_ends_a_listing(server: Server, api: ImagesAPI, links: object) -> None:
+async def test_row_50_no_next_link_ends_a_listing(server: Server, api: ImagesAPI, links: object) -> None:
     server.script(reply(page_document([1, 2], links=links, meta={"total": 2})))
     assert await ids(api.list()) == [1, 2]
     assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("claimed", [0, 3, 10, 19])
-async def test_a_total_that_is_too_small_hides_nothing(server: Server, api: ImagesAPI, claimed: int) -> None:
+async def test_row_48_a_total_that_is_too_small_hides_nothing(
+    server: Server, api: ImagesAPI, claimed: int
+) -> None:
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
         links = {"next": f"{server.url}/v2/images?page={page + 1}"} if page < 4 else {}
@@ -128,7 +130,9 @@ async def test_a_total_that_is_too_small_hides_nothing(server: Server, api: Imag
     assert await ids(api.list(per_page=10)) == list(range(1, 41))
 
 
-async def test_a_total_that_is_too_large_does_not_go_on_for_ever(server: Server, api: ImagesAPI) -> None:
+async def test_row_48_a_total_that_is_too_large_does_not_go_on_for_ever(
+    server: Server, api: ImagesAPI
+) -> None:
     def answer(request: Received) -> Answer:
         numbers = [1, 2] if request.query["page"] == "1" else []
         return reply(page_document(numbers, links={"pages": {}}, meta={"total": 10**9}))
@@ -143,7 +147,9 @@ async def test_a_total_that_is_too_large_does_not_go_on_for_ever(server: Server,
     assert len(server.received) < 20
 
 
-async def test_pages_that_stay_empty_and_announce_more_are_an_error(server: Server, api: ImagesAPI) -> None:
+async def test_row_49_pages_that_stay_empty_and_announce_more_are_an_error(
+    server: Server, api: ImagesAPI
+) -> None:
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
         links = {"next": f"{server.url}/v2/images?page={page + 1}"}
@@ -157,7 +163,7 @@ async def test_pages_that_stay_empty_and_announce_more_are_an_error(server: Serv
     assert len(server.received) < 20
 
 
-async def test_one_empty_page_in_the_middle_hides_nothing(server: Server, api: ImagesAPI) -> None:
+async def test_row_49_one_empty_page_in_the_middle_hides_nothing(server: Server, api: ImagesAPI) -> None:
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
         links = {"next": f"{server.url}/v2/images?page={page + 1}"} if page < 3 else {}
@@ -187,7 +193,9 @@ BAD_LINKS = {
 
 
 @pytest.mark.parametrize("link", BAD_LINKS.values(), ids=BAD_LINKS.keys())
-async def test_a_next_link_that_leads_astray_is_an_error(server: Server, api: ImagesAPI, link: str) -> None:
+async def test_row_46_and_row_47_a_next_link_that_leads_astray_is_an_error(
+    server: Server, api: ImagesAPI, link: str
+) -> None:
     links = {"pages": {"next": link.replace("{url}", server.url)}}
     server.script(reply(page_document([1, 2], links=links, meta={"total": 9})))
     with pytest.raises(errors.DecodeError) as caught:
@@ -197,7 +205,7 @@ async def test_a_next_link_that_leads_astray_is_an_error(server: Server, api: Im
     assert len(server.received) == 1
 
 
-async def test_a_later_page_that_links_back_is_an_error(server: Server, api: ImagesAPI) -> None:
+async def test_row_46_a_later_page_that_links_back_is_an_error(server: Server, api: ImagesAPI) -> None:
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
         back = min(page + 1, 2)
@@ -318,7 +326,9 @@ async def test_a_cancelled_reader_leaves_nothing_behind(server: Server, api: Ima
     await eventually(lambda: server.open_connections == 0)
 
 
-async def test_a_listing_that_is_simply_dropped_leaves_nothing_behind(server: Server, api: ImagesAPI) -> None:
+async def test_row_69_a_listing_that_is_simply_dropped_leaves_nothing_behind(
+    server: Server, api: ImagesAPI
+) -> None:
     server.answer_with(listing(1000))
     before = asyncio.all_tasks()
     async for page in api.list_pages(per_page=10):
@@ -336,7 +346,7 @@ async def test_a_listing_that_is_simply_dropped_leaves_nothing_behind(server: Se
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("fault", [refusal(500), RESET, reply({"images": [{"id": "x"}]}), refusal(404)])
-async def test_an_error_midway_says_the_page_after_the_pages_before_it(
+async def test_row_52_an_error_midway_says_the_page_after_the_pages_before_it(
     server: Server, api: ImagesAPI, fault: Answer, concurrency: int
 ) -> None:
     catalogue = listing(60)
@@ -349,7 +359,9 @@ async def test_an_error_midway_says_the_page_after_the_pages_before_it(
     assert not strangers(server, before)
 
 
-async def test_a_listing_can_be_taken_up_from_the_page_that_failed(server: Server, api: ImagesAPI) -> None:
+async def test_row_52_a_listing_can_be_taken_up_from_the_page_that_failed(
+    server: Server, api: ImagesAPI
+) -> None:
     server.answer_with(listing(30))
     page = await api.list_page(page=3, per_page=10)
     assert [image.id for image in page.images] == list(range(21, 31))
@@ -399,7 +411,7 @@ BAD_CONCURRENCY: list[tuple[dict[str, Any], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "kind"), BAD + BAD_PAGE)
-async def test_a_page_with_bad_arguments_is_not_asked_for(
+async def test_row_51_a_page_with_bad_arguments_is_not_asked_for(
     server: Server, api: ImagesAPI, arguments: dict[str, Any], kind: type[Exception]
 ) -> None:
     with pytest.raises(kind, match=next(iter(arguments))):
@@ -408,7 +420,7 @@ async def test_a_page_with_bad_arguments_is_not_asked_for(
 
 
 @pytest.mark.parametrize(("arguments", "kind"), BAD + BAD_CONCURRENCY)
-async def test_a_listing_with_bad_arguments_sends_nothing(
+async def test_row_51_a_listing_with_bad_arguments_sends_nothing(
     server: Server, api: ImagesAPI, arguments: dict[str, Any], kind: type[Exception]
 ) -> None:
     with pytest.raises(kind, match=next(iter(arguments))):

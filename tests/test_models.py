@@ -119,11 +119,11 @@ def test_all_but_the_id_may_be_missing() -> None:
         "status", "description", "error_message",
     ],
 )  # fmt: skip
-def test_null_is_none(name: str) -> None:
+def test_row_40_null_is_none(name: str) -> None:
     assert getattr(converter.structure(image_document(7) | {name: None}, Image), name) is None
 
 
-def test_unknown_fields_are_ignored() -> None:
+def test_row_38_unknown_fields_are_ignored() -> None:
     document = image_document(1, tomorrow={"deep": [1, {"deeper": None}]}, id2="x")
     assert converter.structure(document, Image) == converter.structure(image_document(1), Image)
 
@@ -132,7 +132,7 @@ def test_unknown_fields_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("enum", [ImageStatus, ImageType])
-def test_an_unknown_value_compares_as_its_string_and_says_so(enum: Any) -> None:
+def test_row_39_an_unknown_value_compares_as_its_string_and_says_so(enum: Any) -> None:
     value = enum("hibernated")
     assert isinstance(value, enum)
     assert (value, f"{value}", value.value) == ("hibernated", "hibernated", "hibernated")
@@ -185,7 +185,7 @@ def test_what_is_no_string_is_no_status(value: Any) -> None:
         ("2020-05-04T22:23:02-05:30", datetime(2020, 5, 5, 3, 53, 2, tzinfo=UTC)),
     ],
 )
-def test_dates_keep_their_fraction_and_offset_and_are_aware(text: str, expected: datetime) -> None:
+def test_row_42_dates_keep_their_fraction_and_offset_and_are_aware(text: str, expected: datetime) -> None:
     created = converter.structure(image_document(created_at=text), Image).created_at
     assert created is not None
     assert created.tzinfo is not None
@@ -198,7 +198,7 @@ def test_dates_keep_their_fraction_and_offset_and_are_aware(text: str, expected:
     "value",
     ["2020-05-04T22:23:02", "2020-05-04", "", "yesterday", "2020-13-04T22:23:02Z", 1588630982, 1.5, True, {}],
 )
-async def test_a_bad_date_is_refused(server: Server, api: ImagesAPI, value: object) -> None:
+async def test_row_42_a_bad_date_is_refused(server: Server, api: ImagesAPI, value: object) -> None:
     server.script(reply({"image": image_document(created_at=value)}))
     with pytest.raises(errors.DecodeError, match=r"\$\.image\.created_at"):
         await api.get(7)
@@ -226,7 +226,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
-async def test_a_wrong_type_is_an_error_that_names_its_place(
+async def test_row_41_and_row_43_a_wrong_type_is_an_error_that_names_its_place(
     server: Server, api: ImagesAPI, name: str, value: object
 ) -> None:
     images = [image_document(number) for number in (1, 2, 3)]
@@ -253,25 +253,25 @@ def test_an_image_without_an_id_is_refused() -> None:
 
 
 BODIES: dict[str, bytes] = {
-    "empty": b"",
-    "spaces": b"   ",
+    "row_31_empty": b"",
+    "row_31_spaces": b"   ",
     "half": b'{"images": [',
     "trailing": b'{"images": []} x',
     "html": b"<html></html>",
-    "list": b"[]",
+    "row_36_list": b"[]",
     "null": b"null",
     "string": b'"images"',
-    "no images": b'{"links": {}, "meta": {"total": 0}}',
-    "null images": b'{"images": null}',
+    "row_37_no_images": b'{"links": {}, "meta": {"total": 0}}',
+    "row_37_null_images": b'{"images": null}',
     "images no list": b'{"images": {}}',
     "image null": b'{"images": [null]}',
-    "bad utf-8": b'{"images": [{"id": 1, "name": "\xff\xfe"}]}',
-    "utf-16": '{"images": []}'.encode("utf-16"),
-    "deep": b'{"images": [], "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "nan": b'{"images": [{"id": 1, "size_gigabytes": NaN}]}',
-    "infinity": b'{"images": [{"id": 1, "size_gigabytes": Infinity}]}',
-    "huge number": b'{"images": [{"id": 1, "size_gigabytes": 1e999}]}',
-    "5000 digits": b'{"images": [{"id": ' + b"9" * 5000 + b"}]}",
+    "row_33_bad_utf_8": b'{"images": [{"id": 1, "name": "\xff\xfe"}]}',
+    "row_33_utf_16": '{"images": []}'.encode("utf-16"),
+    "row_34_deep": b'{"images": [], "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "row_35_nan": b'{"images": [{"id": 1, "size_gigabytes": NaN}]}',
+    "row_35_infinity": b'{"images": [{"id": 1, "size_gigabytes": Infinity}]}',
+    "row_35_huge_number": b'{"images": [{"id": 1, "size_gigabytes": 1e999}]}',
+    "row_35_5000_digits": b'{"images": [{"id": ' + b"9" * 5000 + b"}]}",
     "total no number": b'{"images": [], "meta": {"total": "1"}}',
     "next no string": b'{"images": [], "links": {"pages": {"next": 2}}}',
 }
@@ -279,18 +279,18 @@ BODIES: dict[str, bytes] = {
 SPOILT = [
     BODIES[name]
     for name in (
-        "empty",
-        "spaces",
+        "row_31_empty",
+        "row_31_spaces",
         "half",
         "trailing",
         "html",
-        "bad utf-8",
-        "utf-16",
-        "deep",
-        "nan",
-        "infinity",
-        "huge number",
-        "5000 digits",
+        "row_33_bad_utf_8",
+        "row_33_utf_16",
+        "row_34_deep",
+        "row_35_nan",
+        "row_35_infinity",
+        "row_35_huge_number",
+        "row_35_5000_digits",
     )
 ]
 
@@ -310,7 +310,7 @@ async def test_a_body_that_is_no_listing_is_an_error_and_never_an_empty_list(
     "headers",
     [{"content-type": "text/html"}, {"content-type": "application/octet-stream"}, {"content-type": ""}],
 )
-async def test_the_content_type_does_not_matter_when_the_body_is_right(
+async def test_row_32_the_content_type_does_not_matter_when_the_body_is_right(
     server: Server, api: ImagesAPI, headers: dict[str, str]
 ) -> None:
     body = json.dumps({"image": image_document(7)}).encode()
@@ -318,12 +318,12 @@ async def test_the_content_type_does_not_matter_when_the_body_is_right(
     assert (await api.get(7)).id == 7
 
 
-async def test_a_byte_order_mark_is_no_trouble(server: Server, api: ImagesAPI) -> None:
+async def test_row_33_a_byte_order_mark_is_no_trouble(server: Server, api: ImagesAPI) -> None:
     server.script(content(b"\xef\xbb\xbf" + json.dumps({"image": image_document(7)}).encode()))
     assert (await api.get(7)).id == 7
 
 
-async def test_any_success_with_a_good_body_is_a_success(server: Server, api: ImagesAPI) -> None:
+async def test_row_29_any_success_with_a_good_body_is_a_success(server: Server, api: ImagesAPI) -> None:
     for status in (200, 201, 202, 203):
         server.script(reply({"image": image_document(7)}, status=status))
         assert (await api.get(7)).id == 7
