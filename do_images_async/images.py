@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from enum import Enum
 from types import NoneType, TracebackType
 from typing import Final, Literal, Self, TypeVar, cast
@@ -28,6 +29,7 @@ from do_images_async.errors import ImportFailedError, PublicImageError, WaitTime
 from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
 from do_images_async.pagination import next_page_number, read_whole
 from do_images_async.ratelimit import Limiter
+from do_images_async.recovery import check_since, find_candidates
 from do_images_async.retry import RetryPolicy
 from do_images_async.transport import Call, Options, Transport
 from do_images_async.waiting import watch
@@ -350,8 +352,8 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            DOImagesError: the request failed; with `outcome_unknown` the import may be under way, so look
-                before you send it again.
+            DOImagesError: the request failed; with `outcome_unknown` the import may be under way: see
+                `find_created` before you send it again.
         """
         body: dict[str, object] = {
             "name": check_text(name, "name"),
@@ -365,6 +367,31 @@ class ImagesAPI:
         if tags is not None:
             body["tags"] = _check_tags(tags)
         return await self._image("POST", _PATH, body)
+
+    async def find_created(
+        self, *, name: str, since: datetime, tags: Collection[str] | None = None
+    ) -> tuple[Image, ...]:
+        """The private images that a creation with an unknown outcome may have made, newest first.
+
+        An empty answer right after the failure proves nothing yet: the request may still be under way. Look
+        again after a minute, and only then send it again.
+
+        Costs the requests of `list(private=True, strict=True)`, two passes at least.
+
+        Args:
+            name, tags: as they were given to `create_custom`.
+            since: when `create_custom` was called, with a time zone; the server's clock may be five minutes
+                behind.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            DOImagesError: the listing failed.
+        """
+        wanted = [] if tags is None else _check_tags(tags)
+        async with aclosing(self.list(private=True, strict=True)) as images:
+            return await find_candidates(
+                images, name=check_text(name, "name"), since=check_since(since), tags=wanted
+            )
 
     async def update(
         self,

@@ -151,14 +151,14 @@ def test_the_laws_would_notice_a_reader_of_one_pass(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("strict", [True, False])
-async def test_a_deletion_between_two_pages_hides_nothing(strict: bool) -> None:
+async def test_row_44_a_deletion_between_two_pages_hides_nothing(strict: bool) -> None:
     reading = await read([None, Change(deletes=True, place=0)], strict=strict, per_page=3, concurrency=1)
     assert reading.is_whole
     assert reading.warnings == 0
     assert reading.requests == 4 + 4 + (4 if strict else 0)
 
 
-async def test_a_creation_repeats_nothing() -> None:
+async def test_row_45_a_creation_between_two_pages_repeats_nothing() -> None:
     reading = await read([None, Change(deletes=False, place=0)], strict=False, per_page=3, concurrency=1)
     assert reading.is_whole
     assert len(reading.ids) == len(set(reading.ids)) == STEADY + 1
@@ -214,7 +214,7 @@ def with_total(count: int, total: Callable[[int], int]) -> Callable[[Received], 
 
 
 @pytest.mark.parametrize("total", [8, 11, 30])
-async def test_a_total_that_is_wrong_for_good_fails_nothing(
+async def test_row_48_a_total_that_is_wrong_for_good_fails_nothing(
     server: Server, api: ImagesAPI, total: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answer_with(with_total(9, lambda _: total))
@@ -256,7 +256,7 @@ async def test_strict_gives_up_on_totals_that_never_stand_still(server: Server, 
     assert len(server.received) == STRICT_PASSES * 3
 
 
-async def test_an_id_that_a_page_repeats_is_kept_but_not_across_pages(
+async def test_row_45_an_id_that_a_page_repeats_is_kept_but_not_across_pages(
     server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     pages = {"1": [5, 6, 6], "2": [6, 7, 7]}
