@@ -609,6 +609,8 @@ def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
 def _check_tags(tags: Collection[str]) -> list[str]:
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of strings, not the string {tags!r}")
+    if not isinstance(tags, Collection):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"tags must be a list of strings, not {tags!r}")
     return [check_text(tag, "tags") for tag in tags]
 
 
