@@ -202,7 +202,7 @@ pytestmark_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:Deprecat
 
 @pytestmark_fork
 @pytest.mark.usefixtures("forks")
-def test_a_forked_child_does_not_take_the_parents_permits_for_its_own() -> None:
+def test_row_72_a_forked_child_does_not_take_the_parents_permits_for_its_own() -> None:
     limiter = RateLimiter(TokenBucket(10, per=60), TokenBucket(100, per=3600), grace=0.0)
     permits = [asyncio.run(take_one(limiter)) for _ in range(4)]
 
