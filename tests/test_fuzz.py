@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -35,24 +35,42 @@ def cases(count: int) -> settings:
     )
 
 
+def run(main: Coroutine[Any, Any, None]) -> None:
+    # With a loop factory, what pytest-asyncio holds to be the current loop stays so.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(main)
+
+
 # --- decoding ---
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
+
+def extend(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+
+
+def changed_image(changes: dict[str, Any]) -> dict[str, Any]:
+    return image_document() | changes
+
+
+def listing_document(images: Any, total: Any, link: Any) -> dict[str, Any]:
+    return {"images": images, "meta": {"total": total}, "links": {"pages": {"next": link}}}
+
+
+def keyed(key: str, value: Any) -> dict[str, Any]:
+    return {key: value}
+
+
+SCALARS: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 )
+JSON: st.SearchStrategy[Any] = st.recursive(SCALARS, extend, max_leaves=8)
 FIELDS = st.sampled_from(sorted(image_document()))
-IMAGES = st.dictionaries(FIELDS, JSON, max_size=3).map(lambda changed: image_document() | changed)
-DOCUMENTS = st.one_of(
+IMAGES: st.SearchStrategy[Any] = st.dictionaries(FIELDS, JSON, max_size=3).map(changed_image)
+DOCUMENTS: st.SearchStrategy[Any] = st.one_of(
     JSON,
-    st.builds(lambda image: {"image": image}, IMAGES | JSON),
-    st.builds(
-        lambda images, meta, links: {"images": images, "meta": meta, "links": links},
-        st.lists(IMAGES, max_size=2) | JSON,
-        JSON | st.builds(lambda total: {"total": total}, JSON),
-        JSON | st.builds(lambda url: {"pages": {"next": url}}, JSON),
-    ),
+    st.builds(keyed, st.just("image"), IMAGES | JSON),
+    st.builds(keyed, st.just("images"), st.lists(IMAGES, max_size=2) | JSON),
+    st.builds(listing_document, st.lists(IMAGES, max_size=2) | JSON, JSON, JSON),
 )
 
 
@@ -173,12 +191,12 @@ async def _talk(cases: list[tuple[bytes, After, int]]) -> None:
 def test_whatever_the_socket_brings_is_a_result_or_a_documented_error(
     cases: list[tuple[bytes, After, int]],
 ) -> None:
-    asyncio.run(_talk(cases))
+    run(_talk(cases))
 
 
 # --- the caller ---
 
-ANYTHING = st.one_of(
+ANYTHING: st.SearchStrategy[Any] = st.one_of(
     JSON,
     st.text(),
     st.binary(max_size=5),
@@ -218,7 +236,7 @@ def test_whatever_a_caller_passes_is_sent_or_refused_by_name(case: tuple[str, di
             except (TypeError, ValueError) as error:
                 assert any(key in str(error) for key in arguments), error  # noqa: PT017
 
-    asyncio.run(call())
+    run(call())
 
 
 @cases(150)

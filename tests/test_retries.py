@@ -536,9 +536,9 @@ async def behind_tls(
     authority: trustme.CA, certificate: trustme.LeafCert
 ) -> AsyncGenerator[tuple[Server, ImagesAPI], None]:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    certificate.configure_cert(ours)
+    certificate.configure_cert(ours)  # pyright: ignore[reportUnknownMemberType]  (names pyOpenSSL)
     theirs = ssl.create_default_context()
-    authority.configure_trust(theirs)
+    authority.configure_trust(theirs)  # pyright: ignore[reportUnknownMemberType]
     connector = aiohttp.TCPConnector(ssl=theirs)
     async with Server().running(tls=ours) as server, aiohttp.ClientSession(connector=connector) as session:
         yield server, ImagesAPI(TOKEN, session=session, base_url=server.url, retry=FAST)
