@@ -1,43 +1,71 @@
-"""`python -m benchmarks [NAME ...]`: every comparison, or those that are named."""
+"""`python -m benchmarks [NAME ...]`: all comparisons, or those that are named; a table, JSON and a plot."""
 
 from __future__ import annotations
 
 import argparse
-import platform
-from collections.abc import Callable
-from importlib.metadata import version
+import sys
+from importlib import import_module
+from pathlib import Path
 
-from benchmarks import calls, decoding, waiting
-from benchmarks.measure import Sample
+from benchmarks.measure import Result
+from benchmarks.report import describe_machine, plot, table, to_json
 
-BENCHMARKS: dict[str, tuple[str, Callable[[], dict[str, Sample]]]] = {
-    "calls": ("CPU of one get, server in another process", calls.run),
-    "waiting": ("CPU of one call that waits for the limiter and is served, by how many wait", waiting.run),
-    "decoding": ("CPU of decoding a page of 200 images", decoding.run),
-}
-VERSIONS = ("aiohttp", "attrs", "cattrs", "msgspec", "pydo", "yarl")
-
-
-def table(title: str, samples: dict[str, Sample]) -> str:
-    """One line for each subject; ratios are against the first."""
-    base = next(iter(samples.values())).median
-    lines = [f"{title}", f"  {'':30} {'median':>10} {'quartiles':>19} {'ratio':>7}"]
-    for name, sample in samples.items():
-        quartiles = f"{sample.low:.0f} to {sample.high:.0f}"
-        lines.append(f"  {name:30} {sample.median:7.0f} µs {quartiles:>16} µs {sample.median / base:7.2f}")
-    return "\n".join(lines)
+NAMES = (
+    "calls",
+    "fanout",
+    "decoding",
+    "listing",
+    "memory",
+    "acquire",
+    "waiting",
+    "imports",
+    "size",
+    "loops",
+    "connections",
+)
 
 
-def main() -> None:
+def title(name: str) -> str:
+    """What a benchmark says of itself in the first line of its docstring."""
+    return (import_module(f"benchmarks.{name}").__doc__ or name).splitlines()[0].rstrip(".")
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[*BENCHMARKS, []], help="which to run (default: all)")
-    names = parser.parse_args().name or list(BENCHMARKS)
-    print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in VERSIONS))
-    print(f"{platform.system()} on {platform.machine()}; medians of repetitions taken in turns\n")
-    for name in names:
-        title, run = BENCHMARKS[name]
-        print(table(title, run()), end="\n\n")
+    parser.add_argument("name", nargs="*", help=f"which to run, of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is not kept")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="write results.json and results.svg into this directory "
+        "(default: benchmarks/, when all are run)",
+    )
+    parsed = parser.parse_args()
+    if unknown := set(parsed.name) - set(NAMES):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    if parsed.output is None and not parsed.name:
+        parsed.output = Path(__file__).parent
+    return parsed
+
+
+def main() -> int:
+    options = parse()
+    machine = describe_machine()
+    print("\n".join(f"{what}: {value}" for what, value in machine.items()), end="\n\n")
+    results: dict[str, Result] = {}
+    for name in options.name or NAMES:
+        results[name] = import_module(f"benchmarks.{name}").run()
+        print(table(title(name), results[name]), end="\n\n", flush=True)
+    if options.output is not None:
+        titles = {name: title(name) for name in results}
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "results.json").write_text(to_json(machine, titles, results))
+        (options.output / "results.svg").write_text(plot(machine, titles, results))
+    missed = [check for result in results.values() for check in result.checks if not check.kept]
+    for check in missed:
+        print(check, file=sys.stderr)
+    return 1 if options.check and missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

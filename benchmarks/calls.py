@@ -1,70 +1,53 @@
-"""CPU of one `get`: bare aiohttp, this library, and the provider's own asyncio client."""
+"""CPU of the client's process for one `get`, one after the other, the server in another process."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextlib import AsyncExitStack
 
-import aiohttp
-import pydo.aio
+from benchmarks import peers
+from benchmarks.measure import Result, Sample, Work, at_least, at_most, compare, ratio
+from benchmarks.server import IMAGES, running_server
 
-from benchmarks.measure import Sample, Work, compare
-from benchmarks.server import running_server
-from do_images_async import ImagesAPI, RateLimiter, TokenBucket
+__all__ = ["run"]
 
-TOKEN = "dop_v1_" + "0" * 64
-PLENTY = 1_000_000
+SUBJECTS = {
+    peers.BARE: peers.bare,
+    peers.OURS: peers.ours,
+    peers.HTTPX: peers.httpx_client,
+    peers.PYDO_AIO: peers.pydo_aio,
+    peers.PYDO: peers.pydo_sync,
+    peers.DIGITALOCEAN: peers.python_digitalocean,
+}
 
 
-def bare(session: aiohttp.ClientSession, url: str) -> Work:
-    """What one writes by hand: a request and `json()`."""
-
+def one_by_one(get: peers.Get) -> Work:
     async def work(calls: int) -> None:
-        for _ in range(calls):
-            async with session.get(
-                f"{url}/v2/images/42", headers={"Authorization": f"Bearer {TOKEN}"}
-            ) as response:
-                assert (await response.json())["image"]["id"] == 7_000_042
+        for number in range(1, calls + 1):
+            assert await get(number) == 7_000_000 + number
 
     return work
 
 
-def ours(api: ImagesAPI) -> Work:
-    """The same through authorization, quota, retries, and into a model."""
-
-    async def work(calls: int) -> None:
-        for _ in range(calls):
-            assert (await api.get(42)).id == 7_000_042
-
-    return work
-
-
-def pydo_aio(client: Any) -> Work:
-    """The same with pydo's asyncio client."""
-
-    async def work(calls: int) -> None:
-        for _ in range(calls):
-            assert (await client.images.get(image_id=42, enforce_https=False))["image"]["id"] == 7_000_042
-
-    return work
-
-
-async def measure(calls: int, repetitions: int) -> dict[str, Sample]:
+async def measure() -> dict[str, Sample]:
     with running_server() as url:
-        # Both buckets take part in every call; they are only too large to make anyone wait.
-        limiter = RateLimiter(TokenBucket(PLENTY, per=60), TokenBucket(PLENTY, per=3600))
-        async with (
-            aiohttp.ClientSession() as session,
-            ImagesAPI(TOKEN, base_url=url, limiter=limiter) as api,
-            pydo.aio.Client(TOKEN, endpoint=url) as client,
-        ):
+        async with AsyncExitStack() as stack:
             subjects = {
-                "bare aiohttp, get + json()": bare(session, url),
-                "do_images_async, get": ours(api),
-                "pydo.aio, images.get": pydo_aio(client),
+                name: one_by_one(await stack.enter_async_context(client(url)))
+                for name, client in SUBJECTS.items()
             }
-            return await compare(subjects, calls=calls, repetitions=repetitions)
+            return await compare(subjects, calls=150, rounds=41)
 
 
-def run(*, calls: int = 300, repetitions: int = 9) -> dict[str, Sample]:
-    return asyncio.run(measure(calls, repetitions))
+def run() -> Result:
+    samples = asyncio.run(measure())
+    one = samples[peers.OURS]
+    return Result(
+        unit="µs",
+        samples=samples,
+        checks=(
+            at_most("one get, against bare aiohttp", ratio(one, samples[peers.BARE]), 1.15),
+            at_least("pydo.aio, against one get", ratio(samples[peers.PYDO_AIO], one), 6.0),
+        ),
+        notes=(f"each call for another image, of {IMAGES}",),
+    )

@@ -1,16 +1,20 @@
-"""CPU of decoding a page of 200 images: dicts from the standard library, and this library's models."""
+"""Decoding a page of 200 images: dicts of the standard library, and this library's models."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 
-from benchmarks.measure import Sample, Work, compare
+from benchmarks.measure import Result, Work, at_most, compare, ratio
 from benchmarks.server import page
 from do_images_async import converter
 from do_images_async.models import ImageListBody
 
-PAGE = page(200)
+__all__ = ["run"]
+
+PAGE = page(200, total=400)
+DICTS = "json.loads, to dicts"
+MODELS = "do_images_async, to models"
 
 
 async def to_dicts(calls: int) -> None:
@@ -23,6 +27,8 @@ async def to_models(calls: int) -> None:
         assert len(converter.loads(PAGE, ImageListBody).images) == 200
 
 
-def run(*, calls: int = 100, repetitions: int = 15) -> dict[str, Sample]:
-    subjects: dict[str, Work] = {"json.loads, to dicts": to_dicts, "do_images_async, to models": to_models}
-    return asyncio.run(compare(subjects, calls=calls, repetitions=repetitions))
+def run() -> Result:
+    subjects: dict[str, Work] = {DICTS: to_dicts, MODELS: to_models}
+    samples = asyncio.run(compare(subjects, calls=50, rounds=31))
+    check = at_most("a page into models, against json.loads", ratio(samples[MODELS], samples[DICTS]), 0.5)
+    return Result(unit="µs", samples=samples, checks=(check,))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import functools
 import itertools
 import json
 import subprocess
@@ -11,6 +13,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from aiohttp import web
+
+LIMIT = 10_000_000
+IMAGES = 1000
 
 
 def image(number: int) -> dict[str, object]:
@@ -33,33 +38,62 @@ def image(number: int) -> dict[str, object]:
     }
 
 
-def page(size: int) -> bytes:
-    """The body of a listing of `size` images."""
-    links = {"pages": {"last": "https://api.digitalocean.com/v2/images?page=2"}}
-    body = {"images": [image(n) for n in range(size)], "links": links, "meta": {"total": size}}
-    return json.dumps(body).encode()
+def page(size: int, *, number: int = 1, total: int | None = None, origin: str = "") -> bytes:
+    """The body of one page of a listing.
+
+    Args:
+        size: images in a full page.
+        number: the page's, from 1.
+        total: images in the whole listing; by default one page of them.
+        origin: where the links lead.
+    """
+    total = size if total is None else total
+    begin = (number - 1) * size
+    images = [image(n) for n in range(begin, min(begin + size, total))]
+    last = -(-total // size)
+    link = f"{origin}/v2/images?per_page={size}&page="
+    pages = {"last": f"{link}{last}", "next": f"{link}{number + 1}"} if number < last else {}
+    return json.dumps({"images": images, "links": {"pages": pages}, "meta": {"total": total}}).encode()
 
 
-ONE = json.dumps({"image": image(42)}).encode()
-LIMIT = 10_000_000
-served = itertools.count(1)
+class Service:
+    """So many images, behind so many seconds of latency."""
+
+    def __init__(self, *, images: int, latency: float) -> None:
+        self.images = images
+        self.latency = latency
+        self._served = itertools.count(1)
+        self._page = functools.lru_cache(128)(page)
+
+    async def one(self, request: web.Request) -> web.Response:
+        number = int(request.match_info["image_id"]) % self.images
+        return await self._answer(json.dumps({"image": image(number)}).encode())
+
+    async def listing(self, request: web.Request) -> web.Response:
+        size = int(request.query.get("per_page", "20"))
+        number = int(request.query.get("page", "1"))
+        return await self._answer(
+            self._page(size, number=number, total=self.images, origin=str(request.url.origin()))
+        )
+
+    async def _answer(self, body: bytes) -> web.Response:
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        quota = {
+            "ratelimit-limit": str(LIMIT),
+            "ratelimit-remaining": str(LIMIT - next(self._served)),
+            "ratelimit-reset": "1444931833",
+        }
+        return web.Response(body=body, content_type="application/json", headers=quota)
 
 
-async def answer(request: web.Request) -> web.Response:
-    quota = {
-        "ratelimit-limit": str(LIMIT),
-        "ratelimit-remaining": str(LIMIT - next(served)),
-        "ratelimit-reset": "1444931833",
-    }
-    return web.Response(body=ONE, content_type="application/json", headers=quota)
-
-
-async def serve() -> None:
+async def serve(service: Service) -> None:
     app = web.Application()
-    app.router.add_get("/v2/images/{image_id}", answer)
+    app.router.add_get("/v2/images", service.listing)
+    app.router.add_get("/v2/images/{image_id}", service.one)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
     await site.start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
     # It ends when whoever started it closes its input.
@@ -68,9 +102,14 @@ async def serve() -> None:
 
 
 @contextmanager
-def running_server() -> Generator[str, None, None]:
-    """The URL of a server process, for as long as the context lasts."""
-    command = [sys.executable, "-m", "benchmarks.server"]
+def running_server(*, images: int = IMAGES, latency: float = 0.0) -> Generator[str, None, None]:
+    """The URL of a server process, for as long as the context lasts.
+
+    Args:
+        images: how many the listing has.
+        latency: seconds before each answer.
+    """
+    command = [sys.executable, "-m", "benchmarks.server", f"--images={images}", f"--latency={latency}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         try:
@@ -79,5 +118,12 @@ def running_server() -> Generator[str, None, None]:
             process.communicate("")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--latency", type=float, default=0.0)
+    asyncio.run(serve(Service(**vars(parser.parse_args()))))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve())
+    main()

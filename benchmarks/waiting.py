@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from benchmarks.measure import Sample, compare
+from benchmarks.measure import Result, Sample, at_most, compare, ratio
 from do_images_async import RateLimiter, TokenBucket
 
 CALLS = 1000
@@ -52,17 +52,18 @@ class Crowd:
         self._waits += 1
 
 
-async def measure(repetitions: int) -> dict[str, Sample]:
+async def measure(rounds: int) -> dict[str, Sample]:
     few, many = Crowd(), Crowd()
     await few.gather(1_000)
     await many.gather(100_000)
-    samples = await compare(
-        {"1,000 wait": few.work, "100,000 wait": many.work}, calls=CALLS, repetitions=repetitions
-    )
+    samples = await compare({"1,000 wait": few.work, "100,000 wait": many.work}, calls=CALLS, rounds=rounds)
     await few.leave()
     await many.leave()
     return samples
 
 
-def run(repetitions: int = 15) -> dict[str, Sample]:
-    return asyncio.run(measure(repetitions))
+def run(rounds: int = 15) -> Result:
+    samples = asyncio.run(measure(rounds))
+    few, many = samples.values()
+    check = at_most("a wait behind 100,000, against one behind 1,000", ratio(many, few), 2.0)
+    return Result(unit="µs", samples=samples, checks=(check,))

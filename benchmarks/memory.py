@@ -1,0 +1,64 @@
+"""Peak memory of a process that streams 1,000,000 images, beyond what it was after the first page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+from contextlib import aclosing
+
+from benchmarks.measure import Result, Sample, at_most
+from benchmarks.peers import TOKEN, plenty
+from benchmarks.server import running_server
+from do_images_async import ImagesAPI
+
+__all__ = ["run"]
+
+IMAGES = 1_000_000
+PER_PAGE = 200
+
+
+def peak() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+async def stream(url: str) -> dict[str, float]:
+    """Count the images of a listing; the peaks after its first page, and after its last."""
+    seen = 0
+    first = 0.0
+    async with (
+        ImagesAPI(TOKEN, base_url=url, limiter=plenty()) as api,
+        aclosing(api.list(per_page=PER_PAGE)) as images,
+    ):
+        async for _ in images:
+            seen += 1
+            if seen == PER_PAGE:
+                first = peak()
+    return {"seen": seen, "first": first, "last": peak()}
+
+
+def run(images: int = IMAGES) -> Result:
+    with running_server(images=images) as url:
+        command = [sys.executable, "-m", "benchmarks.memory", url]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    measured = json.loads(output)
+    assert measured["seen"] == images
+    samples = {
+        "after the first page": Sample((measured["first"],)),
+        f"after {images:,} images": Sample((measured["last"],)),
+    }
+    growth = measured["last"] - measured["first"]
+    return Result(
+        unit="MiB",
+        samples=samples,
+        checks=(at_most(f"growth over {images:,} images, in MiB", growth, 2.0),),
+        notes=("the peak of the resident set, in a process of its own",),
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(stream(sys.argv[1]))))

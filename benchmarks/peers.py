@@ -1,0 +1,122 @@
+"""What a user would pick: each alternative as a function that gets one image, set up as its manual says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any, Final
+
+import aiohttp
+
+from do_images_async import ImagesAPI, RateLimiter, TokenBucket
+
+__all__ = [
+    "BARE",
+    "DIGITALOCEAN",
+    "HTTPX",
+    "OURS",
+    "PYDO",
+    "PYDO_AIO",
+    "TOKEN",
+    "Get",
+    "authorization",
+    "bare",
+    "httpx_client",
+    "ours",
+    "plenty",
+    "pydo_aio",
+    "pydo_sync",
+    "python_digitalocean",
+]
+
+Get = Callable[[int], Awaitable[Any]]
+"""Gets the image with this id, and returns the id that came back."""
+
+BARE: Final = "bare aiohttp, get + json()"
+OURS: Final = "do_images_async, get"
+HTTPX: Final = "httpx, get + json()"
+PYDO_AIO: Final = "pydo.aio, images.get"
+PYDO: Final = "pydo (blocking), images.get"
+DIGITALOCEAN: Final = "python-digitalocean (blocking)"
+
+TOKEN: Final = "dop_v1_" + "0" * 64
+authorization: Final = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def plenty() -> RateLimiter:
+    """A limiter of two buckets that take part in every call, and are only too large to make anyone wait."""
+    return RateLimiter(TokenBucket(1_000_000, per=60), TokenBucket(1_000_000, per=3600))
+
+
+@asynccontextmanager
+async def bare(url: str) -> AsyncGenerator[Get, None]:
+    async with aiohttp.ClientSession() as session:
+
+        async def get(number: int) -> Any:
+            async with session.get(f"{url}/v2/images/{number}", headers=authorization) as response:
+                body: Any = await response.json()
+                return body["image"]["id"]
+
+        yield get
+
+
+@asynccontextmanager
+async def ours(url: str) -> AsyncGenerator[Get, None]:
+    async with ImagesAPI(TOKEN, base_url=url, limiter=plenty()) as images:
+
+        async def get(number: int) -> Any:
+            return (await images.get(number)).id
+
+        yield get
+
+
+# The peers come with an extra of their own, and without types: they are looked up when they are run.
+
+
+@asynccontextmanager
+async def httpx_client(url: str) -> AsyncGenerator[Get, None]:
+    httpx: Any = import_module("httpx")
+    async with httpx.AsyncClient(headers=authorization) as client:
+
+        async def get(number: int) -> Any:
+            response = await client.get(f"{url}/v2/images/{number}")
+            return response.json()["image"]["id"]
+
+        yield get
+
+
+@asynccontextmanager
+async def pydo_aio(url: str) -> AsyncGenerator[Get, None]:
+    pydo: Any = import_module("pydo.aio")
+    async with pydo.Client(TOKEN, endpoint=url) as client:
+
+        async def get(number: int) -> Any:
+            return (await client.images.get(image_id=number, enforce_https=False))["image"]["id"]
+
+        yield get
+
+
+@asynccontextmanager
+async def pydo_sync(url: str) -> AsyncGenerator[Get, None]:
+    pydo: Any = import_module("pydo")
+    with pydo.Client(TOKEN, endpoint=url) as client:
+
+        async def get(number: int) -> Any:
+            return client.images.get(image_id=number, enforce_https=False)["image"]["id"]
+
+        yield get
+
+
+@asynccontextmanager
+async def python_digitalocean(url: str) -> AsyncGenerator[Get, None]:
+    # The manager hands its endpoint on to nobody; the environment reaches all.
+    os.environ["DIGITALOCEAN_END_POINT"] = f"{url}/v2/"
+    digitalocean: Any = import_module("digitalocean")
+    manager = digitalocean.Manager(token=TOKEN)
+
+    async def get(number: int) -> Any:
+        return manager.get_image(number).id
+
+    yield get
