@@ -6,8 +6,6 @@ is, and what aiohttp sends of its own accord passes through here as well.
 
 from __future__ import annotations
 
-import asyncio
-
 import attrs
 from aiohttp import (
     ClientConnectionError,
@@ -21,6 +19,7 @@ from aiohttp.hdrs import AUTHORIZATION
 from yarl import URL
 
 from do_images_async.credentials import Token
+from do_images_async.deadlines import Deadline
 from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
@@ -57,15 +56,15 @@ class Quota:
     max_wait: float | None
     reserve: int
     timeout: float | None
-    deadline: asyncio.Timeout
+    deadline: Deadline
     may_have_been_sent: bool = False
     rate_limit: RateLimit | None = None
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
         # A deadline that is set by now is the client's end, and stays.
-        if self.timeout is not None and self.deadline.when() is None:
-            self.deadline.reschedule(asyncio.get_running_loop().time() + self.timeout)
+        if self.timeout is not None:
+            self.deadline.start(self.timeout)
         if request.session.closed:
             permit.release()
             raise ClientConnectionError("the session was closed while the call waited for quota")

@@ -19,6 +19,7 @@ from do_images_async._version import __version__
 from do_images_async.arguments import check_seconds
 from do_images_async.codec import decode, is_json
 from do_images_async.credentials import Token
+from do_images_async.deadlines import Deadlines
 from do_images_async.errors import (
     ClientStateError,
     DecodeError,
@@ -153,7 +154,7 @@ class Transport:
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
-        self._attempts: set[asyncio.Timeout] = set()
+        self._deadlines = Deadlines()
         self._budget = RetryBudget()
 
     async def send(self, call: Call[T], options: Options) -> Reply[T]:
@@ -188,9 +189,7 @@ class Transport:
     async def close(self) -> None:
         """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`."""
         self._closed.set()
-        for deadline in self._attempts:
-            if not deadline.expired():
-                deadline.reschedule(0)
+        self._deadlines.expire()
         if self._owns_session and self._session is not None:
             await self._session.close()
 
@@ -225,14 +224,12 @@ class Transport:
 
     async def _attempt(self, call: Call[T], url: URL, options: Options) -> Reply[T] | _Problem:
         session = self._open_session()
-        deadline = asyncio.timeout(None)
+        deadline = self._deadlines.new()
         quota = Quota(self.limiter, options.max_wait, options.reserve, options.timeout, deadline)
         body = None if call.body is None else msgspec.json.encode(call.body)
-        self._attempts.add(deadline)
         try:
-            async with (
-                deadline,
-                session.request(
+            with deadline:
+                response = await session.request(
                     call.method,
                     url,
                     data=body,
@@ -242,9 +239,14 @@ class Transport:
                     raise_for_status=False,
                     auto_decompress=True,
                     timeout=_NO_TIMEOUT,
-                ) as response,
-            ):
-                content = await _read(response)
+                )
+                try:
+                    content = await _read(response)
+                finally:
+                    # One that is read to its end has given its connection back.
+                    if not response.closed:
+                        response.release()
+                        await response.wait_for_close()
         except _WIRE_ERRORS as error:
             # Nothing is raised in here: aiohttp's exceptions can hold the request's headers, and would be
             # the context of ours.
@@ -256,8 +258,6 @@ class Transport:
             if 200 <= response.status < 300:
                 return _reply(call, content, quota.rate_limit)
             return self._refuse(call.method, url, response, content, quota.rate_limit)
-        finally:
-            self._attempts.discard(deadline)
         logger.debug("%s %s: %s", call.method, url, problem.error)
         return problem
 
@@ -325,7 +325,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The decoded body, whole; a larger one than any that is documented is not read to its end."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    content = response.content
+    while not content.at_eof():
+        chunk = await content.readany()
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_BODY:
