@@ -1,10 +1,13 @@
 """The two things that happen to every message put on the wire: it is authorized, and it is paid for.
 
-Both are aiohttp client middlewares, given with each request: a session that the user brought is left as it
+They are one aiohttp client middleware, given with each request: a session that the user brought is left as it
 is, and what aiohttp sends of its own accord passes through here as well.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
 
 import attrs
 from aiohttp import (
@@ -31,18 +34,27 @@ class ConnectionBrokenError(Exception):
     """Stands for aiohttp's own exceptions, on which aiohttp would send an idempotent request once more."""
 
 
-@attrs.frozen
 class Authorization:
-    """Puts the token on requests to its origin, and on no others."""
+    """Puts the token on requests to its origin, and on no others.
 
-    token: Token
-    origin: URL
+    The client's other headers go with it. Here they are set at once: those that are given to a session are
+    copied twice, name by name.
+    """
 
-    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-        if request.url.origin() != self.origin:
-            raise ValueError(f"the token is for {self.origin}, not for {request.url.origin()}")
-        request.headers[AUTHORIZATION] = self.token.authorization
-        return await handler(request)
+    __slots__ = ("_headers", "_origin")
+
+    def __init__(self, token: Token, origin: URL, headers: Mapping[str, str]) -> None:
+        self._headers = {**headers, AUTHORIZATION: token.authorization}
+        self._origin = origin
+
+    def put_on(self, request: ClientRequest) -> None:
+        """Authorize a request; raises ValueError when it leads elsewhere."""
+        if request.url.origin() != self._origin:
+            raise ValueError(f"the token is for {self._origin}, not for {request.url.origin()}")
+        request.headers.update(self._headers)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Authorization is not pickled: the token would lie readable in it")
 
 
 @attrs.define
@@ -52,6 +64,7 @@ class Quota:
     The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
     """
 
+    authorization: Authorization
     limiter: Limiter
     max_wait: float | None
     reserve: int
@@ -61,6 +74,7 @@ class Quota:
     rate_limit: RateLimit | None = None
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        self.authorization.put_on(request)
         permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
         # A deadline that is set by now is the client's end, and stays.
         if self.timeout is not None:

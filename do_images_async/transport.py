@@ -147,9 +147,9 @@ class Transport:
         self.rate_limit: RateLimit | None = None
         self.base_url = base_url
         self._token = token
-        self._authorize = Authorization(token, base_url.origin())
+        headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
+        self._authorization = Authorization(token, base_url.origin(), headers)
         self._prefix = str(base_url).rstrip("/")
-        self._headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -225,7 +225,9 @@ class Transport:
     async def _attempt(self, call: Call[T], url: URL, options: Options) -> Reply[T] | _Problem:
         session = self._open_session()
         deadline = self._deadlines.new()
-        quota = Quota(self.limiter, options.max_wait, options.reserve, options.timeout, deadline)
+        quota = Quota(
+            self._authorization, self.limiter, options.max_wait, options.reserve, options.timeout, deadline
+        )
         body = None if call.body is None else msgspec.json.encode(call.body)
         try:
             with deadline:
@@ -233,8 +235,8 @@ class Transport:
                     call.method,
                     url,
                     data=body,
-                    headers=self._headers if body is None else self._headers | _JSON_BODY,
-                    middlewares=(self._authorize, quota),
+                    headers=None if body is None else _JSON_BODY,
+                    middlewares=(quota,),
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=True,
