@@ -98,6 +98,7 @@ class Image:
         error_message: why an import failed; empty when it did not.
     """
 
+    # In the order in which the API sends them, in which the decoder looks for them as well.
     id: Identifier
     name: str = ""
     type: ImageType | None = None
@@ -105,12 +106,12 @@ class Image:
     slug: str | None = None
     public: bool | None = None
     regions: tuple[str, ...] = ()
-    tags: tuple[str, ...] | None = None
+    created_at: AwareDatetime | None = None
     min_disk_size: Integer | None = None
     size_gigabytes: float | None = None
-    created_at: AwareDatetime | None = None
-    status: ImageStatus | None = None
     description: str | None = None
+    tags: tuple[str, ...] | None = None
+    status: ImageStatus | None = None
     error_message: str | None = None
 
 
