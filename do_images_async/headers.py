@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["parse_rate_limit", "parse_retry_after", "report_of", "seconds_until_reset"]
 
 _MOST_DIGITS = 18
+_QUOTA = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 
 
 def parse_rate_limit(headers: Headers) -> RateLimit | None:
     """The quota in the `ratelimit-*` headers; None unless all three are there once and make sense."""
-    limit = _integer(headers, "ratelimit-limit")
-    remaining = _integer(headers, "ratelimit-remaining")
-    reset = _integer(headers, "ratelimit-reset")
-    if limit is None or remaining is None or reset is None or remaining > limit:
-        return None
-    return RateLimit(limit=limit, remaining=remaining, reset=reset)
+    # Read for every response: most of them are complete, the others end at the first that is not.
+    numbers: list[int] = []
+    for name in _QUOTA:
+        value = headers.getall(name, ())
+        if len(value) != 1 or not _is_number(value[0]):
+            return None
+        numbers.append(int(value[0]))
+    limit, remaining, reset = numbers
+    return RateLimit(limit=limit, remaining=remaining, reset=reset) if remaining <= limit else None
 
 
 def parse_retry_after(headers: Headers, *, now: float) -> float | None:
