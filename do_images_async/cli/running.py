@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from do_images_async.cli.loop import run
 from do_images_async.cli.status import Exit, Stopped
 
 __all__ = ["run_interruptibly"]
@@ -24,7 +25,7 @@ def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
     Raises:
         Stopped: it was interrupted and made nothing of it.
     """
-    return asyncio.run(_cancelled_by_signal(main))
+    return run(_cancelled_by_signal(main))
 
 
 async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
