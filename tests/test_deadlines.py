@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from do_images_async.deadlines import Deadline, Deadlines
+from do_images_async.deadlines import Deadlines
 from tests.virtual_time import VirtualLoop, run_virtually
 
 
@@ -164,10 +164,7 @@ async def test_another_failure_is_not_hidden_by_the_limit() -> None:
 
 
 def test_a_limit_is_for_a_task() -> None:
-    async def main() -> Deadline:
-        return Deadlines().new()
-
-    deadline = asyncio.run(main())
+    deadline = Deadlines().new()
     with pytest.raises(RuntimeError, match="no running event loop"), deadline:
         pass
     assert deadline.when == math.inf
