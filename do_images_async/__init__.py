@@ -1,6 +1,6 @@
 """An asyncio-native client for the DigitalOcean Images API that stays under the quota."""
 
-from do_images_async import errors
+from do_images_async import errors, events
 from do_images_async._version import __version__
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.codec import converter
@@ -43,4 +43,5 @@ __all__ = [
     "converter",
     "errors",
     "fan_out",
+    "events",
 ]

@@ -26,6 +26,7 @@ from do_images_async.arguments import (
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.credentials import Token, read_token
 from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
+from do_images_async.events import EventHook
 from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
 from do_images_async.pagination import next_page_number, read_whole
 from do_images_async.ratelimit import Limiter
@@ -70,6 +71,8 @@ class ImagesAPI:
         timeout: seconds for each attempt, from when it may be sent until its body is read; None for no limit.
         max_wait: the longest wait for quota, in seconds; None waits as long as it takes.
         user_agent: the User-Agent header.
+        on_event: called with what happens to each attempt, for metrics and traces; see
+            `do_images_async.events`. It must not block; what it raises is logged and goes no further.
 
     Raises:
         TypeError, ValueError: an argument can't be used; the message names it.
@@ -86,6 +89,7 @@ class ImagesAPI:
         timeout: float | None = 30.0,
         max_wait: float | None = None,
         user_agent: str | None = None,
+        on_event: EventHook | None = None,
     ) -> None:
         secret = read_token(_token_from_environment() if token is None else token)
         del token  # whatever is raised from here on has no token among its local variables
@@ -95,6 +99,8 @@ class ImagesAPI:
             raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
         if limiter is not None and not hasattr(limiter, "acquire"):
             raise TypeError(f"limiter must be a RateLimiter or alike, not {type(limiter).__name__}")
+        if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
         self._options = Options(retry=retry, timeout=timeout, max_wait=max_wait)
         self._transport = Transport(
             token=secret,
@@ -102,6 +108,7 @@ class ImagesAPI:
             session=session,
             limiter=limiter,
             user_agent=None if user_agent is None else check_header(user_agent, "user_agent"),
+            on_event=on_event,
         )
 
     @classmethod
@@ -114,6 +121,7 @@ class ImagesAPI:
         timeout: float | None = 30.0,
         max_wait: float | None = None,
         user_agent: str | None = None,
+        on_event: EventHook | None = None,
     ) -> Self:
         """A client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
 
@@ -130,6 +138,7 @@ class ImagesAPI:
             timeout=timeout,
             max_wait=max_wait,
             user_agent=user_agent,
+            on_event=on_event,
         )
 
     async def __aenter__(self) -> Self:

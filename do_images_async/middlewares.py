@@ -23,6 +23,7 @@ from yarl import URL
 
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadline
+from do_images_async.events import Watch
 from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
@@ -70,12 +71,14 @@ class Quota:
     reserve: int
     timeout: float | None
     deadline: Deadline
+    watch: Watch
     may_have_been_sent: bool = False
     rate_limit: RateLimit | None = None
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         self.authorization.put_on(request)
         permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
+        self.watch.permitted()
         # A deadline that is set by now is the client's end, and stays.
         if self.timeout is not None:
             self.deadline.start(self.timeout)
@@ -96,5 +99,6 @@ class Quota:
             raise
         self.may_have_been_sent = True
         self.rate_limit = parse_rate_limit(response.headers)
+        self.watch.answered(response.status, response.headers.get("x-request-id"), self.rate_limit)
         permit.settle(report_of(response.status, response.headers, self.rate_limit))
         return response

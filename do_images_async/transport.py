@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import platform
 from collections.abc import Mapping
 from types import NoneType
@@ -28,6 +27,7 @@ from do_images_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from do_images_async.events import EventHook, Watch, logger
 from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
@@ -45,9 +45,6 @@ from do_images_async.sharing import shared_limiter
 __all__ = ["Call", "Options", "Reply", "Transport"]
 
 T = TypeVar("T")
-
-logger = logging.getLogger("do_images_async")
-logger.addHandler(logging.NullHandler())
 
 MAX_BODY: Final = 16 * 1024 * 1024
 """Bytes of a decoded body that are read at most; a page of 200 images has about 100,000."""
@@ -142,10 +139,12 @@ class Transport:
         session: aiohttp.ClientSession | None,
         limiter: Limiter | None,
         user_agent: str | None,
+        on_event: EventHook | None = None,
     ) -> None:
         self.limiter: Limiter = shared_limiter(token, base_url.origin(), self) if limiter is None else limiter
         self.rate_limit: RateLimit | None = None
         self.base_url = base_url
+        self._on_event = on_event
         self._token = token
         headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
         self._authorization = Authorization(token, base_url.origin(), headers)
@@ -169,18 +168,25 @@ class Transport:
         try:
             while True:
                 number += 1
-                result = await self._attempt(call, url, options)
+                watch = self._watch(call, url, number)
+                try:
+                    result = await self._attempt(call, url, options, watch)
+                except BaseException as error:
+                    watch.ended(error)
+                    raise
                 if isinstance(result, Reply):
                     self._budget.earn()
+                    watch.ended()
                     return result
                 if call.method == "DELETE" and doubt and isinstance(result.error, NotFoundError):
                     # An earlier attempt may have been carried out, and this shows that it was.
+                    watch.ended()
                     return Reply(cast("T", None), result.error.rate_limit)
                 doubt = doubt or leaves_doubt(call.method, result.failure)
                 wait = self._wait_before_next(call.method, result, number, options)
+                watch.ended(result.error, retry_in=wait)
                 if wait is None:
                     raise result.error
-                logger.warning("attempt %d failed, next in %.2f s: %s", number, wait, result.error)
                 await self._sleep(wait)
         except DOImagesError as error:
             error.outcome_unknown = error.outcome_unknown or doubt
@@ -192,6 +198,16 @@ class Transport:
         self._deadlines.expire()
         if self._owns_session and self._session is not None:
             await self._session.close()
+
+    def _watch(self, call: Call[Any], url: URL, number: int) -> Watch:
+        return Watch(
+            method=call.method,
+            path=call.path,
+            url=url,
+            attempt=number,
+            limiter=self.limiter,
+            hook=self._on_event,
+        )
 
     def _url(self, call: Call[Any]) -> URL:
         url = URL(self._prefix + call.path, encoded=True)
@@ -222,11 +238,17 @@ class Transport:
             return
         raise ClientStateError("the client was closed while the call waited for its next attempt")
 
-    async def _attempt(self, call: Call[T], url: URL, options: Options) -> Reply[T] | _Problem:
+    async def _attempt(self, call: Call[T], url: URL, options: Options, watch: Watch) -> Reply[T] | _Problem:
         session = self._open_session()
         deadline = self._deadlines.new()
         quota = Quota(
-            self._authorization, self.limiter, options.max_wait, options.reserve, options.timeout, deadline
+            self._authorization,
+            self.limiter,
+            options.max_wait,
+            options.reserve,
+            options.timeout,
+            deadline,
+            watch,
         )
         body = None if call.body is None else msgspec.json.encode(call.body)
         try:
@@ -256,11 +278,9 @@ class Transport:
         else:
             if quota.rate_limit is not None:
                 self.rate_limit = quota.rate_limit
-            logger.debug("%s %s: %d", call.method, url, response.status)
             if 200 <= response.status < 300:
                 return _reply(call, content, quota.rate_limit)
             return self._refuse(call.method, url, response, content, quota.rate_limit)
-        logger.debug("%s %s: %s", call.method, url, problem.error)
         return problem
 
     def _open_session(self) -> aiohttp.ClientSession:
