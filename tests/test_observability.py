@@ -347,7 +347,8 @@ def attribute(span: ReadableSpan, *names: str) -> object:
 
 def context_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    number: int = span.context.span_id
+    return number
 
 
 def parent(span: ReadableSpan) -> int | None:

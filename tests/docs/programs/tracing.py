@@ -1,7 +1,7 @@
 """Shows attempts and waits for the quota in traces: `ImagesAPI.from_env(on_event=trace_attempt)`.
 
-The spans of the requests are those of OpenTelemetry's own instrumentation of aiohttp. Call `instrument` before
-the first client makes its session.
+The spans of the requests are those of OpenTelemetry's own instrumentation of aiohttp. Call `instrument`
+before the first client makes its session.
 """
 
 from __future__ import annotations
