@@ -1,0 +1,210 @@
+"""The documentation's code runs as it stands there, prints what the page says, and the site builds."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import io
+import itertools
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import attrs
+import pytest
+
+from do_images_async import ImagesAPI
+from do_images_async.testing import ImagesEmulator
+from tests.programs import PROGRAMS
+from tests.redis_servers import EXECUTABLE, RedisServer, redis_server, shared_redis
+
+__all__ = ["redis_server", "shared_redis"]  # fixtures
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "tests" / "docs"
+PAGES = sorted((DOCS / "pages").rglob("*.md"))
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+
+RUN_ELSEWHERE = {
+    "python3 -m venv": "tests/test_packaging.py installs into an empty environment",
+    "bash .ci/run": "it runs this",
+    "nox -f .ci/noxfile.py -s release": "tests/test_packaging.py runs its steps",
+    ".venv/bin/pytest": "it runs this",
+    "mkdocs build": "test_the_site_builds_without_a_warning",
+}
+"""What the sh blocks that are not run here begin with, and who runs them instead."""
+
+
+@attrs.frozen
+class Block:
+    """A block of code, and what follows it on the page."""
+
+    language: str
+    text: str
+    output: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = list(BLOCK.finditer(text))
+    blocks: list[Block] = []
+    for block, following in itertools.zip_longest(found, found[1:]):
+        adjacent = following is not None and not text[block.end() : following.start()].strip()
+        output = following[2] if following is not None and adjacent and following[1] == "text" else None
+        blocks.append(Block(block[1], block[2], output))
+    return blocks
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(DOCS / "pages"))
+
+
+def pages_with(language: str) -> list[Path]:
+    return [page for page in PAGES if any(block.language == language for block in blocks_of(page))]
+
+
+@contextlib.contextmanager
+def emulator_in_a_thread() -> Generator[ImagesEmulator]:
+    """An emulator in an event loop of its own, so that a page's code may start one itself."""
+    started, emulator = threading.Event(), ImagesEmulator(images=30, seed=7)
+    stop = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        async with emulator:
+            loops.append(asyncio.get_running_loop())
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    try:
+        assert started.wait(20)
+        yield emulator
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImagesEmulator]:
+    with emulator_in_a_thread() as running:
+        monkeypatch.setenv("DIGITALOCEAN_TOKEN", running.token)
+        monkeypatch.setenv("DIGITALOCEAN_API_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def logging_left_alone() -> Iterator[None]:
+    """What a page does to logging is undone."""
+    root, ours = logging.getLogger(), logging.getLogger("do_images_async")
+    levels, handlers = (root.level, ours.level), root.handlers[:]
+    yield
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    root.handlers[:] = handlers
+
+
+def outcome_of(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  (ours)
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=55,
+    )
+
+
+def run(block: str, names: dict[str, Any]) -> None:
+    """Run a block as a program, or, when it awaits at the top level, with an open client."""
+    code = compile(block, "<page>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if code.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(_run_with_client(code, names))
+    else:
+        exec(code, names)  # noqa: S102  (the page is ours)
+
+
+async def _run_with_client(code: CodeType, names: dict[str, Any]) -> None:
+    async with ImagesAPI.from_env() as images:
+        names["images"] = images
+        await eval(code, names)  # noqa: S307  (the page is ours)
+
+
+@pytest.mark.usefixtures("logging_left_alone")
+@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+def test_the_code_of_a_page_runs_and_prints_what_it_says(
+    page: Path, emulator: ImagesEmulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "REDIS_URL" in page.read_text():
+        if EXECUTABLE is None:
+            pytest.skip("there is no redis-server")
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        monkeypatch.setenv("REDIS_URL", redis.url)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks_of(page):
+        if block.language != "python" or INCLUDED.match(block.text):
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            run(block.text, names)
+        if block.output is not None:
+            assert printed.getvalue() == block.output
+
+
+@pytest.mark.parametrize("page", pages_with("sh"), ids=name_of)
+def test_the_shell_commands_of_a_page_run(page: Path, emulator: ImagesEmulator) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for block in blocks_of(page):
+        if block.language != "sh" or any(block.text.startswith(start) for start in RUN_ELSEWHERE):
+            continue
+        done = outcome_of("/bin/bash", "-euo", "pipefail", "-c", block.text, PATH=path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_every_program_is_shown_and_has_a_test() -> None:
+    shown = {name for page in PAGES for name in INCLUDED.findall(page.read_text())}
+    assert shown == {path.name for path in PROGRAMS.glob("*.py")}
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for name in shown:
+        assert re.search(rf'"{name}"|programs import .*\b{name.removesuffix(".py")}\b', tests), name
+
+
+def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> None:
+    done = outcome_of(sys.executable, "-X", "dev", "-W", "error", str(PROGRAMS / "audit_images.py"))
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+    assert done.stdout.startswith("30 images, ")
+    assert re.search(r"MEDIUM +no-owner +\d+ images: ask who made it", done.stdout)
+
+
+def test_no_page_says_that_it_is_not_written() -> None:
+    unwritten = [page.name for page in PAGES if re.search(r"\b(TBD|TODO|FIXME)\b", page.read_text())]
+    assert unwritten == []
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    done = outcome_of(
+        *(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"),
+        *("-f", str(DOCS / "mkdocs.yml"), "-d", str(tmp_path / "site")),
+        NO_MKDOCS_2_WARNING="1",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    site = tmp_path / "site"
+    built = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
+    assert built >= {name_of(page).replace(".md", ".html") for page in PAGES}
+    for page in site.rglob("*.html"):
+        fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text())
+        assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], "the site needs no network"
