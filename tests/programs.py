@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -12,9 +13,14 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["PROGRAMS", "Program", "running"]
+__all__ = ["PROGRAMS", "Program", "complaints", "running"]
 
 PROGRAMS = Path(__file__).parent / "docs" / "programs"
+
+
+def complaints(errors: str) -> list[str]:
+    """What a program wrote to its standard error, but for what asyncio says of a machine that is busy."""
+    return [line for line in errors.splitlines() if not re.match(r"Executing <.* took \d", line)]
 
 
 @attrs.frozen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -17,7 +16,7 @@ from aiohttp import web
 
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
-from tests.programs import Program, running
+from tests.programs import Program, complaints, running
 from tests.servers import HANG, Server, eventually, refusal, unused_port
 
 BACKENDS = ("backend_aiohttp.py", "backend_fastapi.py")
@@ -44,11 +43,6 @@ class Backend:
                 await asyncio.sleep(0.01)
 
 
-def expected(line: str) -> bool:
-    """Whether a line on the standard error is a test's own doing, or says only that the machine is slow."""
-    return "was answered 500" in line or bool(re.match(r"Executing <.* took \d", line))
-
-
 @asynccontextmanager
 async def serving(name: str, *, url: str, token: str) -> AsyncGenerator[Backend]:
     port = unused_port()
@@ -68,7 +62,7 @@ async def serving(name: str, *, url: str, token: str) -> AsyncGenerator[Backend]
                     break
         yield backend
         code, errors = await program.stop()
-        assert [line for line in errors.splitlines() if not expected(line)] == []
+        assert [line for line in complaints(errors) if "was answered 500" not in line] == []
         assert code in (0, -signal.SIGTERM)  # uvicorn hands the signal on when it has shut down
 
 

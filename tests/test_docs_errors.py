@@ -103,7 +103,9 @@ PROVOCATIONS: dict[str, Provoke] = {
     "ServerError": _answered(Fault(status=503), _create),
     "APIError": _answered(Fault(status=302), lambda api: api.get(SNAPSHOT)),
     "TransportError": _answered(Fault(broken="reset", after=True), _create),
-    "RequestTimeoutError": _answered(Fault(delay=1), lambda api: api.with_options(timeout=0.1).get(SNAPSHOT)),
+    "RequestTimeoutError": _answered(
+        Fault(delay=0.4), lambda api: api.with_options(timeout=0.1).get(SNAPSHOT)
+    ),
     "DecodeError": _answered(Fault(body=b'{"image": {"id": "42"}}'), lambda api: api.get(SNAPSHOT)),
     "QuotaWaitError": _without_quota,
     "QuotaStoreError": _without_redis,

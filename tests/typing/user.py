@@ -1,0 +1,146 @@
+"""A user's program: what every public call gives, pinned for type checkers. It is checked, and never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime, timedelta
+from typing import Any, assert_type
+
+import aiohttp
+from redis.asyncio import Redis
+
+from do_images_async import (
+    Image,
+    ImagePage,
+    ImagesAPI,
+    ImageStatus,
+    ImageType,
+    Limiter,
+    LimiterStats,
+    RateLimit,
+    RateLimiter,
+    RetryPolicy,
+    TokenBucket,
+    __version__,
+    converter,
+    errors,
+    events,
+)
+from do_images_async.audit import AuditReport, Context, Finding, Rule, Severity, audit, older_than
+from do_images_async.redis import RedisRateLimiter
+from do_images_async.testing import Entry, Fault, ImagesEmulator
+
+
+async def the_client(session: aiohttp.ClientSession, limiter: Limiter) -> None:
+    assert_type(ImagesAPI.from_env(), ImagesAPI)
+    made = ImagesAPI("token", session=session, limiter=limiter, retry=RetryPolicy(attempts=1), max_wait=None)
+    async with made as images:
+        assert_type(images, ImagesAPI)
+        assert_type(images.with_options(reserve=5, timeout=None), ImagesAPI)
+        assert_type(images.rate_limit, RateLimit | None)
+        assert_type(images.limiter, Limiter)
+        assert_type(await images.aclose(), None)
+
+
+async def images_in_and_out(images: ImagesAPI) -> None:
+    assert_type(images.list(type="distribution", private=False), AsyncGenerator[Image, None])
+    assert_type(images.list_pages(tag_name="prod"), AsyncGenerator[ImagePage, None])
+    assert_type(await images.list_page(page=2, per_page=50), ImagePage)
+    assert_type([image async for image in images.list()], list[Image])
+    assert_type(await images.get(42), Image)
+    assert_type(await images.get("ubuntu-24-04-x64"), Image)
+    assert_type(
+        await images.create_custom(name="a", url="https://x/a.img", region="nyc3", tags=("a",)), Image
+    )
+    assert_type(await images.update(42, description=""), Image)
+    assert_type(await images.delete(42), None)
+    assert_type(await images.wait_until_available(42, timeout=60, poll_interval=1.5), Image)
+
+
+def models(image: Image, page: ImagePage, rate_limit: RateLimit) -> None:
+    assert_type(image.id, int)
+    assert_type(image.name, str)
+    assert_type(image.slug, str | None)
+    assert_type(image.regions, tuple[str, ...])
+    assert_type(image.tags, tuple[str, ...] | None)
+    assert_type(image.size_gigabytes, float | None)
+    assert_type(image.created_at, datetime | None)
+    assert_type(image.type, ImageType | None)
+    assert_type(image.status, ImageStatus | None)
+    assert_type(ImageStatus("tomorrow").is_known, bool)
+    assert_type(page.images, tuple[Image, ...])
+    assert_type(page.total, int | None)
+    assert_type(page.next_page, int | None)
+    assert_type(len(page), int)
+    assert_type(rate_limit.remaining, int)
+    assert_type(rate_limit.reset_at, datetime)
+    assert_type(converter.structure({"id": 7}, Image), Image)
+    assert_type(converter.loads(b'{"id": 7}', Image), Image)
+    assert_type(len(__version__), int)
+
+
+async def limiters(redis: Redis) -> None:
+    limiter = RateLimiter(TokenBucket(250, per=60), TokenBucket(5000, per=3600.0, margin=5))
+    assert_type(limiter.buckets, tuple[TokenBucket, ...])
+    assert_type(limiter.stats(), LimiterStats)
+    assert_type(limiter.stats().available, tuple[int, ...])
+    assert_type(limiter.next_permit_in(), float)
+    permit = await limiter.acquire(max_wait=1, reserve=5)
+    assert_type(permit.settle(), None)
+    any_limiter: Limiter = limiter
+    async with RedisRateLimiter(redis, "token", on_store_failure="local") as shared:
+        assert_type(shared, RedisRateLimiter)
+        any_limiter = shared
+    await any_limiter.acquire()
+
+
+async def failures(images: ImagesAPI) -> None:
+    try:
+        await images.get(42)
+    except errors.RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+        assert_type(error.status, int)
+        assert_type(error.id, str | None)
+        assert_type(error.rate_limit, RateLimit | None)
+    except errors.QuotaWaitError as error:
+        assert_type(error.wait, float)
+    except errors.ImportFailedError as error:
+        assert_type(error.image, Image)
+    except errors.WaitTimeoutError as error:
+        assert_type(error.image, Image | None)
+    except errors.DOImagesError as error:
+        assert_type(error.outcome_unknown, bool)
+        assert_type(error.page, int | None)
+
+
+def hook(event: events.Event) -> None:
+    assert_type(event.method, str)
+    if isinstance(event, events.AttemptEnded):
+        assert_type(event.status, int | None)
+        assert_type(event.outcome, str)
+        assert_type(event.error, errors.DOImagesError | None)
+    else:
+        assert_type(event, events.PermitGranted)
+        assert_type(event.quota_wait, float)
+
+
+def no_owner(image: Image, context: Context) -> Finding | None:
+    assert_type(context.age(image), timedelta | None)
+    return context.finding(image, "no-owner", Severity.LOW, "no team tag", "tag it")
+
+
+async def audits() -> None:
+    rules: list[Rule] = [no_owner, older_than(90)]
+    report = await audit(ImagesAPI.from_env(on_event=hook).list(), rules=rules)
+    assert_type(report, AuditReport)
+    assert_type(report.findings, tuple[Finding, ...])
+    assert_type(report.to_dict(), dict[str, Any])
+
+
+async def tests_of_ones_own() -> None:
+    async with ImagesEmulator(images=3) as emulator:
+        assert_type(emulator.url, str)
+        assert_type(emulator.images.add(name="a"), int)
+        assert_type(emulator.requests.count("GET", "/v2/images", status=200), int)
+        assert_type(emulator.requests[0], Entry)
+        emulator.faults.add(Fault(method="GET", status=503, times=2))
