@@ -22,7 +22,8 @@ from typing import Any
 import attrs
 import pytest
 
-from do_images_async import ImagesAPI
+import do_images_async
+from do_images_async import ImagesAPI, audit, events, redis, testing
 from do_images_async.testing import ImagesEmulator
 from tests.programs import PROGRAMS, complaints
 from tests.redis_servers import EXECUTABLE, RedisServer, redis_server, shared_redis
@@ -35,6 +36,11 @@ PAGES = sorted((DOCS / "pages").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 
+NOT_ON_THEIR_OWN = {
+    *("Event", "EventHook", "Watch", "logger", "route_of"),  # aliases, and what is the transport's
+    *("DEFAULT_RULES", "PRICE", "Rule", "worst_first"),
+    *(name for name in audit.__all__ if name.islower() and name != "audit"),  # the rules' module has them
+}
 RUN_ELSEWHERE = {
     "python3 -m venv": ".ci/package installs the wheel into an empty environment",
     "bash .ci/run": "it runs this test",
@@ -129,7 +135,7 @@ def outcome_of(*command: str, **environment: str) -> subprocess.CompletedProcess
 
 def run(block: str, names: dict[str, Any]) -> None:
     """Run a block as a program, or, when it awaits at the top level, with an open client."""
-    code = compile(block, "<page>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compile(block, "<page>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if code.co_flags & inspect.CO_COROUTINE:
         asyncio.run(_run_with_client(code, names))
     else:
@@ -188,6 +194,25 @@ def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> None:
     assert done.returncode in (0, 1)
     assert done.stdout.startswith("30 images, ")
     assert re.search(r"MEDIUM +no-owner +\d+ images: ask who made it", done.stdout)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """A name of the package is on a page of its own, or in the one of its module."""
+    text = "".join(page.read_text() for page in PAGES)
+    modules = {"errors", "events"}
+    values = {"__version__", "converter"}
+    missing = [
+        name
+        for name in do_images_async.__all__
+        if name not in modules | values and f"::: do_images_async.{name}\n" not in text
+    ]
+    for module in (events, audit, testing, redis):
+        missing += [
+            f"{module.__name__}.{name}"
+            for name in module.__all__
+            if f"::: {module.__name__}.{name}\n" not in text and name not in NOT_ON_THEIR_OWN
+        ]
+    assert missing == []
 
 
 def test_no_page_says_that_it_is_not_written() -> None:
