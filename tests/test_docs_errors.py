@@ -23,12 +23,8 @@ Provoke: TypeAlias = Callable[[ImagesEmulator, ImagesAPI], Awaitable[object]]
 SNAPSHOT = "ubuntu-24-04-x64"
 
 
-def _private(emulator: ImagesEmulator) -> int:
-    return next(image["id"] for image in emulator.images if not image["public"])
-
-
 def _public(emulator: ImagesEmulator) -> int:
-    return next(image["id"] for image in emulator.images if image["public"])
+    return int(next(image["id"] for image in emulator.images if image["public"]))
 
 
 def _answered(fault: Fault, call: Callable[[ImagesAPI], Awaitable[object]]) -> Provoke:
