@@ -118,6 +118,20 @@ async def test_two_workers_do_every_job_although_one_is_killed_midway(redis_serv
     assert emulator.requests.count(status=429) == 0, "the two share one quota, the dead one's part included"
 
 
+async def test_a_job_that_takes_long_is_left_to_who_does_it(redis_server: RedisServer) -> None:
+    longer_than_a_claim_lasts = 3.0
+    async with (
+        ImagesEmulator(images=IMAGES_EACH, latency=longer_than_a_claim_lasts) as emulator,
+        jobs_for(emulator, redis_server, 1) as (queue, jobs),
+        worker(emulator, redis_server) as one,
+        worker(emulator, redis_server) as other,
+    ):
+        await eventually(lambda: queue.done(jobs), within=30)
+        assert [(await each.stop())[0] for each in (one, other)] == [0, 0]
+    assert_done(emulator, queue, jobs)
+    assert set(renamings(emulator).values()) == {1}
+
+
 async def test_a_worker_outlives_redis_and_the_api(own_redis: RedisServer) -> None:
     count = 8
     async with (
