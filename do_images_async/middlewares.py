@@ -93,7 +93,9 @@ class Quota:
             if self.may_have_been_sent:
                 permit.lose()
                 if isinstance(error, ClientOSError | ServerDisconnectedError):
-                    raise ConnectionBrokenError(str(error)) from None
+                    # What aiohttp says of a server that disconnected can be the answer's half-read head.
+                    reason = str(error) if isinstance(error, ClientOSError) else "the server disconnected"
+                    raise ConnectionBrokenError(reason) from None
             else:
                 permit.release()
             raise

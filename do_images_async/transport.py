@@ -74,6 +74,14 @@ _HOPELESS: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
+_IN_WORDS: Final = (
+    (aiohttp.ClientConnectorCertificateError, "the server's certificate is not trusted"),
+    (aiohttp.ClientConnectorDNSError, "the host's name was not found"),
+    (aiohttp.ClientConnectorError, "no connection"),
+    (ConnectionBrokenError, "the connection broke"),
+    (aiohttp.ClientPayloadError, "the answer broke off, or can't be unpacked"),
+    ((HttpProcessingError, aiohttp.ClientResponseError), "the answer is not HTTP"),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -279,7 +287,7 @@ class Transport:
             if quota.rate_limit is not None:
                 self.rate_limit = quota.rate_limit
             if 200 <= response.status < 300:
-                return _reply(call, content, quota.rate_limit)
+                return _reply(call, url, content, quota.rate_limit)
             return self._refuse(call.method, url, response, content, quota.rate_limit)
         return problem
 
@@ -330,9 +338,15 @@ class Transport:
             reason = f"not done within {quota.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
         else:
-            reason = self._token.redact(f"{type(error).__name__}: {error}")[:300]
+            words = " ".join(f"{_in_words(error)}: {error}".split())
+            reason = self._token.redact(words)[:300]
             kind = TransportError
         return _Problem(_failure_of(error, sent=sent), kind(reason, method=method, url=str(url)))
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, for somebody who does not know aiohttp's exceptions."""
+    return next((words for kind, words in _IN_WORDS if isinstance(error, kind)), type(error).__name__)
 
 
 def _failure_of(error: Exception, *, sent: bool) -> Failure:
@@ -358,11 +372,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _reply(call: Call[T], content: bytes, rate_limit: RateLimit | None) -> Reply[T] | _Problem:
+def _reply(
+    call: Call[T], url: URL, content: bytes, rate_limit: RateLimit | None
+) -> Reply[T] | _Problem:
     if call.model is NoneType:
         return Reply(cast("T", None), rate_limit)
     try:
         return Reply(decode(content, call.model), rate_limit)
     except DecodeError as error:
+        error.args = (f"{call.method} {url} was answered with success, but {error}",)
         # What is no JSON was spoilt on its way; JSON that says something else will say so again.
         return _Problem(Failure.DOUBTFUL if is_json(content) else Failure.BROKEN, error)
