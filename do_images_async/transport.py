@@ -338,15 +338,16 @@ class Transport:
             reason = f"not done within {quota.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
         else:
-            words = " ".join(f"{_in_words(error)}: {error}".split())
-            reason = self._token.redact(words)[:300]
+            reason = self._token.redact(_in_words(error))[:300]
             kind = TransportError
         return _Problem(_failure_of(error, sent=sent), kind(reason, method=method, url=str(url)))
 
 
 def _in_words(error: Exception) -> str:
     """What went wrong, for somebody who does not know aiohttp's exceptions."""
-    return next((words for kind, words in _IN_WORDS if isinstance(error, kind)), type(error).__name__)
+    words = next((words for kind, words in _IN_WORDS if isinstance(error, kind)), type(error).__name__)
+    detail = error.message if isinstance(error, aiohttp.ClientResponseError) else error
+    return " ".join(f"{words}: {detail}".split())
 
 
 def _failure_of(error: Exception, *, sent: bool) -> Failure:
