@@ -196,7 +196,7 @@ async def test_the_hook_hears_how_an_attempt_failed(
 
 async def test_the_hook_hears_of_waits_and_of_their_refusal(server: Server) -> None:
     told = Told()
-    limiter = RateLimiter(TokenBucket(1, per=0.2, margin=0))
+    limiter = RateLimiter(TokenBucket(1, per=1, margin=0))
     server.answer_with(lambda _: image_reply(7))
     async with client(server, told, limiter=limiter) as api:
         await api.get(7)
@@ -204,7 +204,7 @@ async def test_the_hook_hears_of_waits_and_of_their_refusal(server: Server) -> N
             await api.with_options(max_wait=0).get(7)
         await api.get(7)
     first, refused, second = told.ends
-    assert first.quota_wait < 0.1
+    assert first.quota_wait < second.quota_wait
     assert not refused.sent
     assert refused.outcome == "QuotaWaitError"
     assert refused.duration == 0
@@ -276,7 +276,7 @@ async def test_prometheus_counts_what_happened(server: Server) -> None:
         outcome: value("do_images_requests_total", **route, outcome=outcome) for outcome in ("200", "429")
     }
     retries, waited = value("do_images_retries_total"), value("do_images_quota_wait_seconds_total")
-    limiter = RateLimiter(TokenBucket(2, per=0.2, margin=0))
+    limiter = RateLimiter(TokenBucket(2, per=0.6, margin=0))
     server.script(refusal(429, headers={"retry-after": "0"}), image_reply(7), image_reply(7))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, on_event=metrics.count) as api:
         await api.get(7)
@@ -304,7 +304,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 async def test_spans_show_attempts_and_waits_for_quota(server: Server, spans: InMemorySpanExporter) -> None:
-    limiter = RateLimiter(TokenBucket(1, per=0.2, margin=0))
+    limiter = RateLimiter(TokenBucket(1, per=0.6, margin=0))
     server.script(refusal(503), image_reply(7))
     tracer = trace.get_tracer("test")
     async with ImagesAPI(
