@@ -102,8 +102,13 @@ class Watch:
     status: int | None = None
     request_id: str | None = None
     rate_limit: RateLimit | None = None
-    began: float = attrs.field(factory=time.monotonic)
+    asked_at: float | None = None
     permitted_at: float | None = None
+
+    def asks(self) -> None:
+        """Note that the attempt asks for its permit."""
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
 
     def permitted(self) -> None:
         """Note that the attempt has its permit. aiohttp may send a message twice: the first one counts."""
@@ -116,7 +121,7 @@ class Watch:
                     method=self.method,
                     route=route_of(self.path),
                     attempt=self.attempt,
-                    quota_wait=self.permitted_at - self.began,
+                    quota_wait=self._waited(self.permitted_at),
                 )
             )
 
@@ -142,7 +147,7 @@ class Watch:
             method=self.method,
             route=route_of(self.path),
             attempt=self.attempt,
-            quota_wait=permitted_at - self.began,
+            quota_wait=self._waited(permitted_at),
             duration=now - permitted_at,
             sent=self.permitted_at is not None,
             status=self.status,
@@ -153,6 +158,9 @@ class Watch:
             rate_limit=self.rate_limit,
             available=self.limiter.stats().available,
         )
+
+    def _waited(self, until: float) -> float:
+        return 0.0 if self.asked_at is None else until - self.asked_at
 
     def _log(self, level: int, event: AttemptEnded) -> None:
         fields = attrs.asdict(event, recurse=False) | {"url": str(self.url), "outcome": event.outcome}

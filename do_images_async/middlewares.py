@@ -77,6 +77,7 @@ class Quota:
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         self.authorization.put_on(request)
+        self.watch.asks()
         permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
         self.watch.permitted()
         # A deadline that is set by now is the client's end, and stays.
