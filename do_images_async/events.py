@@ -24,6 +24,7 @@ logger: Final = logging.getLogger("do_images_async")
 logger.addHandler(logging.NullHandler())
 
 _ACTION_POSITION: Final = 5
+_CANCELLED: Final = "cancelled"
 _WORTH_SAYING: Final = 0.01  # seconds
 
 
@@ -51,10 +52,10 @@ class AttemptEnded:
     Attributes:
         method, route, attempt, quota_wait: as in `PermitGranted`.
         duration: seconds from the permit to the end; 0.0 without a permit.
-        sent: whether it had its permit. Without one, nothing was sent.
+        permitted: whether it had its permit. Without one, nothing was sent.
+        outcome: a word for it out of a small set: the status, "cancelled", or the exception's class.
         status: the HTTP status; None when no answer came.
         error: what it failed with; None when it succeeded or was cancelled.
-        cancelled: whether whoever waited for it has gone.
         retry_in: seconds until the next attempt; None when this was the last one.
         request_id: what the provider's support asks for.
         rate_limit: the hour's quota as the answer reported it.
@@ -66,23 +67,14 @@ class AttemptEnded:
     attempt: int
     quota_wait: float
     duration: float
-    sent: bool
+    permitted: bool
+    outcome: str
     status: int | None
     error: DOImagesError | None
-    cancelled: bool
     retry_in: float | None
     request_id: str | None
     rate_limit: RateLimit | None
     available: tuple[int, ...]
-
-    @property
-    def outcome(self) -> str:
-        """A word for it out of a small set: the status, "cancelled", or the error's class."""
-        if self.cancelled:
-            return "cancelled"
-        if self.error is None or isinstance(self.error, APIError):
-            return str(self.status)
-        return type(self.error).__name__
 
 
 Event: TypeAlias = PermitGranted | AttemptEnded
@@ -149,21 +141,26 @@ class Watch:
             attempt=self.attempt,
             quota_wait=self._waited(permitted_at),
             duration=now - permitted_at,
-            sent=self.permitted_at is not None,
+            permitted=self.permitted_at is not None,
+            outcome=self._outcome(error),
             status=self.status,
             error=error if isinstance(error, DOImagesError) else None,
-            cancelled=error is not None and not isinstance(error, DOImagesError),
             retry_in=retry_in,
             request_id=(error.request_id if isinstance(error, APIError) else None) or self.request_id,
             rate_limit=self.rate_limit,
             available=self.limiter.stats().available,
         )
 
+    def _outcome(self, error: BaseException | None) -> str:
+        if error is None or isinstance(error, APIError):
+            return str(self.status)
+        return type(error).__name__ if isinstance(error, Exception) else _CANCELLED
+
     def _waited(self, until: float) -> float:
         return 0.0 if self.asked_at is None else until - self.asked_at
 
     def _log(self, level: int, event: AttemptEnded) -> None:
-        fields = attrs.asdict(event, recurse=False) | {"url": str(self.url), "outcome": event.outcome}
+        fields = attrs.asdict(event, recurse=False) | {"url": str(self.url)}
         fields["error"] = None if event.error is None else type(event.error).__name__
         logger.log(level, "%s %s: %s", self.method, self.url, _sentence(event), extra=fields)
 
@@ -181,11 +178,12 @@ def _sentence(event: AttemptEnded) -> str:
     waited = (
         f" (after {event.quota_wait:.2f} s of waiting for quota)" if event.quota_wait >= _WORTH_SAYING else ""
     )
-    if event.error is None:
-        verb = "was cancelled" if event.cancelled else f"was answered {event.status}"
-        return f"attempt {event.attempt} {verb} in {event.duration:.3f} s{waited}"
+    if event.outcome == _CANCELLED:
+        return f"attempt {event.attempt} was cancelled after {event.duration:.3f} s{waited}"
+    if event.outcome == str(event.status) and event.error is None:
+        return f"attempt {event.attempt} was answered {event.status} in {event.duration:.3f} s{waited}"
     following = "" if event.retry_in is None else f", next in {event.retry_in:.2f} s"
-    return f"attempt {event.attempt} failed{following}{waited}: {event.error}"
+    return f"attempt {event.attempt} failed{following}{waited}: {event.error or event.outcome}"
 
 
 def route_of(path: str) -> str:

@@ -25,6 +25,7 @@ from do_images_async.errors import (
     TransportError,
 )
 from do_images_async.events import AttemptEnded, Event, PermitGranted, route_of
+from do_images_async.ratelimit import Permit
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.docs.programs import metrics, tracing
 from tests.servers import HANG, RESET, Answer, Server, content, eventually, image_reply, refusal
@@ -144,7 +145,7 @@ async def test_the_hook_hears_of_permit_and_end(server: Server) -> None:
         method="GET", route="/v2/images/{image_id}", attempt=1, quota_wait=told.permits[0].quota_wait
     )
     assert isinstance(end, AttemptEnded)
-    assert (end.status, end.outcome, end.error, end.sent, end.cancelled) == (200, "200", None, True, False)
+    assert (end.status, end.outcome, end.error, end.permitted) == (200, "200", None, True)
     assert end.available == (249, 4999)
     assert end.quota_wait >= 0
     assert 0 < end.duration < 10
@@ -192,7 +193,6 @@ async def test_the_hook_hears_how_an_attempt_failed(
     assert end.error is caught.value
     assert end.status == status
     assert end.outcome == ("404" if status == 404 else error.__name__)
-    assert not end.cancelled
 
 
 async def test_the_hook_hears_of_waits_and_of_their_refusal(server: Server) -> None:
@@ -206,7 +206,7 @@ async def test_the_hook_hears_of_waits_and_of_their_refusal(server: Server) -> N
         await api.get(7)
     first, refused, second = told.ends
     assert first.quota_wait < second.quota_wait
-    assert not refused.sent
+    assert not refused.permitted
     assert refused.outcome == "QuotaWaitError"
     assert refused.duration == 0
     assert second.quota_wait > 0.1
@@ -222,7 +222,7 @@ async def test_the_hook_hears_of_cancellation(server: Server) -> None:
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
     (end,) = told.ends
-    assert (end.outcome, end.cancelled, end.error, end.status) == ("cancelled", True, None, None)
+    assert (end.outcome, end.error, end.status) == ("cancelled", None, None)
 
 
 async def test_the_hook_hears_of_a_client_that_is_closed(server: Server) -> None:
@@ -243,6 +243,26 @@ async def test_a_hook_that_raises_breaks_no_call(server: Server, caplog: pytest.
         assert (await api.get(7)).id == 7
     assert [record.levelname for record in logged(caplog)] == ["ERROR", "ERROR"]
     assert "the hook's own fault" in caplog.text
+
+
+async def test_what_a_limiter_of_ones_own_raises_is_named_and_not_shown(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(RateLimiter):
+        async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
+            raise ZeroDivisionError("with a secret in it")
+
+    caplog.set_level(logging.DEBUG, "do_images_async")
+    told = Told()
+    async with client(server, told, limiter=Broken()) as api:
+        with pytest.raises(ZeroDivisionError):
+            await api.get(7)
+    assert [(end.outcome, end.error, end.permitted) for end in told.ends] == [
+        ("ZeroDivisionError", None, False)
+    ]
+    (record,) = logged(caplog)
+    assert record.getMessage().endswith("attempt 1 failed: ZeroDivisionError")
+    assert "secret" not in f"{vars(record)!r}"
 
 
 def test_a_hook_must_be_callable() -> None:

@@ -14,7 +14,7 @@ TOKENS = Gauge("do_images_tokens_left", "Requests that may be sent now without w
 
 def count(event: Event) -> None:
     if isinstance(event, AttemptEnded):
-        REQUESTS.labels(event.method, event.route, event.outcome).inc(event.sent)
+        REQUESTS.labels(event.method, event.route, event.outcome).inc(event.permitted)
         RETRIES.inc(event.retry_in is not None)
         WAITED.inc(event.quota_wait)
         TOKENS.set(min(event.available))
