@@ -71,6 +71,17 @@ async def _an_import_that_takes_long(emulator: ImagesEmulator, api: ImagesAPI) -
     return await api.wait_until_available(new.id, timeout=0.2, poll_interval=0.05)
 
 
+async def _an_action_that_fails(emulator: ImagesEmulator, api: ImagesAPI) -> object:
+    emulator.actions.fails = lambda _: True
+    image = emulator.images.add(name="golden")
+    begun = await api.actions.transfer(image, "ams3")
+    return await api.actions.wait(image, begun.id, poll_interval=0.05)
+
+
+async def _deleting_a_public_image(emulator: ImagesEmulator, api: ImagesAPI) -> object:
+    return [outcome.result() async for outcome in api.delete_many([_public(emulator)])]
+
+
 async def _a_listing_without_end(emulator: ImagesEmulator, api: ImagesAPI) -> object:
     for number in range(2, 12):
         link = f"{emulator.url}/v2/images?page={number}&per_page=200"
@@ -106,6 +117,8 @@ PROVOCATIONS: dict[str, Provoke] = {
     "QuotaWaitError": _without_quota,
     "QuotaStoreError": _without_redis,
     "ImportFailedError": _an_import_that_fails,
+    "ActionFailedError": _an_action_that_fails,
+    "PublicImageError": _deleting_a_public_image,
     "WaitTimeoutError": _an_import_that_takes_long,
     "IncompleteListingError": _a_listing_without_end,
     "ClientStateError": _closed,
@@ -116,7 +129,7 @@ def normalized(message: str) -> str:
     """The message with what differs from run to run taken out."""
     message = re.sub(r"http://127\.0\.0\.1:\d+", "https://api.digitalocean.com", message)
     message = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "…", message)
-    message = re.sub(r"\b\d{9}\b", "42", message)
+    message = re.sub(r"\b\d{8,10}\b", "42", message)
     return re.sub(r"\d+\.\d s;", "60.9 s;", message)
 
 

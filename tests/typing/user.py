@@ -10,6 +10,11 @@ import aiohttp
 from redis.asyncio import Redis
 
 from do_images_async import (
+    AccountTransfer,
+    Action,
+    ActionPage,
+    ActionStatus,
+    BulkProgress,
     Image,
     ImagePage,
     ImagesAPI,
@@ -17,14 +22,17 @@ from do_images_async import (
     ImageType,
     Limiter,
     LimiterStats,
+    Outcome,
     RateLimit,
     RateLimiter,
+    Region,
     RetryPolicy,
     TokenBucket,
     __version__,
     converter,
     errors,
     events,
+    fan_out,
 )
 from do_images_async.audit import AuditReport, Context, Finding, Rule, Severity, audit, older_than
 from do_images_async.redis import RedisRateLimiter
@@ -55,6 +63,52 @@ async def images_in_and_out(images: ImagesAPI) -> None:
     assert_type(await images.update(42, description=""), Image)
     assert_type(await images.delete(42), None)
     assert_type(await images.wait_until_available(42, timeout=60, poll_interval=1.5), Image)
+
+
+async def actions(images: ImagesAPI) -> None:
+    assert_type(images.actions.list(42), AsyncGenerator[Action, None])
+    assert_type(await images.actions.list_page(42, page=2), ActionPage)
+    assert_type(await images.actions.get(42, 7), Action)
+    assert_type(await images.actions.transfer(42, "ams3"), Action)
+    assert_type(await images.actions.convert(42), Action)
+    assert_type(await images.actions.wait(42, 7, timeout=60), Action)
+    spread = images.actions.transfer_to_regions(42, ["ams3"])
+    assert_type(spread, AsyncGenerator[Outcome[str, Action], None])
+
+
+async def account_transfers(images: ImagesAPI) -> None:
+    offer = await images.account_transfers.create(42, email="alice@example.com")
+    assert_type(offer, AccountTransfer)
+    assert_type(offer.transfer_id, int | None)
+    assert_type(offer.accepted, bool)
+    assert_type(await images.account_transfers.accept(42, 7, team_uuid="…"), None)
+    assert_type(await images.account_transfers.cancel(42, 7), None)
+    assert_type(await images.account_transfers.decline(42, 7), None)
+
+
+def shown(progress: BulkProgress) -> None:
+    assert_type(progress.done, int)
+    assert_type(progress.total, int | None)
+
+
+async def many(images: ImagesAPI) -> None:
+    assert_type(images.get_many([1, 2], progress=shown), AsyncGenerator[Outcome[int, Image], None])
+    assert_type(images.delete_many([1], dry_run=True), AsyncGenerator[Outcome[int, Image | None], None])
+    assert_type(images.update_many({1: {"name": "a"}}), AsyncGenerator[Outcome[int, Image], None])
+    async for outcome in fan_out(images.actions.convert, [1, 2], concurrency=2, ordered=True):
+        assert_type(outcome, Outcome[int, Action])
+        assert_type(outcome.key, int)
+        assert_type(outcome.value, Action | None)
+        assert_type(outcome.error, BaseException | None)
+        assert_type(outcome.ok, bool)
+        assert_type(outcome.result(), Action)
+
+
+def action_models(action: Action, page: ActionPage) -> None:
+    assert_type(action.status, ActionStatus | None)
+    assert_type(action.completed_at, datetime | None)
+    assert_type(action.region, Region | None)
+    assert_type(page.actions, tuple[Action, ...])
 
 
 def models(image: Image, page: ImagePage, rate_limit: RateLimit) -> None:
@@ -105,6 +159,10 @@ async def failures(images: ImagesAPI) -> None:
     except errors.QuotaWaitError as error:
         assert_type(error.wait, float)
     except errors.ImportFailedError as error:
+        assert_type(error.image, Image)
+    except errors.ActionFailedError as error:
+        assert_type(error.action, Action)
+    except errors.PublicImageError as error:
         assert_type(error.image, Image)
     except errors.WaitTimeoutError as error:
         assert_type(error.image, Image | None)

@@ -18,7 +18,7 @@ def no_owner(image: Image, context: Context) -> Finding | None:
 
 async def main() -> int:
     async with ImagesAPI.from_env() as images:
-        report = await audit(images.list(private=True), rules=[*DEFAULT_RULES, no_owner])
+        report = await audit(images.list(private=True, strict=True), rules=[*DEFAULT_RULES, no_owner])
     print(f"{report.images} images, {report.gigabytes:.0f} GB, {report.total.monthly_cost:.2f} USD a month")
     print(f"deleting the stale ones would save {report.stale.monthly_cost:.2f} USD a month")
     for summary in report.findings_by_rule:
