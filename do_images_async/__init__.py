@@ -42,6 +42,6 @@ __all__ = [
     "__version__",
     "converter",
     "errors",
-    "fan_out",
     "events",
+    "fan_out",
 ]
