@@ -373,9 +373,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _reply(
-    call: Call[T], url: URL, content: bytes, rate_limit: RateLimit | None
-) -> Reply[T] | _Problem:
+def _reply(call: Call[T], url: URL, content: bytes, rate_limit: RateLimit | None) -> Reply[T] | _Problem:
     if call.model is NoneType:
         return Reply(cast("T", None), rate_limit)
     try:
