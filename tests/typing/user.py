@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 import aiohttp
@@ -60,6 +60,8 @@ async def images_in_and_out(images: ImagesAPI) -> None:
     assert_type(
         await images.create_custom(name="a", url="https://x/a.img", region="nyc3", tags=("a",)), Image
     )
+    created = await images.find_created(name="a", since=datetime.now(UTC), tags=["a"])
+    assert_type(created, tuple[Image, ...])
     assert_type(await images.update(42, description=""), Image)
     assert_type(await images.delete(42), None)
     assert_type(await images.wait_until_available(42, timeout=60, poll_interval=1.5), Image)
