@@ -104,10 +104,11 @@ async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Serv
     async with serving(name, url=server.url, token=TOKEN) as backend:
         visits = [asyncio.create_task(backend.get("/images/ubuntu-24-04-x64")) for _ in range(5)]
         await backend.until_in_flight(5)
+        await eventually(lambda: len(server.received) == 5, within=20)
         for visit in visits:
             visit.cancel()
         await asyncio.gather(*visits, return_exceptions=True)
         await backend.until_in_flight(0)
-        await eventually(lambda: server.open_connections == 0)
+        await eventually(lambda: server.open_connections == 0, within=20)
         assert len(server.received) == 5, "a call that was cancelled is not sent again"
         assert (await backend.get("/images/1"))[:2] == (502, {"error": "the image service failed"})
