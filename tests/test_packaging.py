@@ -18,6 +18,7 @@ from do_images_async import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "do_images_async"
+PLUGIN = f"{PACKAGE}/testing/plugin/do_images_async_pytest.py"  # a module of its own, beside the package
 
 
 @attrs.frozen
@@ -67,7 +68,8 @@ def sources(directory: str) -> set[str]:
 def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     info = f"{PACKAGE}-{__version__}.dist-info"
     extras = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
-    assert built.wheel == sources(PACKAGE) | extras | {f"{info}/licenses/LICENSE"}
+    package = {name for name in sources(PACKAGE) if name != PLUGIN} | {PurePosixPath(PLUGIN).name}
+    assert built.wheel == package | extras | {f"{info}/licenses/LICENSE"}
     assert f"{PACKAGE}/py.typed" in built.wheel
 
 
