@@ -13,8 +13,7 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -79,32 +78,10 @@ def pages_with(language: str) -> list[Path]:
     return [page for page in PAGES if any(block.language == language for block in blocks_of(page))]
 
 
-@contextlib.contextmanager
-def emulator_in_a_thread() -> Generator[ImagesEmulator]:
-    """An emulator in an event loop of its own, so that a page's code may start one itself."""
-    started, emulator = threading.Event(), ImagesEmulator(images=30, seed=7)
-    stop = asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        async with emulator:
-            loops.append(asyncio.get_running_loop())
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    try:
-        assert started.wait(20)
-        yield emulator
-    finally:
-        loops[0].call_soon_threadsafe(stop.set)
-        thread.join()
-
-
 @pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImagesEmulator]:
-    with emulator_in_a_thread() as running:
+async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImagesEmulator]:
+    """One that programs find; pages run on threads beside it, with event loops of their own."""
+    async with ImagesEmulator(images=30, seed=7) as running:
         monkeypatch.setenv("DIGITALOCEAN_TOKEN", running.token)
         monkeypatch.setenv("DIGITALOCEAN_API_URL", running.url)
         yield running
@@ -150,7 +127,7 @@ async def _run_with_client(code: CodeType, names: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("logging_left_alone")
 @pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
-def test_the_code_of_a_page_runs_and_prints_what_it_says(
+async def test_the_code_of_a_page_runs_and_prints_what_it_says(
     page: Path, emulator: ImagesEmulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "REDIS_URL" in page.read_text():
@@ -164,18 +141,19 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            run(block.text, names)
+            await asyncio.to_thread(run, block.text, names)
         if block.output is not None:
             assert printed.getvalue() == block.output
 
 
 @pytest.mark.parametrize("page", pages_with("sh"), ids=name_of)
-def test_the_shell_commands_of_a_page_run(page: Path, emulator: ImagesEmulator) -> None:
+async def test_the_shell_commands_of_a_page_run(page: Path, emulator: ImagesEmulator) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for block in blocks_of(page):
         if block.language != "sh" or any(block.text.startswith(start) for start in RUN_ELSEWHERE):
             continue
-        done = outcome_of("/bin/bash", "-euo", "pipefail", "-c", block.text, PATH=path)
+        command = ("/bin/bash", "-euo", "pipefail", "-c", block.text)
+        done = await asyncio.to_thread(outcome_of, *command, PATH=path)
         assert done.returncode == 0, done.stderr
         assert done.stdout
 
@@ -188,8 +166,9 @@ def test_every_program_is_shown_and_has_a_test() -> None:
         assert re.search(rf'"{name}"|programs import .*\b{name.removesuffix(".py")}\b', tests), name
 
 
-def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> None:
-    done = outcome_of(sys.executable, "-X", "dev", "-W", "error", str(PROGRAMS / "audit_images.py"))
+async def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> None:
+    command = (sys.executable, "-X", "dev", "-W", "error", str(PROGRAMS / "audit_images.py"))
+    done = await asyncio.to_thread(outcome_of, *command)
     assert complaints(done.stderr) == []
     assert done.returncode in (0, 1)
     assert done.stdout.startswith("30 images, ")
