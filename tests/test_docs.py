@@ -130,7 +130,7 @@ async def _run_with_client(code: CodeType, names: dict[str, Any]) -> None:
 async def test_the_code_of_a_page_runs_and_prints_what_it_says(
     page: Path, emulator: ImagesEmulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "REDIS_URL" in page.read_text():
+    if any("REDIS_URL" in block.text for block in blocks_of(page)):
         if EXECUTABLE is None:
             pytest.skip("there is no redis-server")
         redis: RedisServer = request.getfixturevalue("redis_server")
