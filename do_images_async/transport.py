@@ -74,7 +74,7 @@ _HOPELESS: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-_IN_WORDS: Final = (
+_IN_WORDS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
     (aiohttp.ClientConnectorCertificateError, "the server's certificate is not trusted"),
     (aiohttp.ClientConnectorDNSError, "the host's name was not found"),
     (aiohttp.ClientConnectorError, "no connection"),

@@ -85,7 +85,7 @@ async def _deleting_a_public_image(emulator: ImagesEmulator, api: ImagesAPI) -> 
 async def _a_listing_without_end(emulator: ImagesEmulator, api: ImagesAPI) -> object:
     for number in range(2, 12):
         link = f"{emulator.url}/v2/images?page={number}&per_page=200"
-        page = {"images": [], "links": {"pages": {"next": link}}, "meta": {"total": 600}}
+        page: dict[str, object] = {"images": [], "links": {"pages": {"next": link}}, "meta": {"total": 600}}
         emulator.faults.add(Fault(body=json.dumps(page).encode()))
     return [image async for image in api.list(concurrency=1)]
 
