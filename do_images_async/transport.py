@@ -345,9 +345,13 @@ class Transport:
 
 def _in_words(error: Exception) -> str:
     """What went wrong, for somebody who does not know aiohttp's exceptions."""
-    words = next((words for kind, words in _IN_WORDS if isinstance(error, kind)), type(error).__name__)
-    detail = error.message if isinstance(error, aiohttp.ClientResponseError) else error
-    return " ".join(f"{words}: {detail}".split())
+    name = type(error).__qualname__
+    for kind, phrase in _IN_WORDS:
+        if isinstance(error, kind):
+            name = phrase
+            break
+    detail: object = getattr(error, "message", "") or error  # without the status and URL of aiohttp's own
+    return " ".join(f"{name}: {detail}".split())
 
 
 def _failure_of(error: Exception, *, sent: bool) -> Failure:
