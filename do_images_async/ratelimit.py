@@ -62,11 +62,11 @@ class Limiter(Protocol):
 class Permit:
     """The right to send one request. Whoever holds it reports once what became of the request."""
 
-    __slots__ = ("_limiter", "_ticket")
+    __slots__ = ("_limiter", "ticket")
 
     def __init__(self, limiter: RateLimiter, ticket: Ticket) -> None:
         self._limiter: RateLimiter | None = limiter
-        self._ticket = ticket
+        self.ticket = ticket
 
     def settle(self, report: Report | None = None) -> None:
         """The response's headers are here: the tokens come back one period from now.
@@ -76,19 +76,19 @@ class Permit:
         """
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.settled(self._ticket, report)
+            limiter.settled(self.ticket, report)
 
     def release(self) -> None:
         """The request was never sent: the tokens come back at once."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.released(self._ticket)
+            limiter.released(self.ticket)
 
     def lose(self) -> None:
         """The request may have been sent and nothing came back: the tokens come back a grace later."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.lost(self._ticket)
+            limiter.lost(self.ticket)
 
 
 @attrs.frozen(kw_only=True)
@@ -171,6 +171,10 @@ class RateLimiter:
         self._in_flight = 0
         self._finished = 0
         self._lost: deque[int] = deque()
+        # What was granted in loops that are closed. The one exception: it is added to without the lock.
+        self._abandoned: deque[Ticket] = deque()
+        # What was granted to a waiter in another loop that has not seen it yet.
+        self._on_their_way: dict[asyncio.Future[Permit], Ticket] = {}
         # One queue for each reserve that somebody must leave; a future in it gets a Permit.
         self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
@@ -204,6 +208,7 @@ class RateLimiter:
                 ticket = self._take(now, reserve)
                 if ticket is not None:
                     return Permit(self, ticket)
+            self._forget_closed_loops()
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
@@ -244,12 +249,14 @@ class RateLimiter:
     def next_permit_in(self) -> float:
         """Seconds until a call that came now would be granted, at the earliest; 0.0 when it needs no wait."""
         with self._lock:
+            self._forget_closed_loops()
             return self._shortest_wait(self._clock(), 0)
 
     def stats(self) -> LimiterStats:
         """The counts at this moment."""
         with self._lock:
             now = self._clock()
+            self._forget_closed_loops()
             for level in self._levels:
                 level.collect(now)
             return LimiterStats(
@@ -294,18 +301,15 @@ class RateLimiter:
     def released(self, ticket: Ticket) -> None:
         """Take a permit's tokens back after a request that was never sent; see `Permit`."""
         with self._lock:
-            if ticket.serial <= self._disowned:
-                return
-            self._in_flight -= 1
-            self._granted -= 1
-            for level in self._levels:
-                level.free += 1
+            self._put_back(ticket)
         self._serve_if_waiting()
 
     def start_in_child(self) -> None:
         """Go on in a forked child: what waits or is under way is the parent's, and so may be what is free."""
         self._lock = threading.Lock()
         self._queues, self._alarms = {}, {}
+        self._abandoned.clear()
+        self._on_their_way.clear()
         if not self._serial:
             return
         now = self._clock()
@@ -340,6 +344,14 @@ class RateLimiter:
         for level in self._levels:
             level.give_back(now + grace + level.period)
 
+    def _put_back(self, ticket: Ticket) -> None:
+        if ticket.serial <= self._disowned:
+            return
+        self._in_flight -= 1
+        self._granted -= 1
+        for level in self._levels:
+            level.free += 1
+
     def _serve_if_waiting(self) -> None:
         if self._queues:
             self._serve()
@@ -368,7 +380,13 @@ class RateLimiter:
 
     def _leave(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
         """Leave the queue; a permit that was granted on the way out goes to the next in line."""
-        if waiter.done() and not waiter.cancelled():
+        granted = waiter.done() and not waiter.cancelled()
+        if waiter.get_loop().is_closed():
+            # The garbage collector ends the call, perhaps while this very thread holds the lock.
+            if granted:
+                self._abandoned.append(waiter.result().ticket)
+            return
+        if granted:
             waiter.result().release()
             return
         with self._lock:
@@ -377,7 +395,7 @@ class RateLimiter:
                 self._remove(waiter, reserve)
         if queued:
             self._serve()
-        elif not waiter.get_loop().is_closed():
+        else:
             # A grant from another thread is on its way, and must find nobody.
             waiter.cancel()
 
@@ -393,6 +411,23 @@ class RateLimiter:
             del self._alarms[loop]
             if loop is _current_loop():
                 alarm.cancel()
+
+    def _forget_closed_loops(self) -> None:
+        """Drop those who waited in loops that are closed, and take back what they never saw granted."""
+        while self._abandoned:
+            self._put_back(self._abandoned.popleft())
+        for waiter in [each for each in self._on_their_way if each.get_loop().is_closed()]:
+            self._put_back(self._on_their_way.pop(waiter))
+        closed = {loop for loop in self._alarms if loop.is_closed()}
+        if not closed:
+            return
+        for loop in closed:
+            del self._alarms[loop]
+        for reserve, queue in list(self._queues.items()):
+            for waiter in [each for each in queue if each.get_loop() in closed]:
+                del queue[waiter]
+            if not queue:
+                del self._queues[reserve]
 
     def _take(self, now: int, reserve: int) -> Ticket | None:
         """Take a token from every bucket, or from none."""
@@ -417,12 +452,15 @@ class RateLimiter:
 
     def _serve(self) -> None:
         """Grant what can be granted, and see to it that every loop wakes up for what comes next."""
-        with self._lock:
-            now = self._clock()
-            granted = self._grant(now)
-            late = self._set_alarms(now)
-        for waiter, ticket in granted:
-            self._hand_over(waiter, Permit(self, ticket))
+        undelivered = True
+        while undelivered:
+            with self._lock:
+                now = self._clock()
+                self._forget_closed_loops()
+                granted = self._grant(now)
+                late = self._set_alarms(now)
+            # Where a loop has been closed since, somebody else may have the permit.
+            undelivered = any([not self._hand_over(*each) for each in granted])  # noqa: C419  (all of them)
         for loop in late:
             _call_in(loop, self._serve)
 
@@ -441,18 +479,25 @@ class RateLimiter:
                 self._remove(waiter, reserve)
         return granted
 
-    def _hand_over(self, waiter: asyncio.Future[Permit], permit: Permit) -> None:
-        def resolve() -> None:
-            if waiter.done():
-                permit.release()
-            else:
-                waiter.set_result(permit)
-
+    def _hand_over(self, waiter: asyncio.Future[Permit], ticket: Ticket) -> bool:
+        """Give a waiter its permit in its own loop; False when that loop is closed."""
         loop = waiter.get_loop()
         if loop is _current_loop():
-            resolve()
-        elif not _call_in(loop, resolve):
-            permit.release()
+            waiter.set_result(Permit(self, ticket))
+            return True
+        with self._lock:
+            self._on_their_way[waiter] = ticket
+        return _call_in(loop, lambda: self._arrive(waiter))
+
+    def _arrive(self, waiter: asyncio.Future[Permit]) -> None:
+        with self._lock:
+            ticket = self._on_their_way.pop(waiter, None)
+        if ticket is None:
+            return  # granted by the parent of a forked child
+        if waiter.done():
+            self.released(ticket)
+        else:
+            waiter.set_result(Permit(self, ticket))
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
         """Set the alarm of this thread's loop; returns the other loops that must set theirs."""

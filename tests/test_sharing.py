@@ -151,12 +151,82 @@ def test_a_waiter_whose_loop_is_gone_does_not_hold_up_the_others() -> None:
 
     asyncio.run(later())
     assert not abandoned.done()
-    coroutine = abandoned.get_coro()
-    assert coroutine is not None
-    coroutine.close()
+    drop(abandoned)
     assert limiter.stats().waiting == 0
-    # asyncio would complain of what the test did on purpose.
-    setattr(abandoned, "_log_destroy_pending", False)  # noqa: B010
+
+
+def test_thousands_of_waiters_whose_loop_is_gone_are_forgotten_at_once() -> None:
+    limiter = RateLimiter(TokenBucket(1, per=0.1, margin=0))
+    tasks: list[asyncio.Task[Permit]] = []
+
+    async def leave_them() -> None:
+        permit = await limiter.acquire()
+        tasks.extend(asyncio.ensure_future(limiter.acquire()) for _ in range(3000))
+        await asyncio.sleep(0)
+        permit.settle()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave_them())
+    assert limiter.stats().waiting == 3000
+    loop.close()
+    assert limiter.stats().waiting == 0
+    assert limiter.next_permit_in() < 1
+    asyncio.run(spend(limiter))
+    assert limiter.stats().granted == 2
+    drop(*tasks)
+
+
+@pytest.mark.parametrize("granted_by", ["its own loop", "another"])
+def test_what_was_granted_to_a_loop_that_is_gone_is_free_again(granted_by: str) -> None:
+    limiter = RateLimiter(TokenBucket(1, per=60))
+    loop = asyncio.new_event_loop()
+    permit = loop.run_until_complete(take_one(limiter))
+    waiting = loop.create_task(limiter.acquire())
+    loop.run_until_complete(asyncio.sleep(0))
+
+    if granted_by == "its own loop":
+        loop.call_soon(permit.release)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    else:
+        permit.release()
+    loop.close()
+    # Collected while the lock is held, as the garbage collector may do it.
+    with vars(limiter)["_lock"]:
+        drop(waiting)
+    assert limiter.stats().available == (1,)
+    assert limiter.stats().granted == 0
+
+
+def test_a_loop_that_is_closed_during_the_grant_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = RateLimiter(TokenBucket(2000, per=60))
+    loop = asyncio.new_event_loop()
+    permits = loop.run_until_complete(take(limiter, 2000))
+    tasks = [loop.create_task(limiter.acquire()) for _ in range(2000)]
+    loop.run_until_complete(asyncio.sleep(0))
+    # It closes in another thread after the limiter has looked.
+    monkeypatch.setattr(loop, "is_closed", lambda: False)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", closed)
+    for permit in permits:
+        permit.release()
+    monkeypatch.undo()
+    loop.close()
+    assert limiter.stats().available == (2000,)
+    drop(*tasks)
+
+
+def closed(*_: object) -> None:
+    raise RuntimeError("Event loop is closed")
+
+
+def drop(*tasks: asyncio.Task[Any]) -> None:
+    """End calls whose loop is gone, as the garbage collector does."""
+    for task in tasks:
+        coroutine = task.get_coro()
+        assert coroutine is not None
+        coroutine.close()
+        # asyncio would complain of what the test did on purpose.
+        setattr(task, "_log_destroy_pending", False)  # noqa: B010
 
 
 async def test_on_wait_is_told_how_long_a_call_waits() -> None:
@@ -253,6 +323,10 @@ def test_a_child_of_a_parent_that_has_spent_nothing_starts_afresh() -> None:
     limiter = RateLimiter(TokenBucket(10, per=60))
     in_a_child(lambda: asyncio.run(spend(limiter)))
     assert limiter.stats().available == (10,)
+
+
+async def take(limiter: RateLimiter, number: int) -> list[Permit]:
+    return [await limiter.acquire() for _ in range(number)]
 
 
 async def take_one(limiter: RateLimiter) -> Permit:
