@@ -14,6 +14,7 @@ from yarl import URL
 
 __all__ = [
     "check_base_url",
+    "check_callable",
     "check_header",
     "check_image_id",
     "check_image_key",
@@ -77,6 +78,12 @@ def check_seconds(value: object, name: str, *, zero: bool = False) -> float:
     if not 0 <= value < math.inf or (value == 0 and not zero):
         raise ValueError(f"{name} must be {'at least 0' if zero else 'more than 0'} seconds, not {value}")
     return value
+
+
+def check_callable(value: object, name: str, *, optional: bool = False) -> None:
+    """A function, or None where it is `optional`."""
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"{name} must be callable{' or None' if optional else ''}, not {value!r}")
 
 
 def check_header(value: object, name: str) -> str:

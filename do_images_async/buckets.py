@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 import attrs
 
-__all__ = ["DOCUMENTED", "Level", "TokenBucket", "check_reserve"]
+from do_images_async.arguments import check_range, check_seconds
+
+__all__ = ["DOCUMENTED", "Level", "TokenBucket", "check_buckets", "check_reserve"]
 
 _SECOND = 1_000_000_000
 
@@ -32,14 +34,10 @@ class TokenBucket:
     margin: float | None = attrs.field(kw_only=True, default=None)
 
     def __attrs_post_init__(self) -> None:
-        if type(self.capacity) is not int:
-            raise TypeError(f"capacity must be an int, not {self.capacity!r}")
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {self.capacity}")
-        if not 0 < self.per < math.inf:
-            raise ValueError(f"per must be a positive number of seconds, not {self.per}")
-        if self.margin is not None and not 0 <= self.margin < math.inf:
-            raise ValueError(f"margin must be at least 0 seconds, not {self.margin}")
+        check_range(self.capacity, "capacity", 1)
+        check_seconds(self.per, "per")
+        if self.margin is not None:
+            check_seconds(self.margin, "margin", zero=True)
 
     @property
     def period(self) -> float:
@@ -117,10 +115,13 @@ class Level:
         return first + cycles * self.period
 
 
+def check_buckets(buckets: Iterable[object]) -> None:
+    """Raise TypeError unless all are buckets."""
+    for bucket in buckets:
+        if not isinstance(bucket, TokenBucket):
+            raise TypeError(f"buckets must be of TokenBucket, not {bucket!r}")
+
+
 def check_reserve(reserve: int, buckets: Iterable[TokenBucket]) -> None:
     """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
-    if type(reserve) is not int:
-        raise TypeError(f"reserve must be an int, not {reserve!r}")
-    most = min(bucket.capacity for bucket in buckets) - 1
-    if not 0 <= reserve <= most:
-        raise ValueError(f"reserve must be from 0 to {most}, not {reserve}")
+    check_range(reserve, "reserve", 0, min(bucket.capacity for bucket in buckets) - 1)

@@ -24,7 +24,8 @@ from weakref import WeakSet
 
 import attrs
 
-from do_images_async.buckets import DOCUMENTED, Level, TokenBucket, check_reserve
+from do_images_async.arguments import check_callable, check_seconds
+from do_images_async.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
 from do_images_async.errors import QuotaWaitError
 from do_images_async.gate import Gate, Report, Ticket
 
@@ -143,7 +144,7 @@ class RateLimiter:
         clock: monotonic time in integer nanoseconds.
 
     Raises:
-        ValueError: `grace` is negative.
+        TypeError, ValueError: an argument can't be used.
     """
 
     def __init__(
@@ -153,8 +154,10 @@ class RateLimiter:
         on_wait: Callable[[float], None] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        if not 0 <= grace < math.inf:
-            raise ValueError(f"grace must be at least 0 seconds, not {grace}")
+        check_buckets(buckets)
+        check_seconds(grace, "grace", zero=True)
+        check_callable(on_wait, "on_wait", optional=True)
+        check_callable(clock, "clock")
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
         self.on_wait = on_wait
         self._clock = clock
@@ -198,8 +201,11 @@ class RateLimiter:
         Raises:
             QuotaWaitError: the wait would be longer than `max_wait`; at once where that is known, as long as
                 nobody ahead gives up and no request in flight turns out to be unsent.
-            ValueError: no bucket could ever hold `reserve` tokens and one more.
+            TypeError, ValueError: `max_wait` is no number of seconds, or no bucket could ever hold `reserve`
+                tokens and one more.
         """
+        if max_wait is not None:
+            check_seconds(max_wait, "max_wait", zero=True)
         if reserve != 0 or type(reserve) is not int:
             self.check_reserve(reserve)
         with self._lock:
@@ -238,10 +244,9 @@ class RateLimiter:
         """Grant nothing for so many seconds: the server has said that the quota is spent.
 
         Raises:
-            ValueError: `seconds` is negative or not finite.
+            TypeError, ValueError: `seconds` is no number, negative or not finite.
         """
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds must be at least 0 and finite, not {seconds}")
+        check_seconds(seconds, "seconds", zero=True)
         with self._lock:
             self._gate.close(self._clock() + math.ceil(seconds * _SECOND))
         self._serve()

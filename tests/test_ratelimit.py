@@ -9,7 +9,7 @@ import random
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import attrs
 import pytest
@@ -66,37 +66,6 @@ async def when_granted(limiter: RateLimiter, *, reserve: int = 0) -> float:
 # TokenBucket
 
 
-@pytest.mark.parametrize("capacity", [True, 2.0, "2", None])
-def test_a_capacity_is_an_int(capacity: object) -> None:
-    with pytest.raises(TypeError, match="capacity"):
-        TokenBucket(capacity, per=1)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("capacity", [0, -1])
-def test_a_capacity_is_at_least_one(capacity: int) -> None:
-    with pytest.raises(ValueError, match="capacity"):
-        TokenBucket(capacity, per=1)
-
-
-@pytest.mark.parametrize("per", [0, -1, math.inf, math.nan])
-def test_a_window_is_positive_and_finite(per: float) -> None:
-    with pytest.raises(ValueError, match="per"):
-        TokenBucket(1, per=per)
-
-
-@pytest.mark.parametrize("margin", [-0.5, math.inf, math.nan])
-def test_a_margin_is_finite_and_not_negative(margin: float) -> None:
-    with pytest.raises(ValueError, match="margin"):
-        TokenBucket(1, per=1, margin=margin)
-
-
-@pytest.mark.parametrize("field", ["per", "margin"])
-def test_durations_are_numbers(field: str) -> None:
-    arguments: dict[str, object] = {"per": 1, field: "1"}
-    with pytest.raises(TypeError):
-        TokenBucket(1, **arguments)  # type: ignore[arg-type]
-
-
 def test_the_margin_is_a_sixtieth_and_five_seconds_at_most() -> None:
     assert [documented.period for documented in DOCUMENTED] == [61, 3605]
     assert TokenBucket(1, per=6).period == pytest.approx(6.1)
@@ -113,10 +82,67 @@ def test_a_bucket_is_a_value() -> None:
 # RateLimiter: arguments, stats, repr
 
 
-@pytest.mark.parametrize("grace", [-1, math.inf, math.nan])
-def test_a_grace_is_finite_and_not_negative(grace: float) -> None:
-    with pytest.raises(ValueError, match="grace"):
-        RateLimiter(grace=grace)
+BAD_BUCKETS: list[dict[str, Any]] = [
+    {"capacity": 0},
+    {"capacity": True},
+    {"capacity": 2.0},
+    {"per": 0},
+    {"per": math.inf},
+    {"per": None},
+    {"per": True},
+    {"per": "60"},
+    {"margin": -1},
+    {"margin": math.nan},
+    {"margin": True},
+    {"margin": ""},
+]
+BAD_OPTIONS: list[dict[str, Any]] = [
+    {"grace": -1},
+    {"grace": math.inf},
+    {"grace": math.nan},
+    {"grace": None},
+    {"grace": False},
+    {"on_wait": 5},
+    {"clock": None},
+    {"clock": 5},
+]
+
+
+def fitting(value: object) -> type[Exception]:
+    """What is raised for a value: numbers are out of range, all else is of the wrong type."""
+    return ValueError if type(value) in {int, float} else TypeError
+
+
+@pytest.mark.parametrize("bad", BAD_BUCKETS, ids=str)
+def test_a_bucket_names_the_argument_that_it_can_not_use(bad: dict[str, Any]) -> None:
+    ((name, value),) = bad.items()
+    expected = TypeError if value == 2.0 else fitting(value)
+    with pytest.raises(expected, match=f"^{name} must be "):
+        TokenBucket(**({"capacity": 1, "per": 1} | bad))
+
+
+@pytest.mark.parametrize("bad", BAD_OPTIONS, ids=str)
+def test_a_limiter_names_the_argument_that_it_can_not_use(bad: dict[str, Any]) -> None:
+    ((name, value),) = bad.items()
+    expected = TypeError if name in {"on_wait", "clock"} else fitting(value)
+    with pytest.raises(expected, match=f"^{name} must be "):
+        RateLimiter(**bad)
+
+
+@pytest.mark.parametrize("bad", [5, None, (1, 60), TokenBucket])
+def test_a_limiter_takes_nothing_but_buckets(bad: Any) -> None:
+    with pytest.raises(TypeError, match=r"^buckets must be "):
+        RateLimiter(bad)
+
+
+@pytest.mark.parametrize("bad", [-1, math.nan, math.inf, True, "1"])
+async def test_a_wait_is_a_number_of_seconds(bad: Any) -> None:
+    limiter = RateLimiter()
+    with pytest.raises(fitting(bad), match=r"^max_wait must be "):
+        await limiter.acquire(max_wait=bad)
+    assert limiter.stats().granted == 0
+    with pytest.raises(fitting(bad), match=r"^seconds must be "):
+        limiter.close_for(bad)
 
 
 def test_without_buckets_the_documented_quota_holds() -> None:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from do_images_async import ImagesAPI, TokenBucket
@@ -504,12 +505,38 @@ async def test_the_token_is_nowhere_in_redis_and_all_keys_expire(
         ({"lease": 0}, "lease"),
         ({"grace": -1}, "grace"),
         ({"store_timeout": float("inf")}, "store_timeout"),
+        ({"namespace": ""}, "namespace"),
     ],
 )
 async def test_what_can_not_be_used_is_refused(make: Make, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         make(**options)
     assert "with space" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lease", "grace", "store_timeout", "namespace", "on_wait", "token"])
+@pytest.mark.parametrize("value", [True, b"5", []], ids=repr)
+async def test_what_is_of_another_type_is_refused(make: Make, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be "):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize("redis", [None, "redis://:sesame@localhost", SyncRedis()], ids=str)
+def test_a_store_is_a_client_that_awaits(redis: Any) -> None:
+    with pytest.raises(TypeError, match=r"^redis must be a client of redis\.asyncio") as caught:
+        RedisRateLimiter(redis, TOKEN)
+    assert "sesame" not in str(caught.value)
+
+
+async def test_limits_are_buckets(make: Make) -> None:
+    with pytest.raises(TypeError, match=r"^buckets must be "):
+        make(cast("TokenBucket", 5))
+
+
+@pytest.mark.parametrize("bad", [True, "1"])
+async def test_a_wait_is_a_number_of_seconds(make: Make, bad: Any) -> None:
+    with pytest.raises(TypeError, match=r"^max_wait must be "):
+        await make().acquire(max_wait=bad)
 
 
 async def test_a_store_that_is_away_is_an_error_of_its_own(own_redis: RedisServer) -> None:

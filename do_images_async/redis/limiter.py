@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import Literal, Self
 
 import attrs
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from do_images_async.buckets import DOCUMENTED, TokenBucket, check_reserve
+from do_images_async.arguments import check_callable, check_seconds, check_text
+from do_images_async.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
 from do_images_async.credentials import read_token
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.gate import Report, Ticket
@@ -94,7 +96,7 @@ class RedisRateLimiter:
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
 
     Raises:
-        TypeError, ValueError: the token or a number can't be used.
+        TypeError, ValueError: the token or another argument can't be used.
     """
 
     def __init__(
@@ -112,13 +114,17 @@ class RedisRateLimiter:
         secret = read_token(token)
         if isinstance(secret, Exception):
             raise secret
+        # A cluster's client or a wrapper will do. What else is passed may be a URL with a password in it.
+        if isinstance(redis, SyncRedis) or not callable(getattr(redis, "register_script", None)):
+            raise TypeError(f"redis must be a client of redis.asyncio, not a {type(redis).__name__}")
+        check_buckets(buckets)
         if on_store_failure not in ("raise", "local"):
             raise ValueError(f'on_store_failure must be "raise" or "local", not {on_store_failure!r}')
-        for name, value in (("lease", lease), ("store_timeout", store_timeout)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number of seconds, not {value}")
-        if not 0 <= grace < math.inf:
-            raise ValueError(f"grace must be at least 0 seconds, not {grace}")
+        check_seconds(lease, "lease")
+        check_seconds(grace, "grace", zero=True)
+        check_seconds(store_timeout, "store_timeout")
+        check_text(namespace, "namespace")
+        check_callable(on_wait, "on_wait", optional=True)
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
         self.on_wait = on_wait
         self._lasting = on_store_failure == "local"
@@ -189,8 +195,11 @@ class RedisRateLimiter:
             QuotaWaitError: the wait would be longer than `max_wait`; at once where the store can tell.
             QuotaStoreError: Redis can't be reached, and `on_store_failure` is "raise".
             ClientStateError: the limiter is closed, or belongs to another event loop.
-            ValueError: no bucket could ever hold `reserve` tokens and one more.
+            TypeError, ValueError: `max_wait` is no number of seconds, or no bucket could ever hold `reserve`
+                tokens and one more.
         """
+        if max_wait is not None:
+            check_seconds(max_wait, "max_wait", zero=True)
         check_reserve(reserve, self.buckets)
         loop = self._bind()
         deadline = math.inf if max_wait is None else loop.time() + max_wait
