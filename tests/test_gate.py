@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import pairwise
 
@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.quota.simulation import HOUR, MINUTE, Answer, Limit, Server
+from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Server
 from do_images_async import ImagesAPI
 from do_images_async.errors import QuotaWaitError, RateLimitError
 from do_images_async.ratelimit import Permit, RateLimiter, Report, TokenBucket
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE
+from tests.neighbours import Neighbourhood, neighbours_calls
 from tests.virtual_time import SECOND, clock, let_run, run_virtually
 
 law = settings(derandomize=True, deadline=None, database=None, max_examples=120)
@@ -358,65 +359,6 @@ def test_alone_it_never_sees_others(latencies: list[int], workers: int) -> None:
 # A noisy neighbour.
 
 
-def neighbours_calls(dice: random.Random, rate: float) -> Iterator[float]:
-    """The pauses between the calls of somebody who spends a third of a rate."""
-    while True:
-        yield dice.expovariate(rate / 3)
-
-
-class Neighbourhood:
-    """Our workers and a neighbour, who spends a third of the quota at random moments, at one server.
-
-    Attributes:
-        accepted: how many of our requests the server has accepted.
-        theirs: how many the neighbour has sent.
-        closings: for each time that the server closed on us, how many of our requests it refused.
-    """
-
-    def __init__(self, limits: Sequence[Limit], seed: int) -> None:
-        self.accepted = self.theirs = 0
-        self.closings: list[int] = []
-        self._closed_at = -1.0
-        self._limits = limits
-        self._dice = random.Random(seed)
-        self._server = Server(limits)
-
-    async def live(self, duration: float, workers: int) -> None:
-        self._limiter = limiter_of(*(TokenBucket(each.capacity, per=each.seconds) for each in self._limits))
-        residents = [self._neighbour(), *(self._work() for _ in range(workers))]
-        tasks = [asyncio.create_task(each) for each in residents]
-        await asyncio.sleep(duration)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _neighbour(self) -> None:
-        rate = min(limit.capacity / limit.seconds for limit in self._limits)
-        for pause in neighbours_calls(self._dice, rate):
-            await asyncio.sleep(pause)
-            self._server.count(seconds())
-            self.theirs += 1
-
-    async def _work(self) -> None:
-        while True:
-            permit = await self._limiter.acquire()
-            granted = seconds()
-            await asyncio.sleep(self._dice.lognormvariate(-2.3, 0.5))
-            answer = self._server.count(seconds())
-            await asyncio.sleep(self._dice.lognormvariate(-2.3, 0.5))
-            self._note(granted, answer)
-            permit.settle(answer.report)
-
-    def _note(self, granted: float, answer: Answer) -> None:
-        if not answer.report.refused:
-            self.accepted += 1
-        elif granted <= self._closed_at:
-            self.closings[-1] += 1
-        else:
-            self.closings.append(1)
-            self._closed_at = seconds()
-
-
 @pytest.mark.parametrize(
     ("limits", "hours"),
     [
@@ -430,7 +372,12 @@ def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_c
 ) -> None:
     random.seed(seed)  # the limiter's own dice, for the jitter of its pauses
     street = Neighbourhood(limits, seed)
-    run_virtually(street.live(hours * 3600, workers=20))
+
+    async def main() -> None:
+        limiter = limiter_of(*(TokenBucket(each.capacity, per=each.seconds) for each in limits))
+        await street.live([limiter], hours * 3600, callers=20)
+
+    run_virtually(main())
     left = min(limit.capacity * hours * 3600 / limit.seconds for limit in limits) - street.theirs
     assert street.accepted >= 0.95 * left
     assert set(street.closings) == {1}, street.closings

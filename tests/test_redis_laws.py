@@ -18,24 +18,19 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from do_images_async.redis.store import SCRIPT, Answered, microseconds
+from do_images_async.redis.store import Answered, microseconds
 from do_images_async.redis.store import Exchange as Ask
 from tests.quota_models import Exchange, most_in_a_window
 from tests.redis_servers import RedisServer, needs_redis, shared_redis
+from tests.virtual_redis import SCRIPT_BY_ARGUMENT, START
 
 __all__ = ["shared_redis"]  # a fixture
 
 pytestmark = needs_redis
 
-CLOCK = "redis.call('TIME')"
-NOW = "{math.floor(tonumber(ARGV[2]) / 1000000), tonumber(ARGV[2]) % 1000000}"
-assert CLOCK in SCRIPT
-VIRTUAL = SCRIPT.replace(CLOCK, NOW)
-
-PARTS = ("state", "leases", "held", "wants", "dues", "passes", "replies", "back0", "back1")
+PARTS = ("state", "leases", "held", "wants", "dues", "passes", "replies", "others", "way", "back0", "back1")
 TICK = 1000
 LEASE, GRACE = 40 * TICK, 15 * TICK
-START = 1_700_000_000_000_000
 numbers = itertools.count()
 
 
@@ -67,7 +62,7 @@ class World:
         self.names = itertools.count()
         self.asked = itertools.count(1)
         self.past: list[Exchange] = []
-        self.script = client.register_script(VIRTUAL)
+        self.script = client.register_script(SCRIPT_BY_ARGUMENT)
 
     def join(self) -> Worker:
         worker = Worker(f"w{next(self.names)}")
@@ -94,6 +89,8 @@ class World:
             buckets=self.buckets,
             lease=LEASE,
             grace=GRACE,
+            clock=self.now,
+            dice=0.0,
         )
         reply = self._send(ask)
         if twice:
@@ -110,7 +107,7 @@ class World:
 
     def _send(self, ask: Ask) -> dict[str, Any]:
         answer = self.script(
-            keys=[f"{self.key}:{part}" for part in PARTS[: 7 + len(self.buckets)]],
+            keys=[f"{self.key}:{part}" for part in PARTS[: 9 + len(self.buckets)]],
             args=[msgspec.json.encode(ask), self.now],
         )
         reply: dict[str, Any] = msgspec.json.decode(answer)
@@ -133,6 +130,7 @@ class World:
         self.past.append(Exchange(moment, self.now))
         worker.answered.append(
             Answered(
+                at=self.now,
                 serial=serial,
                 finished=finished,
                 remaining=None,
@@ -286,7 +284,9 @@ def test_nothing_is_granted_while_workers_tell_what_the_store_does_not_know(clie
 def test_the_laws_have_teeth(client: redis.Redis) -> None:
     """A script that gives a token back a moment too early is caught."""
     world = World(client, [(1, 10 * TICK)])
-    world.script = client.register_script(VIRTUAL.replace("+ bucket.period", "+ bucket.period - 1"))
+    world.script = client.register_script(
+        SCRIPT_BY_ARGUMENT.replace("+ bucket.period", "+ bucket.period - 1")
+    )
     worker = world.join()
     world.exchange(worker, 1)
     world.answer(worker)

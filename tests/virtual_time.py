@@ -26,10 +26,10 @@ TICK = SECOND // 64
 class VirtualLoop(virtual_time.VirtualLoop):
     """The loop, and what it has been asked to do later."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, turn: int = 0) -> None:
         self._timers: list[asyncio.TimerHandle] = []
         self.timers_set = 0
-        super().__init__()
+        super().__init__(turn=turn)
 
     def call_at(
         self,
@@ -50,9 +50,9 @@ class VirtualLoop(virtual_time.VirtualLoop):
         return list(self._timers)
 
 
-def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of its own, from time zero."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+def run_virtually(main: Coroutine[Any, Any, T], *, turn: int = 0) -> T:
+    """Run a coroutine on a loop of its own, from time zero, each turn of which takes so many nanoseconds."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(turn=turn)) as runner:
         return runner.run(main)
 
 

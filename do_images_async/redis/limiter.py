@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import time
 import uuid
 from collections import Counter, deque
@@ -241,10 +242,11 @@ class RedisRateLimiter:
     # What permits report.
 
     def settled(self, membership: str, ticket: Ticket, report: Report) -> None:
-        self._remember(time.monotonic_ns())
+        now = time.monotonic_ns()
+        self._remember(now)
         if membership == self._worker:
             self._in_flight -= 1
-            self._answered.append(Answered.of(ticket, report))
+            self._answered.append(Answered.of(ticket, report, now // 1000))
             self._flush_soon()
 
     def released(self, membership: str) -> None:
@@ -423,6 +425,8 @@ class RedisRateLimiter:
             elsewhere=[(now - answered) // 1000 for answered in self._elsewhere],
             settling=microseconds(2 * _RETRY) if self._settling else 0,
             wants=sorted(wants.items()),
+            clock=now // 1000,
+            dice=random.random(),  # noqa: S311  (for a wait)
             buckets=sorted(
                 ((bucket.capacity, microseconds(bucket.period)) for bucket in self.buckets),
                 key=lambda bucket: bucket[1],

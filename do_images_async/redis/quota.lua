@@ -11,13 +11,17 @@
 --         dues      zset: worker -> when it was told to come back
 --         passes    zset: worker -> what it has been granted; who waits with the lowest goes first
 --         replies   hash: worker -> its last exchange's number and answer
+--         others    zset: requests of others, in groups ('serial:number') -> when they were seen
+--         way       zset: serial of a request that may not have been counted yet -> when it was granted
 --         back ...  zset for each bucket: one member for each token under way, and when it is back
 -- ARGV[1] the worker's JSON, see `store.Exchange`
 
-local STATE, LEASES, HELD, WANTS, DUES, PASSES, REPLIES = unpack(KEYS, 1, 7)
+local STATE, LEASES, HELD, WANTS, DUES, PASSES, REPLIES, OTHERS, WAY = unpack(KEYS, 1, 9)
 local SECOND = 1000000
 local PATIENCE = SECOND / 4 -- a worker that is late by this much is not waited for
 local GROWTH = 0.03         -- of the rate, while it is paced
+local AHEAD = 8             -- while it is paced, no more than this part of what is left is under way
+local ON_THE_WAY = 2 * SECOND
 
 local ask = cjson.decode(ARGV[1])
 local me = ask.worker
@@ -26,14 +30,16 @@ local now = moment[1] * SECOND + moment[2]
 
 local buckets = {}
 for index, limit in ipairs(ask.buckets) do
-    buckets[index] = {capacity = limit[1], period = limit[2], key = KEYS[7 + index]}
+    buckets[index] = {capacity = limit[1], period = limit[2], key = KEYS[9 + index]}
 end
 local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by period
 
 -- State ---------------------------------------------------------------------------------------------------
 
-local state = {granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0, refusals = 0,
-               foreign = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, least_pass = 0}
+-- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests) and `heard_at`.
+local state = {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
+               refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, least_pass = 0,
+               since = 0, others_at = 0, wary_until = 0}
 local labels = {epoch = ask.new_epoch, limits = cjson.encode(ask.buckets)}
 local saved = redis.call('HGETALL', STATE)
 for index = 1, #saved, 2 do
@@ -122,50 +128,103 @@ local function current_interval()
     return state.interval / (1 + GROWTH * (2 ^ periods - 1))
 end
 
-local function look_at_the_hour(report)
-    if report.remaining then
-        state.ceiling = report.remaining + report.finished + 1
-        local wait = report.reset_in and math.min(report.reset_in + SECOND, ask.longest_pause) or SECOND
-        state.probe_at = now + wait
+local function heed_what_remains(report)
+    if not report.remaining then return end
+    state.ceiling = report.remaining + report.finished + 1
+    local wait = report.reset_in and math.min(report.reset_in + SECOND, ask.longest_pause) or SECOND
+    state.probe_at = now + wait
+end
+
+-- How many requests of others there are that were not known. At the least there are those that the server has
+-- counted and we have not spent; `doubt` more where some of what we have spent may not be counted.
+local function find_others(report)
+    for _, group in ipairs(redis.call('ZRANGEBYSCORE', OTHERS, '-inf', now - longest.period)) do
+        state.since = state.since - tonumber(string.match(group, ':(%d+)$'))
+        redis.call('ZREM', OTHERS, group)
     end
-    if report.counted then
-        local foreign = math.max(0, report.counted - (longest.capacity - longest.free))
-        if foreign > state.foreign and not state.interval then
-            state.interval = shortest.period / shortest.capacity
-            state.paced_since, state.next_at = now, now
+    local least = report.counted - (longest.capacity - longest.free) - state.since
+    -- Workers tell with a delay, in which requests may have finished that this answer's server had not counted.
+    local late, latest = now - ask.clock + report.at + longest.period, now + longest.period
+    local missed = redis.call('ZCOUNT', longest.key, '(' .. string.format('%.0f', late), latest)
+    local doubt = state.held + math.floor(shortest.capacity / 10) + missed
+    local most = state.before or report.counted - report.finished - 1
+    state.before = math.max(0, math.min(most, least + doubt))
+    local news = least - state.before
+    if news <= 0 then return 0 end
+    state.since = state.since + news
+    redis.call('ZADD', OTHERS, now, string.format('%.0f:%.0f', state.serial, news))
+    return news
+end
+
+-- Be careful with so many new requests of others; returns how many count in the shortest window.
+local function heed_others(news, silence)
+    if silence > shortest.period then state.wary_until = now + shortest.period end
+    if news == 0 then return 0 end
+    state.others_at = now
+    if not state.interval then
+        state.interval = shortest.period / shortest.capacity
+        state.next_at, state.paced_since = now, now
+    end
+    return math.min(math.ceil(news * shortest.period / math.max(silence, shortest.period)), shortest.capacity)
+end
+
+-- What is left of the longest window, the server says itself.
+local function spend(number)
+    for index = 1, #buckets - 1 do
+        local bucket = buckets[index]
+        for _ = 1, number do
+            state.members = state.members + 1
+            redis.call('ZADD', bucket.key, now + bucket.period, 'others:' .. string.format('%.0f', state.members))
         end
-        state.foreign = foreign
+        bucket.free = bucket.free - number
     end
 end
 
-local function refuse(report)
-    local first = report.serial > state.closing_serial
-    if first then
-        state.closing_serial = state.granted
-        state.refusals = state.refusals + 1
-    end
+local function hold_back(report)
     local pause = report.retry_after
     if not pause then
         local reset = report.reset_in and report.reset_in + SECOND or 0
         pause = math.max(reset, math.min(2 ^ (state.refusals - 1), 60) * SECOND)
     end
-    close(now + math.min(pause, ask.longest_pause))
+    pause = math.min(pause, ask.longest_pause)
+    close(now + math.floor(pause + ask.dice * math.min(SECOND, pause / 10)))
     state.window = 1
-    if not report.retry_after then return end
-    local accepted = shortest.capacity - shortest.free - (state.granted - report.serial)
+end
+
+local function pace(accepted, first)
     local least = math.max(1, math.floor(shortest.capacity / 4))
     local interval = shortest.period / math.max(least, math.min(accepted, shortest.capacity))
     if first or not state.interval or interval > state.interval then state.interval = interval end
-    state.paced_since, state.next_at = now, state.closed_until
+    state.paced_since, state.others_at = now, now
+    state.next_at = state.closed_until
+end
+
+local function refuse(report, others, outstanding)
+    local first = report.serial > state.closing_serial
+    if first then
+        state.closing_serial = state.serial
+        state.refusals = state.refusals + 1
+    end
+    hold_back(report)
+    if report.retry_after then pace(outstanding + others - (state.serial - report.serial), first) end
 end
 
 local function heed(report)
+    redis.call('ZREM', WAY, string.format('%.0f', report.serial))
+    local outstanding, others = shortest.capacity - shortest.free, 0
+    local silence = now - (state.heard_at or now - shortest.period - 1)
+    state.heard_at = now
+    if silence > shortest.period / 2 then state.others_at = now end
     if report.serial > state.newest then
         state.newest = report.serial
-        look_at_the_hour(report)
+        heed_what_remains(report)
+        if report.counted then
+            others = heed_others(find_others(report), silence)
+            spend(others)
+        end
     end
     if report.refused then
-        refuse(report)
+        refuse(report, others, outstanding)
     elseif report.serial > state.closing_serial then
         state.refusals = 0
         if state.window then
@@ -174,32 +233,76 @@ local function heed(report)
     end
 end
 
--- How many requests the gate lets go now; when none, also when it opens: nil if a response has to come first.
-local function room()
-    local most = math.huge
-    if now < state.closed_until then return 0, state.closed_until end
-    if state.window then most = state.window - state.held end
-    if state.ceiling then
-        local left = state.ceiling - state.granted
-        if left <= 0 and state.held > 0 then return 0, nil end
-        if left <= 0 and now < state.probe_at then return 0, state.probe_at end
-        most = math.min(most, math.max(left, 1))
+-- How many requests may go evenly now; when none, also when the next may.
+local function paced_room()
+    local interval = math.max(shortest.period / shortest.capacity, current_interval())
+    local most, next_at = 0, state.next_at
+    while next_at <= now do
+        most, next_at = most + 1, math.max(next_at, now - shortest.period / 30) + interval
     end
-    if state.interval then
-        if now < state.next_at then return 0, state.next_at end
-        most = math.min(most, 1)
-    end
-    return math.max(most, 0), nil
+    return most, next_at
 end
 
-local function keep_pace()
+-- How many more may be under way, lest many be refused at once; when none, also when one of them is as good as
+-- lost, for there may be no answer to wait for.
+local function room_under_way(left)
+    redis.call('ZREMRANGEBYSCORE', WAY, '-inf', now - ON_THE_WAY)
+    local under_way, more, part = redis.call('ZCARD', WAY), 0, 2
+    if state.interval then
+        part = now < (state.heard_at or 0) + ON_THE_WAY and AHEAD or math.huge
+    end
+    while more < left and under_way + more < math.max(1, math.floor((left - more) / part)) do more = more + 1 end
+    local oldest = redis.call('ZRANGE', WAY, 0, 0, 'WITHSCORES')[2]
+    return more, oldest and tonumber(oldest) + ON_THE_WAY
+end
+
+local function is_careful()
+    return state.interval ~= nil or now < state.wary_until
+end
+
+-- How many requests the gate lets go now; when none, also when it opens: nil if a response has to come first.
+local function room()
+    local most, left = math.huge, shortest.free
+    if now < state.closed_until then return 0, state.closed_until end
+    if state.window then
+        most = state.window - state.held
+        if most <= 0 then return 0, nil end
+    end
+    if state.ceiling then
+        local remaining = state.ceiling - state.granted
+        if remaining <= 0 and state.held > 0 then return 0, nil end
+        if remaining <= 0 and now < state.probe_at then return 0, state.probe_at end
+        left = math.min(left, remaining)
+        most = math.min(most, math.max(remaining, 1))
+    end
+    if state.interval then
+        local paced, next_at = paced_room()
+        if paced == 0 then return 0, next_at end
+        most = math.min(most, paced)
+    end
+    if is_careful() then
+        local more, opens = room_under_way(math.max(left, 1))
+        if more == 0 then return 0, math.min(opens, now + PATIENCE) end
+        most = math.min(most, more)
+    else
+        redis.call('DEL', WAY)
+    end
+    return most, nil
+end
+
+-- Note that a request goes now.
+local function note_grant()
+    if state.window or is_careful() then
+        redis.call('ZADD', WAY, now, string.format('%.0f', state.serial))
+    end
     if not state.interval then return end
     local full = shortest.period / shortest.capacity
     local interval = math.max(full, current_interval())
-    if interval == full and now >= state.paced_since + shortest.period then
+    if interval == full and (state.heard_at or 0) >= state.others_at + shortest.period then
         state.interval = nil
         return
     end
+    -- What a closing has held back may follow a little faster.
     state.next_at = math.max(state.next_at, now - shortest.period / 30) + interval
 end
 
@@ -319,10 +422,10 @@ local function grant(reserve, number, rivals, held, pass)
     local share, ahead = fair_share(math.max(supply, 0), {pass = pass, want = number}, others)
     local serials = {}
     for index = 1, share do
-        state.granted, state.held = state.granted + 1, state.held + 1
+        state.serial, state.granted, state.held = state.serial + 1, state.granted + 1, state.held + 1
         for _, bucket in ipairs(buckets) do bucket.free = bucket.free - 1 end
-        keep_pace()
-        serials[index] = state.granted
+        note_grant()
+        serials[index] = state.serial
     end
     if share == number then return serials, 0, now end
     local more, opens = room()

@@ -27,8 +27,13 @@ def microseconds(seconds: float) -> int:
 
 @attrs.frozen(kw_only=True)
 class Answered:
-    """What one response says of the quota, and which request it answers; see `Report` and `Ticket`."""
+    """What one response says of the quota, and which request it answers; see `Report` and `Ticket`.
 
+    Attributes:
+        at: when it came, on the worker's clock.
+    """
+
+    at: int
     serial: int
     finished: int
     remaining: int | None
@@ -38,8 +43,9 @@ class Answered:
     reset_in: int | None
 
     @classmethod
-    def of(cls, ticket: Ticket, report: Report) -> Answered:
+    def of(cls, ticket: Ticket, report: Report, at: int) -> Answered:
         return cls(
+            at=at,
             serial=ticket.serial,
             finished=ticket.finished,
             remaining=report.remaining,
@@ -63,6 +69,8 @@ class Exchange:
         elsewhere: how long ago requests were answered that the store has not heard of.
         settling: how long nobody gets anything, while others tell such things.
         wants: how many permits, by the reserve that they leave.
+        clock: the worker's own time.
+        dice: a random number below 1; the higher, the longer a closing, lest all come back together.
     """
 
     number: str
@@ -77,6 +85,8 @@ class Exchange:
     elsewhere: list[int]
     settling: int
     wants: list[tuple[int, int]]
+    clock: int
+    dice: float
     buckets: list[tuple[int, int]]
     lease: int
     grace: int
@@ -119,7 +129,7 @@ class Store:
     """
 
     def __init__(self, redis: Redis, key: str, buckets: tuple[TokenBucket, ...], timeout: float) -> None:
-        parts = ("state", "leases", "held", "wants", "dues", "passes", "replies")
+        parts = ("state", "leases", "held", "wants", "dues", "passes", "replies", "others", "way")
         names = [*parts, *(f"back{number}" for number in range(len(buckets)))]
         self._keys = [f"{key}:{name}" for name in names]
         self._script = redis.register_script(SCRIPT)
