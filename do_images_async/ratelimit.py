@@ -457,15 +457,15 @@ class RateLimiter:
 
     def _serve(self) -> None:
         """Grant what can be granted, and see to it that every loop wakes up for what comes next."""
-        undelivered = True
-        while undelivered:
+        while True:
             with self._lock:
                 now = self._clock()
                 self._forget_closed_loops()
                 granted = self._grant(now)
                 late = self._set_alarms(now)
             # Where a loop has been closed since, somebody else may have the permit.
-            undelivered = any([not self._hand_over(*each) for each in granted])  # noqa: C419  (all of them)
+            if all([self._hand_over(*each) for each in granted]):  # noqa: C419  (each of them, in any case)
+                break
         for loop in late:
             _call_in(loop, self._serve)
 

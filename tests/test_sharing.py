@@ -47,6 +47,8 @@ def test_a_limiter_that_is_passed_in_wins() -> None:
 
 async def test_a_client_for_each_request_stays_under_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("do_images_async.ratelimit.DOCUMENTED", (TokenBucket(10, per=60),))
+    # An earlier test's emulator may have had the same port, and its limiter lives for an hour.
+    monkeypatch.setattr(sharing, "entries", {})
     async with ImagesEmulator(quotas=(Quota(10, 60.0),)) as emulator:
         for _ in range(10):
             async with ImagesAPI(emulator.token, base_url=emulator.url) as api:

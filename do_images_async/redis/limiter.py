@@ -248,6 +248,10 @@ class RedisRateLimiter:
             self._in_flight -= 1
             self._answered.append(Answered.of(ticket, report, now // 1000))
             self._flush_soon()
+            if report.refused or (self._last is not None and self._last.pacing):
+                # All workers must hear of it before they send more.
+                self._flush_at = 0.0
+                self._wake.set()
 
     def released(self, membership: str) -> None:
         if membership == self._worker:
