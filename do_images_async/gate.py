@@ -172,6 +172,13 @@ class Gate:
         self._quiet = opens == now and self._window is None and self._interval is None and not wary
         return opens
 
+    def earliest(self, now: int, sent: int, in_flight: int) -> int:
+        """When the next request may go at the earliest, whatever is answered until then; see `opens_at`."""
+        opens = max(now, self._closed_until)
+        if self._ceiling is not None and sent >= self._ceiling and not in_flight:
+            opens = max(opens, self._probe_at)
+        return opens if self._interval is None else max(opens, self._next_at)
+
     def _most_under_way(self, now: int, left: int) -> int:
         """How many requests may be under way when so many tokens are left, lest many be refused at once.
 

@@ -551,8 +551,7 @@ class RateLimiter:
             level.collect(now)
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
         due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
-        opens = self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
-        return (max(due, now if opens is None else opens) - now) / _SECOND
+        return (max(due, self._gate.earliest(now, self._granted, self._in_flight)) - now) / _SECOND
 
 
 _limiters: WeakSet[RateLimiter] = WeakSet()

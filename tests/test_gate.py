@@ -300,6 +300,24 @@ def test_before_anything_is_known_of_others_half_of_what_is_left_may_be_under_wa
     run_virtually(main())
 
 
+def test_caution_makes_a_first_burst_wait_for_answers_and_turns_nobody_away() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(250, per=60))
+
+        async def call(number: int) -> None:
+            await asyncio.sleep(number / 500)
+            permit = await limiter.acquire(max_wait=1)
+            await asyncio.sleep(0.1)
+            permit.settle(Report(remaining=4999 - number, counted=number + 1, reset_in=3600.0))
+
+        await asyncio.gather(*(call(number) for number in range(250)))
+        with pytest.raises(QuotaWaitError) as caught:
+            await limiter.acquire(max_wait=1)
+        assert caught.value.wait > 55
+
+    run_virtually(main())
+
+
 def test_requests_of_others_take_tokens_for_a_period() -> None:
     async def main() -> None:
         limiter = limiter_of(TokenBucket(50, per=60, margin=0), TokenBucket(1000, per=3600))
