@@ -37,8 +37,7 @@ INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 
 NOT_ON_THEIR_OWN = {
     *("Event", "EventHook", "Watch", "logger", "route_of"),  # aliases, and what is the transport's
-    *("DEFAULT_RULES", "PRICE", "Rule", "worst_first"),
-    *(name for name in audit.__all__ if name.islower() and name != "audit"),  # the rules' module has them
+    *(name for name in audit.rules.__all__ if name.islower()),  # the page shows their whole module
 }
 RUN_ELSEWHERE = {
     "python3 -m venv": ".ci/package installs the wheel into an empty environment",
