@@ -181,6 +181,7 @@ def one(chrome: Chrome, selector: str) -> WebElement:
     return chrome.find_element("css selector", selector)
 
 
+@pytest.mark.once
 @in_a_browser
 def test_a_click_filters_and_a_click_sorts(chrome: Chrome, tmp_path: Path) -> None:
     chrome.set_window_size(1280, 1000)  # pyright: ignore[reportUnknownMemberType]
@@ -217,6 +218,7 @@ def test_a_click_filters_and_a_click_sorts(chrome: Chrome, tmp_path: Path) -> No
     assert not chrome.get_log("browser")  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
 
 
+@pytest.mark.once
 @in_a_browser
 def test_no_script_of_a_name_runs(chrome: Chrome, tmp_path: Path) -> None:
     report = hostile_report()
@@ -227,6 +229,7 @@ def test_no_script_of_a_name_runs(chrome: Chrome, tmp_path: Path) -> None:
     assert one(chrome, "#nothing").is_displayed()
 
 
+@pytest.mark.once
 @in_a_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")])
 def test_a_screenshot_is_whole_in_light_dark_and_on_a_phone(

@@ -436,6 +436,7 @@ def fuzz(document: Path, directory: Path, *options: str) -> Counter[int | None]:
         return emulator.served
 
 
+@pytest.mark.once
 @pytest.mark.timeout(300)  # seconds of work, but all of it on the processor
 def test_schemathesis_over_our_description(tmp_path: Path) -> None:
     # The phase of coverage takes the most time, and once is enough.
@@ -445,6 +446,7 @@ def test_schemathesis_over_our_description(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not PROVIDERS.exists(), reason="the provider's description is not here")
+@pytest.mark.once
 @pytest.mark.timeout(300)
 def test_schemathesis_over_the_providers_description(tmp_path: Path) -> None:
     document = load(PROVIDERS)

@@ -18,6 +18,8 @@ from do_images_async import __version__
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "do_images_async"
+
+pytestmark = pytest.mark.once
 PLUGIN = f"{PACKAGE}/testing/plugin/do_images_async_pytest.py"  # a module of its own, beside the package
 
 

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent / "typing"
 USER, WRONG = HERE / "user.py", HERE / "wrong.py"
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.once
+
 Place = tuple[str, int]
 
 
@@ -31,7 +33,8 @@ def checked(*command: str) -> str:
 
 
 def by_mypy() -> dict[Place, str]:
-    output = checked("mypy", "--strict", "--config-file=", "--no-error-summary", str(USER), str(WRONG))
+    strict = ("--strict", "--config-file=", "--python-version=3.11", "--no-error-summary")
+    output = checked("mypy", *strict, str(USER), str(WRONG))
     found = re.findall(r"^(\S+?):(\d+): error: (.*)$", output, re.MULTILINE)
     return {(Path(path).name, int(line)): message for path, line, message in found}
 
