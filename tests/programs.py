@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -15,9 +16,14 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["PROGRAMS", "Program", "running"]
+__all__ = ["PROGRAMS", "Program", "impatient", "running"]
 
 PROGRAMS = Path(__file__).parent / "docs" / "programs"
+
+
+def impatient(code: str) -> str:
+    """A documented block that looks again at once where its reader's would after seconds."""
+    return re.sub(r"(timeout=\d+)(?=[,)])(?!, poll_interval)", r"\1, poll_interval=0.05", code)
 
 
 @attrs.frozen

@@ -21,10 +21,11 @@ from typing import Any
 import attrs
 import pytest
 
+import benchmarks.__main__ as benchmarks
 import do_images_async
 from do_images_async import ImagesAPI, audit, events, redis, testing
 from do_images_async.testing import ImagesEmulator
-from tests.programs import PROGRAMS
+from tests.programs import PROGRAMS, impatient
 from tests.redis_servers import EXECUTABLE, RedisServer, redis_server, shared_redis
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
@@ -140,7 +141,7 @@ async def test_the_code_of_a_page_runs_and_prints_what_it_says(
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            await asyncio.to_thread(run, block.text, names)
+            await asyncio.to_thread(run, impatient(block.text), names)
         if block.output is not None:
             assert printed.getvalue() == block.output
 
@@ -191,6 +192,29 @@ def test_every_public_name_is_in_the_reference() -> None:
             if f"::: {module.__name__}.{name}\n" not in text and name not in NOT_ON_THEIR_OWN
         ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_what_a_page_points_to_is_there(page: Path) -> None:
+    text = page.read_text()
+    spans = " ".join(re.findall(r"`([^`\n]+)`", text))
+    named = re.findall(r"(?<!\S)(?:tests|do_images_async|\.ci)/[\w./-]+", spans)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    for module, rest in re.findall(r"python -m (benchmarks[.\w]*)([^\n`]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+        if module == "benchmarks":
+            assert {word for word in rest.split() if word.isalpha()} <= set(benchmarks.NAMES), rest
+    for target, anchor in re.findall(r"\]\(([^():#]*)(?:#([^()]+))?\)", text):
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), f"{target}#{anchor}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What the headings of a page can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_no_page_says_that_it_is_not_written() -> None:

@@ -13,6 +13,7 @@ import pytest
 from do_images_async import ImagesAPI
 from do_images_async.actions import AccountTransfers, ImageActions
 from do_images_async.testing import ImagesEmulator
+from tests.programs import impatient
 from tests.redis_servers import EXECUTABLE, redis_server, shared_redis
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
@@ -45,7 +46,7 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest, tmp_
             "-W",
             "error",
             "-c",
-            re.sub(r"(timeout=\d+)(?=[,)])", r"\1, poll_interval=0.05", program),
+            impatient(program),
             env=environment,
             cwd=tmp_path,  # no package is found here but the one that is installed
             stdout=asyncio.subprocess.PIPE,
@@ -78,8 +79,9 @@ def test_the_table_of_endpoints_names_methods_that_exist() -> None:
             assert callable(getattr(owner, method, None)), call
 
 
-def test_every_endpoint_is_in_a_program() -> None:
-    programs = "\n".join(PROGRAMS)
+def test_every_endpoint_is_in_a_program_that_the_tests_run() -> None:
+    guides = (ROOT / "tests" / "docs" / "pages" / "howto").glob("*.md")
+    programs = "\n".join([*PROGRAMS, *(path.read_text() for path in guides)])
     for operation, calls in endpoints().items():
         assert any(re.search(rf"\b(api|images)\.{re.escape(call)}\(", programs) for call in calls), operation
 
