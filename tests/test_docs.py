@@ -24,6 +24,7 @@ import pytest
 import benchmarks.__main__ as benchmarks
 import do_images_async
 from do_images_async import ImagesAPI, audit, events, redis, testing
+from do_images_async.cli.app import main as do_images
 from do_images_async.testing import ImagesEmulator
 from tests.programs import PROGRAMS, impatient
 from tests.redis_servers import EXECUTABLE, RedisServer, redis_server, shared_redis
@@ -215,6 +216,16 @@ def anchors_of(page: Path) -> set[str]:
     """What the headings of a page can be linked by."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_what_is_said_of_the_command_line_is_so(page: Path) -> None:
+    text = page.read_text().replace(", ", " ")  # Kubernetes has its words in a list
+    for name, rest in re.findall(r"\bdo-images (\w[\w-]*)([^\n|&`]*)", text):
+        command = do_images.commands.get(name)
+        assert command is not None, name
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--?[a-z][\w-]*", rest)) <= options | {"--help"}, f"{name}{rest}"
 
 
 def test_no_page_says_that_it_is_not_written() -> None:
