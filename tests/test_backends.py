@@ -93,7 +93,7 @@ async def test_requests_share_one_client_until_its_quota_is_spent(name: str) -> 
             counts = Counter(status for status, _, _ in answers)
             # On a busy machine some wait longer for the first answers than the backend allows.
             assert counts[200] + counts[503] == 240
-            assert 100 <= counts[200] <= MINUTE - 42
+            assert counts[200] == MINUTE - 42
             waits = [int(wait or 0) for status, _, wait in answers if status == 503]
             assert min(waits) >= 1
             assert max(waits) <= 62, "the first tokens come back a minute after they went"
