@@ -523,7 +523,11 @@ async def test_what_is_of_another_type_is_refused(make: Make, name: str, value: 
         make(**{name: value})
 
 
-@pytest.mark.parametrize("redis", [None, "redis://:sesame@localhost", SyncRedis()], ids=["nothing", "an address", "a blocking client"])
+@pytest.mark.parametrize(
+    "redis",
+    [None, "redis://:sesame@localhost", SyncRedis()],
+    ids=["nothing", "an address", "a blocking client"],
+)
 def test_a_store_is_a_client_that_awaits(redis: Any) -> None:
     with pytest.raises(TypeError, match=r"^redis must be a client of redis\.asyncio") as caught:
         RedisRateLimiter(redis, TOKEN)
