@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import math
 import os
@@ -11,6 +13,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unicodedata import category
 
@@ -26,7 +29,7 @@ from do_images_async.cli.progress import Progress
 from do_images_async.cli.render import report_text
 from do_images_async.cli.text import printable
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.cli_processes import account, do_images, environment, in_terminal, start
+from tests.cli_processes import account, do_images, do_images_here, environment, in_terminal, start
 from tests.conftest import TOKEN
 from tests.servers import HANG, Server, eventually, image_document, listing, refusal, reply, unused_port
 
@@ -68,7 +71,7 @@ async def test_the_demo_as_data_agrees_with_what_the_emulator_holds() -> None:
 
 
 async def test_the_demo_fits_80_columns_and_is_plain_when_piped() -> None:
-    ended = await do_images(*DEMO)
+    ended = await do_images_here(*DEMO)
     assert (ended.status, ended.stderr) == (0, "")
     assert "\x1b" not in ended.stdout
     lines = ended.stdout.splitlines()
@@ -79,15 +82,15 @@ async def test_the_demo_fits_80_columns_and_is_plain_when_piped() -> None:
         next(line for line in lines if line.startswith(heading)) for heading in headings
     ]
     assert re.search(
-        r"^4 requests for 2 pages, in \d+\.\d\d s; 323 images read of 323 that the",
+        r"^4 requests for 2 pages in \d+\.\d\d s\. 323 images read of 323 that the server",
         ended.stdout,
         re.MULTILINE,
     )
 
 
 async def test_the_report_says_the_same_as_the_data() -> None:
-    data = json.loads((await do_images(*DEMO, "--json")).stdout)
-    text = (await do_images(*DEMO)).stdout
+    data = json.loads((await do_images_here(*DEMO, "--json")).stdout)
+    text = (await do_images_here(*DEMO)).stdout
     assert numbers_of(text, "Images   ")[:3] == ["323", "300", "23"]
     assert numbers_of(text, "Size") == [f"{data['gigabytes']:,.1f}"]
     assert numbers_of(text, "Cost")[0] == f"{data['monthly_cost']:,.2f}"
@@ -95,15 +98,15 @@ async def test_the_report_says_the_same_as_the_data() -> None:
     for group in (*data["by_type"], *data["by_region"], *data["by_distribution"], *data["by_age"]):
         assert numbers_of(text, f"{group['key']} ")[:3] == [
             f"{group['images']:,}",
-            f"{group['gigabytes']:,.1f}",
             f"{group['monthly_cost']:,.2f}",
+            f"{group['gigabytes']:,.1f}",
         ]
     for finding in data["findings"][:10]:
         assert str(finding["image_id"]) in text
 
 
 async def test_200_columns_stand_side_by_side() -> None:
-    ended = await do_images(*DEMO, COLUMNS="200")
+    ended = await do_images_here(*DEMO, COLUMNS="200")
     assert any("By type" in line and "By region" in line for line in ended.stdout.splitlines())
     assert max(map(cell_len, ended.stdout.splitlines())) <= 200
     assert "what to do" in ended.stdout
@@ -129,7 +132,7 @@ async def test_the_options_reach_the_audit() -> None:
         "--top",
         "2",
     )
-    data = json.loads((await do_images(*DEMO, *options, "--json", "--concurrency", "1")).stdout)
+    data = json.loads((await do_images_here(*DEMO, *options, "--json", "--concurrency", "1")).stdout)
     rules = {summary["rule"]: summary["findings"] for summary in data["findings_by_rule"]}
     assert (data["price"], data["backup_price"]) == (1, 0.5)
     assert data["backups"]["monthly_cost"] == pytest.approx(0.5 * data["backups"]["gigabytes"])
@@ -153,19 +156,21 @@ async def test_an_account_is_read_with_the_token_of_the_environment() -> None:
 async def test_requests_that_were_sent_again_are_counted() -> None:
     async with ImagesEmulator(images=30) as emulator:
         emulator.faults.add(Fault(status=503, times=1))
-        data = json.loads((await do_images("audit", "--json", **account(emulator, emulator.token))).stdout)
+        data = json.loads(
+            (await do_images_here("audit", "--json", **account(emulator, emulator.token))).stdout
+        )
         assert (data["pages"], data["requests"]) == (1, 2 * 1 + 1)
 
 
 async def test_without_a_token_nothing_is_sent_and_the_line_says_what_to_set() -> None:
-    ended = await do_images("audit")
+    ended = await do_images_here("audit")
     assert (ended.status, ended.stdout) == (2, "")
     assert re.fullmatch(r"Error: .*DIGITALOCEAN_TOKEN.*--demo.*\n", ended.stderr)
 
 
 async def test_a_wrong_token_is_one_line_without_the_token() -> None:
     async with ImagesEmulator(images=3) as emulator:
-        ended = await do_images("audit", **account(emulator))
+        ended = await do_images_here("audit", **account(emulator))
     assert (ended.status, ended.stdout) == (3, "")
     assert re.fullmatch(r"do-images: .*401.*\n", ended.stderr)
     assert TOKEN not in ended.stderr
@@ -173,7 +178,7 @@ async def test_a_wrong_token_is_one_line_without_the_token() -> None:
 
 async def test_an_error_of_the_api_shows_its_message_harmlessly(server: Server) -> None:
     server.script(refusal(403, id=HOSTILE))
-    ended = await do_images("audit", **account(server))
+    ended = await do_images_here("audit", **account(server))
     assert (ended.status, ended.stdout) == (3, "")
     assert ended.stderr.count("\n") == 1
     assert "\\x1b" in ended.stderr
@@ -183,7 +188,7 @@ async def test_an_error_of_the_api_shows_its_message_harmlessly(server: Server) 
 async def test_an_error_on_a_later_page_reports_nothing(server: Server) -> None:
     catalogue = listing(450)
     server.answer_with(lambda request: refusal(403) if request.query["page"] == "3" else catalogue(request))
-    ended = await do_images("audit", **account(server))
+    ended = await do_images_here("audit", **account(server))
     assert (ended.status, ended.stdout) == (3, "")
 
 
@@ -197,12 +202,15 @@ async def test_an_endless_listing_is_incomplete(server: Server) -> None:
             }
         )
     )
-    ended = await do_images("audit", **account(server))
-    assert (ended.status, ended.stdout) == (4, "")
-    assert re.fullmatch(r"do-images: incomplete, so nothing is reported: .*\n", ended.stderr)
+    ended = await do_images_here("audit", **account(server))
+    assert ended.status == 4
+    assert "INCOMPLETE: page 5 is the 4th empty one in a row" in ended.stdout
+    assert re.fullmatch(r"do-images: incomplete: page 5 is .*\n", ended.stderr)
 
 
-async def test_a_listing_that_is_shorter_than_announced_is_called_incomplete(server: Server) -> None:
+async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplete(
+    server: Server, tmp_path: Path
+) -> None:
     server.answer_with(
         lambda request: reply(
             {
@@ -211,9 +219,23 @@ async def test_a_listing_that_is_shorter_than_announced_is_called_incomplete(ser
             }
         )
     )
-    ended = await do_images("audit", **account(server))
-    assert (ended.status, ended.stdout) == (4, "")
-    assert re.fullmatch(r"do-images: incomplete, .*1 images read; the server counts 3.*\n", ended.stderr)
+    page = tmp_path / "report.html"
+    why = "reading after reading, the listing moved or was shorter than its total "
+    table = await do_images("audit", "--html", str(page), COLUMNS="200", **account(server))
+    assert table.status == 4
+    assert f"\nINCOMPLETE: {why}" in table.stdout
+    assert "1 private" in table.stdout
+    assert re.fullmatch(rf"do-images: incomplete: {why}.*\n", table.stderr)
+    assert f"This report is incomplete:</strong> {why}" in page.read_text()
+    data = await do_images_here("audit", "--json", **account(server))
+    report = json.loads(data.stdout)
+    assert (data.status, report["complete"], report["images"], report["reported_total"]) == (4, False, 1, 3)
+    assert report["incomplete"].startswith(why)
+    rows = await do_images_here("audit", "--csv", **account(server))
+    first, *others = csv.DictReader(io.StringIO(rows.stdout))
+    assert (rows.status, first["rule"], first["image_id"]) == (4, "incomplete", "")
+    assert first["detail"].startswith(f"INCOMPLETE: {why}")
+    assert {row["image_id"] for row in others} == {"1"}
 
 
 async def test_hostile_text_is_shown_harmlessly(server: Server) -> None:
@@ -226,11 +248,11 @@ async def test_hostile_text_is_shown_harmlessly(server: Server) -> None:
         error_message=HOSTILE,
     )
     server.answer_with(lambda request: reply({"images": [hostile], "meta": {"total": 1}}))
-    ended = await do_images("audit", COLUMNS="400", **account(server))
+    ended = await do_images_here("audit", COLUMNS="400", **account(server))
     assert ended.status == 0
     assert not [char for char in ended.stdout if category(char) in {"Cc", "Cf", "Zl"} and char != "\n"]
     assert r"[red]x[/red]\x1b[31m\x1b]0;title\x07\r\n\u202egnp\u2028\x9b1m" in ended.stdout
-    data = await do_images("audit", "--json", **account(server))
+    data = await do_images_here("audit", "--json", **account(server))
     assert data.stdout.isascii()
     assert json.loads(data.stdout)["findings"][0]["name"] == HOSTILE
 
@@ -239,14 +261,14 @@ async def test_hostile_text_is_shown_harmlessly(server: Server) -> None:
 
 
 async def test_a_terminal_sees_progress_on_stderr_and_colours_on_stdout() -> None:
-    async with ImagesEmulator(images=600, latency=1.2) as emulator:
+    async with ImagesEmulator(images=200, latency=0.6) as emulator:
         ended = await in_terminal("audit", **account(emulator, emulator.token))
     assert ended.status == 0
-    assert "200/623 images, 1 page" in ended.stderr
+    assert "200/223 images, 1 page" in ended.stderr
     assert "\x1b[1m" in ended.stdout
     assert "\x1b[34m" in ended.stdout
     assert "pages," not in ended.stdout.partition("requests for")[0]
-    assert "200/623" not in ended.stdout
+    assert "200/223" not in ended.stdout
 
 
 async def test_no_color_is_honoured() -> None:
@@ -392,7 +414,7 @@ def test_an_account_without_images() -> None:
 
 def test_numbers_that_are_not_known_are_not_shown() -> None:
     assert "request" not in report_text(made_report(), "somebody")
-    assert "2 requests, in 1,000.00 s." in report_text(made_report(requests=2, elapsed=1000.0), "somebody")
+    assert "2 requests in 1,000.00 s." in report_text(made_report(requests=2, elapsed=1000.0), "somebody")
     assert "1 request for 1 page." in report_text(made_report(requests=1, pages=1), "somebody")
 
 
@@ -407,7 +429,7 @@ def test_many_groups_become_others() -> None:
     text = report_text(made_report(*images), "somebody")
     assert "d014" in text.partition("Findings")[0]
     assert "d015" not in text.partition("Findings")[0]
-    assert numbers_of(text, "(86 others)") == ["86", "172.0", "10.32"]
+    assert numbers_of(text, "(86 others)") == ["86", "10.32", "172.0"]
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 149, 150, 200])

@@ -18,7 +18,7 @@ from do_images_async.audit import Finding
 from do_images_async.cli.app import run
 from do_images_async.cli.output import write_file
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.cli_processes import Ended, account, do_images, start
+from tests.cli_processes import Ended, account, do_images_here, start
 from tests.servers import HANG, Server, eventually, listing
 
 
@@ -29,7 +29,7 @@ async def emulator() -> AsyncGenerator[ImagesEmulator, None]:
 
 
 async def audit(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
-    return await do_images("audit", "-q", *arguments, **account(emulator, emulator.token), **variables)
+    return await do_images_here("audit", "-q", *arguments, **account(emulator, emulator.token), **variables)
 
 
 def files_of(directory: Path) -> list[str]:
@@ -121,8 +121,8 @@ async def test_several_accounts_at_once(tmp_path: Path) -> None:
         emulator.tokens.issue(token="second")
         variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
         named = ("--account", "prod=ONE", "--account", "lab=TWO")
-        ended = await do_images("audit", *named, "--json", "--html", str(page), **variables)
-        text = (await do_images("audit", *named, **variables)).stdout
+        ended = await do_images_here("audit", *named, "--json", "--html", str(page), **variables)
+        text = (await do_images_here("audit", *named, **variables)).stdout
     assert (ended.status, ended.stderr) == (0, "")
     data = json.loads(ended.stdout)
     assert [(each["account"], each["images"]) for each in data["accounts"]] == [("prod", 63), ("lab", 63)]
@@ -137,8 +137,10 @@ async def test_several_accounts_at_once(tmp_path: Path) -> None:
 async def test_an_account_that_fails_makes_the_report_incomplete() -> None:
     async with ImagesEmulator(images=5, quotas=None, token="first") as emulator:
         variables = {"ONE": "first", "TWO": "wrong", "DIGITALOCEAN_API_URL": emulator.url}
-        ended = await do_images("audit", "-q", "--account", "prod=ONE", "--account", "lab=TWO", **variables)
-        nobody = await do_images("audit", "-q", "--account", "lab=TWO", **variables)
+        ended = await do_images_here(
+            "audit", "-q", "--account", "prod=ONE", "--account", "lab=TWO", **variables
+        )
+        nobody = await do_images_here("audit", "-q", "--account", "lab=TWO", **variables)
     assert ended.status == 4
     assert "INCOMPLETE: lab was not read" in ended.stdout
     first, second = ended.stderr.splitlines()
@@ -184,6 +186,20 @@ async def test_an_interruption_leaves_a_report_that_says_it_is_partial(
     assert (data["complete"], data["incomplete"]) == (False, "interrupted after 200 images of 450")
     assert data["images"] == 200
     assert stderr == b"do-images: interrupted after 200 images of 450: the report is partial\n"
+
+
+async def test_an_interruption_of_several_accounts_is_one_too(server: Server) -> None:
+    catalogue = listing(450)
+    server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
+    variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": server.url}
+    process = await start(["audit", "-q", "--account", "prod=ONE", "--account", "lab=TWO"], variables)
+    await eventually(lambda: len(server.received) >= 4, within=30)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 130
+    why = "prod: interrupted after 200 images of 450; lab: interrupted after 200 images of 450"
+    assert f"INCOMPLETE: {why}" in " ".join(stdout.decode().split("\n"))
+    assert stderr.decode() == f"do-images: {why}: the report is partial\n"
 
 
 async def test_a_fault_that_stays_reports_nothing_and_leaves_the_old_file(

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 
 from do_images_async.cli.app import main, run
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.cli_processes import Ended, account, do_images, in_terminal, start
+from tests.cli_processes import Ended, account, do_images, do_images_here, in_terminal, start
 from tests.servers import HANG, Server, eventually, image_document, listing, refusal, reply
 
 COMMANDS = ("list", "get", "create", "update", "delete", "wait", "transfer", "convert", "actions", "audit")
@@ -29,7 +29,12 @@ async def emulator() -> AsyncGenerator[ImagesEmulator, None]:
 
 
 async def ask(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
-    return await do_images(*arguments, **account(emulator, emulator.token), **variables)
+    return await do_images_here(*arguments, **account(emulator, emulator.token), **variables)
+
+
+async def process(emulator: ImagesEmulator, *arguments: str) -> Ended:
+    """The same as a process of its own."""
+    return await do_images(*arguments, **account(emulator, emulator.token))
 
 
 def first(emulator: ImagesEmulator, **fields: Any) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def test_these_are_the_commands() -> None:
 
 
 async def test_list_as_a_table_for_a_pipe(emulator: ImagesEmulator) -> None:
-    ended = await ask(emulator, "list")
+    ended = await process(emulator, "list")
     assert (ended.status, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert re.split(r" {2,}", lines[0]) == [
@@ -134,7 +139,20 @@ async def test_an_interrupted_list_says_that_it_is_a_part(server: Server) -> Non
     assert process.returncode == 130
     assert json.loads(shown[0])["id"]
     assert rest == b""
-    assert stderr == b"do-images: interrupted: this is a part, 200 images of 450\n"
+    assert stderr == b"do-images: INCOMPLETE: interrupted after 200 images of 450\n"
+
+
+@pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv"])
+async def test_a_list_that_is_shorter_than_announced_shows_what_there_is(server: Server, form: str) -> None:
+    server.answer_with(
+        lambda request: reply(
+            {"images": [image_document(1)] if request.query["page"] == "1" else [], "meta": {"total": 3}}
+        )
+    )
+    ended = await do_images_here("list", "-o", form, **account(server))
+    assert ended.status == 4
+    assert image_document(1)["name"] in ended.stdout
+    assert re.fullmatch(r"do-images: INCOMPLETE: .*1 images read; the server counts 3.*\n", ended.stderr)
 
 
 # --- get, create, update, wait ---
@@ -142,7 +160,7 @@ async def test_an_interrupted_list_says_that_it_is_a_part(server: Server) -> Non
 
 async def test_get_by_id_and_by_slug(emulator: ImagesEmulator) -> None:
     image = first(emulator)
-    ended = await ask(emulator, "get", "ubuntu-24-04-x64", str(image["id"]), "-o", "json")
+    ended = await process(emulator, "get", "ubuntu-24-04-x64", str(image["id"]), "-o", "json")
     assert (ended.status, ended.stderr) == (0, "")
     assert [each["slug"] or each["id"] for each in json.loads(ended.stdout)] == [
         "ubuntu-24-04-x64",
@@ -162,7 +180,7 @@ async def test_get_shows_what_there_is_and_complains_of_the_rest(emulator: Image
 async def test_create_and_wait(emulator: ImagesEmulator) -> None:
     url = "https://example.com/golden.qcow2"
     arguments = ("create", "golden", "--image-url", url, "--region", "nyc3", "--tag-names", "a,b")
-    ended = await ask(emulator, *arguments, "--wait", "-o", "json")
+    ended = await process(emulator, *arguments, "--wait", "--poll-interval", "0.05", "-o", "json")
     (image,) = json.loads(ended.stdout)
     assert ended.status == 0
     assert ended.stderr == f"do-images: image {image['id']} is being imported\n"
@@ -170,7 +188,7 @@ async def test_create_and_wait(emulator: ImagesEmulator) -> None:
     begun = await ask(emulator, *arguments, "-o", "csv", "--columns", "ID,Status", "--no-header")
     number, status = begun.stdout.strip().split(",")
     assert status == "NEW"
-    waited = await ask(
+    waited = await process(
         emulator, "wait", number, "--poll-interval", "0.05", "--columns", "Status", "--no-header"
     )
     assert (waited.status, waited.stdout) == (0, "available\n")
@@ -190,7 +208,7 @@ async def test_an_import_that_fails_or_takes_too_long(emulator: ImagesEmulator) 
 
 async def test_update(emulator: ImagesEmulator) -> None:
     image = first(emulator, type="custom")
-    ended = await ask(
+    ended = await process(
         emulator, "update", str(image["id"]), "--image-name", "neu", "--columns", "Name", "--no-header"
     )
     assert (ended.status, ended.stdout, ended.stderr) == (0, "neu\n", "")
@@ -223,7 +241,7 @@ async def test_delete_asks_and_yes_does_not(emulator: ImagesEmulator) -> None:
     assert (nobody.status, nobody.stdout) == (2, "")
     assert "--yes" in nobody.stderr
     assert numbers[1] in emulator.images
-    sure = await ask(emulator, "delete", *map(str, numbers[1:]), "--yes")
+    sure = await process(emulator, "delete", *map(str, numbers[1:]), "--yes")
     assert (sure.status, sure.stderr) == (0, "")
     assert [line.split()[:2] for line in sure.stdout.splitlines()] == [
         ["deleted", str(number)] for number in numbers[1:]
@@ -248,18 +266,18 @@ async def test_transfer_convert_and_actions(emulator: ImagesEmulator) -> None:
     number = str(backup["id"])
     columns = ("--columns", "Status,Type,Region", "-o", "csv", "--no-header")
     wait = ("--wait", "--poll-interval", "0.05")
-    ended = await ask(emulator, "transfer", number, "--region", "ams3,sgp1", *wait, *columns)
+    ended = await process(emulator, "transfer", number, "--region", "ams3,sgp1", *wait, *columns)
     assert (ended.status, ended.stderr) == (0, "")
     assert ended.stdout == "completed,transfer,ams3\ncompleted,transfer,sgp1\n"
     assert set(emulator.images[backup["id"]]["regions"]) == {"nyc3", "ams3", "sgp1"}
     begun = await ask(emulator, "transfer", number, "--region", "lon1", *columns)
     assert begun.stdout == "in-progress,transfer,lon1\n"
-    converted = await ask(emulator, "convert", number, *wait, *columns)
+    converted = await process(emulator, "convert", number, *wait, *columns)
     assert (converted.status, converted.stdout) == (0, "completed,convert,\n")
     assert emulator.images[backup["id"]]["type"] == "snapshot"
     listed = json.loads((await ask(emulator, "actions", number, "-o", "json")).stdout)
     assert sorted(each["type"] for each in listed) == ["convert", "transfer", "transfer", "transfer"]
-    one = await ask(emulator, "actions", number, "--action-id", str(listed[0]["id"]), "-o", "json")
+    one = await process(emulator, "actions", number, "--action-id", str(listed[0]["id"]), "-o", "json")
     assert json.loads(one.stdout) == listed[:1]
 
 
@@ -282,7 +300,7 @@ async def test_a_region_that_fails_does_not_hide_the_others(emulator: ImagesEmul
 async def test_a_wait_for_quota_is_shown(server: Server) -> None:
     pages = listing(250)
     times = iter(range(100))
-    refused = refusal(429, headers={"retry-after": "3"})
+    refused = refusal(429, headers={"retry-after": "2"})
     server.answer_with(lambda request: refused if next(times) == 1 else pages(request))
     ended = await in_terminal("list", **account(server))
     assert ended.status == 0
@@ -298,7 +316,7 @@ async def test_a_fault_is_retried_unseen(emulator: ImagesEmulator) -> None:
 async def test_hostile_names_are_harmless_in_a_table(server: Server) -> None:
     hostile = image_document(name="\x1b]0;title\x07<b>\n", public=False)
     server.answer_with(lambda request: reply({"images": [hostile], "meta": {"total": 1}}))
-    ended = await do_images("list", **account(server))
+    ended = await do_images_here("list", **account(server))
     assert ended.status == 0
     assert "\\x1b]0;title\\x07<b>\\n" in ended.stdout
     assert len(ended.stdout.splitlines()) == 2

@@ -15,7 +15,7 @@ from do_images_async.audit.context import (
 )
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
 from do_images_async.audit.memory import Memory
-from do_images_async.audit.report import AuditReport, Group, RuleSummary
+from do_images_async.audit.report import AuditReport, Group, QuotaLeft, RuleSummary
 from do_images_async.audit.rules import (
     DEFAULT_RULES,
     duplicate_names,
@@ -44,6 +44,7 @@ __all__ = [
     "Group",
     "Memory",
     "PastFinding",
+    "QuotaLeft",
     "Rule",
     "RuleSummary",
     "Severity",

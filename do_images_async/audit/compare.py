@@ -48,8 +48,15 @@ def _compare(report: AuditReport, baseline: Mapping[str, Any]) -> Comparison:
         grown=_grown(report, baseline),
         new=tuple(f for f in report.findings if (f.account, f.rule, f.image_id) not in before),
         gone=tuple(f for f in past if (f.account, f.rule, f.image_id) not in now),
-        exact=len(past) == baseline["findings_total"] and len(report.findings) == report.findings_total,
+        exact=_holds_all(report, baseline, len(past)),
     )
+
+
+def _holds_all(report: AuditReport, baseline: Mapping[str, Any], past: int) -> bool:
+    """Whether neither report left findings away, nor images unread."""
+    if not report.complete or not baseline.get("complete", True):
+        return False
+    return past == baseline["findings_total"] and len(report.findings) == report.findings_total
 
 
 def _grown(report: AuditReport, baseline: Mapping[str, Any]) -> tuple[Change, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from do_images_async.audit.context import Finding
+from do_images_async.audit.context import Finding, as_data
 
 __all__ = ["Change", "Comparison", "PastFinding"]
 
@@ -49,8 +49,8 @@ class Comparison:
         grown: groups that occupy more than before, the most first.
         new: findings that the earlier report does not have, the worst first.
         gone: findings that it has and this one has not.
-        exact: whether both reports hold all their findings. If not, one that was cut off may be missing among
-            `new` and `gone`, or be there by mistake.
+        exact: whether both reports are complete and hold all their findings. If not, one that was cut off or
+            never read may be missing among `new` and `gone`, or be there by mistake.
     """
 
     since: datetime
@@ -67,6 +67,6 @@ class Comparison:
             "exact": self.exact,
             "total": attrs.asdict(self.total),
             "grown": [attrs.asdict(change) for change in self.grown],
-            "new": [attrs.asdict(each) | {"severity": each.severity.name.lower()} for each in self.new],
+            "new": [as_data(each) for each in self.new],
             "gone": [attrs.asdict(each) for each in self.gone],
         }

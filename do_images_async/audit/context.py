@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -20,6 +20,7 @@ __all__ = [
     "Finding",
     "Rule",
     "Severity",
+    "as_data",
     "is_backup",
     "is_own",
     "is_public",
@@ -60,6 +61,7 @@ class Finding:
         monthly_cost: what the image costs, in USD a month.
         stale: whether deleting the image is the remedy, so that its cost would be saved.
         account: the account's name where several are audited together.
+        regions, tags: where the image is, and what it is tagged with.
     """
 
     rule: str
@@ -72,11 +74,24 @@ class Finding:
     monthly_cost: float
     stale: bool = False
     account: str | None = None
+    regions: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
     """The sort key that puts the worst finding first: severity, then cost, then id; never a tie by chance."""
     return -finding.severity, -finding.monthly_cost, finding.image_id, finding.rule, finding.detail
+
+
+def as_data(record: attrs.AttrsInstance) -> dict[str, Any]:
+    """A finding, or a summary of findings, as JSON-able data: a severity is its name in lower case."""
+    return attrs.asdict(record, value_serializer=lambda _, __, value: _plain(value))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Severity):
+        return value.name.lower()
+    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
 
 
 @attrs.frozen(kw_only=True)
@@ -127,6 +142,8 @@ class Context:
             gigabytes=self.gigabytes(image),
             monthly_cost=self.monthly_cost(image),
             stale=stale,
+            regions=image.regions,
+            tags=image.tags or (),
         )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from do_images_async.audit.comparison import Comparison
-from do_images_async.audit.context import Finding, Severity
+from do_images_async.audit.context import Finding, Severity, as_data
 
-__all__ = ["NOTHING", "AuditReport", "Group", "RuleSummary"]
+__all__ = ["NOTHING", "AuditReport", "Group", "QuotaLeft", "RuleSummary"]
 
 NOTHING = "(none)"
 """The key of the images that do not have what a group is formed by."""
@@ -54,6 +54,21 @@ class RuleSummary:
     monthly_cost: float
 
 
+@attrs.frozen
+class QuotaLeft:
+    """What one limit still allowed when the listing had been read.
+
+    Attributes:
+        limit: requests that are allowed in any window.
+        per: the window, in seconds.
+        left: how many of them could have followed at once.
+    """
+
+    limit: int
+    per: float
+    left: int
+
+
 @attrs.frozen(kw_only=True)
 class AuditReport:
     """The result of an audit.
@@ -81,6 +96,7 @@ class AuditReport:
         reported_total: how many images the server said there are; None when the caller did not tell.
         requests, pages: what the listing took; None when the caller did not tell.
         elapsed: seconds that it took; None when the caller did not tell.
+        quota: what each limit still allowed at the end; empty when the caller did not tell.
         incomplete: why not everything was read, if the caller knows of a reason.
         comparison: the same beside an earlier report, if the caller had one.
     """
@@ -105,6 +121,7 @@ class AuditReport:
     requests: int | None = None
     pages: int | None = None
     elapsed: float | None = None
+    quota: tuple[QuotaLeft, ...] = ()
     incomplete: str | None = None
     comparison: Comparison | None = None
 
@@ -150,8 +167,8 @@ class AuditReport:
         `stale`, each with `images`, `gigabytes` and `monthly_cost`; `by_type`, `by_region`, `by_distribution`
         and `by_age`, lists of the same with a `key`; `findings_total`, `findings_by_rule` and `findings`,
         lists of the attributes of `RuleSummary` and `Finding`, a severity as its name in lower case;
-        `requests`, `pages`, `elapsed`; `comparison`, if there is one. Sizes are in GB, money is in USD a
-        month, times are in seconds.
+        `requests`, `pages`, `elapsed`; `quota`, a list of `limit`, `per` and `left`; `comparison`, if there
+        is one. Sizes are in GB, money is in USD a month, times are in seconds.
         """
         return {
             "created_at": self.created_at.isoformat(),
@@ -174,11 +191,12 @@ class AuditReport:
             "by_distribution": _keyed(self.by_distribution),
             "by_age": _keyed(self.by_age),
             "findings_total": self.findings_total,
-            "findings_by_rule": [_with_severity(summary) for summary in self.findings_by_rule],
-            "findings": [_with_severity(finding) for finding in self.findings],
+            "findings_by_rule": [as_data(summary) for summary in self.findings_by_rule],
+            "findings": [as_data(finding) for finding in self.findings],
             "requests": self.requests,
             "pages": self.pages,
             "elapsed": self.elapsed,
+            "quota": [attrs.asdict(each) for each in self.quota],
             "comparison": self.comparison.to_dict() if self.comparison else None,
         }
 
@@ -189,7 +207,3 @@ def _amounts(group: Group) -> dict[str, Any]:
 
 def _keyed(groups: Iterable[Group]) -> list[dict[str, Any]]:
     return [attrs.asdict(group) for group in groups]
-
-
-def _with_severity(record: Finding | RuleSummary) -> dict[str, Any]:
-    return attrs.asdict(record) | {"severity": record.severity.name.lower()}

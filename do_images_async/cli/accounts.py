@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 
-from do_images_async import Image, ImagesAPI
-from do_images_async.audit import AuditReport, audit
+from do_images_async import Image, ImagesAPI, Limiter, RateLimiter
+from do_images_async.audit import AuditReport, QuotaLeft, audit
 from do_images_async.cli.progress import Progress, Watch, show_progress
-from do_images_async.errors import DOImagesError
+from do_images_async.errors import DOImagesError, IncompleteListingError
 
-__all__ = ["Account", "Reading", "demo_client", "read_accounts"]
+__all__ = ["Account", "Reading", "Result", "demo_client", "read_accounts"]
 
 
 @attrs.frozen(kw_only=True)
@@ -46,9 +46,22 @@ class Reading:
     options: dict[str, Any]
 
 
-async def read_accounts(
-    accounts: Sequence[Account], reading: Reading
-) -> list[tuple[AuditReport | None, DOImagesError | None]]:
+@attrs.frozen(kw_only=True)
+class Result:
+    """What became of the reading of an account.
+
+    Attributes:
+        report: what was read; None where an error left nothing to report.
+        error: that error.
+        interrupted: whether Ctrl-C ended it, so that the report is of a part.
+    """
+
+    report: AuditReport | None = None
+    error: DOImagesError | None = None
+    interrupted: bool = False
+
+
+async def read_accounts(accounts: Sequence[Account], reading: Reading) -> list[Result]:
     """Read all accounts at once, each on its own quota; a report for each, or why there is none.
 
     When the task is cancelled, as by Ctrl-C, the reports are of what was read until then, and say so.
@@ -72,26 +85,28 @@ async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=1)
 
 
-async def _read(account: Account, reading: Reading) -> tuple[AuditReport | None, DOImagesError | None]:
+async def _read(account: Account, reading: Reading) -> Result:
     try:
-        return await _report(account, reading), None
+        return await _report(account, reading)
     except DOImagesError as error:
-        return None, error
+        return Result(error=error)
 
 
-async def _report(account: Account, reading: Reading) -> AuditReport:
+async def _report(account: Account, reading: Reading) -> Result:
     async with account.client as api, show_progress(api.limiter, reading.watch, account.name) as progress:
         started = time.perf_counter()
         before = api.limiter.stats().granted
         report = await audit(_listed(api, progress, reading.concurrency), **reading.options)
-        return attrs.evolve(
+        report = attrs.evolve(
             report,
             reported_total=progress.total,
             requests=api.limiter.stats().granted - before,
             pages=progress.pages,
             elapsed=round(time.perf_counter() - started, 3),
-            incomplete=_why_partial(progress),
+            incomplete=progress.why_partial(),
+            quota=_quota(api.limiter),
         )
+        return Result(report=report, interrupted=progress.interrupted)
 
 
 async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> AsyncGenerator[Image, None]:
@@ -103,13 +118,16 @@ async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> Async
                     yield image
     except asyncio.CancelledError:
         progress.interrupted = True  # what has been read becomes a report that says it is partial
+    except IncompleteListingError as error:
+        progress.shortfall = str(error)  # and so does this
 
 
-def _why_partial(progress: Progress) -> str | None:
-    if not progress.interrupted:
-        return None
-    total = f" of {progress.total:,}" if progress.total else ""
-    return f"interrupted after {progress.images:,} images{total}"
+def _quota(limiter: Limiter) -> tuple[QuotaLeft, ...]:
+    """What each bucket of a client's own limiter has left."""
+    if not isinstance(limiter, RateLimiter):
+        return ()
+    left = zip(limiter.buckets, limiter.stats().available, strict=True)
+    return tuple(QuotaLeft(bucket.capacity, bucket.per, available) for bucket, available in left)
 
 
 @asynccontextmanager

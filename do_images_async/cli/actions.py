@@ -17,6 +17,7 @@ from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
 from do_images_async.cli.text import counted
+from do_images_async.errors import IncompleteListingError
 
 __all__ = ["COMMANDS"]
 
@@ -170,7 +171,7 @@ def actions_command(*, image_id: int, action_id: int | None, **options: Any) -> 
 
 async def _actions(api: ImagesAPI, image_id: int, action_id: int | None, rows: Rows, shown: Watch) -> int:
     found: list[Action] = []
-    interrupted = False
+    stopped: Stopped | None = None
     async with api, show_words(api.limiter, shown, lambda: counted(len(found), "action")):
         try:
             if action_id is not None:
@@ -180,10 +181,13 @@ async def _actions(api: ImagesAPI, image_id: int, action_id: int | None, rows: R
                     async for action in actions:
                         found.append(action)  # noqa: PERF401  (what was read before an interruption counts)
         except asyncio.CancelledError:
-            interrupted = True
+            message = f"INCOMPLETE: interrupted after {counted(len(found), 'action')}"
+            stopped = Stopped(Exit.INTERRUPTED, message)
+        except IncompleteListingError as error:
+            stopped = Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {error}")
     rows.write(found, ACTION_COLUMNS)
-    if interrupted:
-        raise Stopped(Exit.INTERRUPTED, f"interrupted: this is a part, {counted(len(found), 'action')}")
+    if stopped is not None:
+        raise stopped
     return Exit.OK
 
 

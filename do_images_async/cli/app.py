@@ -29,7 +29,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         return _fail(stopped.status, str(stopped))
     except errors.IncompleteListingError as error:
-        return _fail(Exit.INCOMPLETE, f"incomplete, so nothing is reported: {error}")
+        return _fail(Exit.INCOMPLETE, f"incomplete: {error}")
     except errors.DOImagesError as error:
         return _fail(Exit.API_ERROR, str(error))
     except ValueError as error:

@@ -32,7 +32,7 @@ from do_images_async.audit import (
     stuck_import,
     untagged,
 )
-from do_images_async.cli.accounts import Account, Reading, demo_client, read_accounts
+from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
 from do_images_async.cli.options import amount, client, client_options, split, watch
 from do_images_async.cli.output import csv_text, write, write_file
 from do_images_async.cli.running import run_interruptibly
@@ -122,7 +122,7 @@ def audit_command(
     top: int | None,
     **options: Any,
 ) -> int:
-    """Read every image and report totals, cost, and what is wrong, the worst first.
+    """Report totals, cost and what is wrong, the worst first.
 
     Costs two requests for every 200 images, the provider's public ones included: the list is read again
     until it has come to rest, so that none is missed.
@@ -143,7 +143,8 @@ def audit_command(
     as_data = options["as_json"] or options["as_csv"]
     shown = top if top is not None else (_KEPT if as_data else _SHOWN)
     sources = _accounts(accounts, options)
-    report, parts = _report(sources, _reading(options, max(shown, _KEPT)), options)
+    results = run_interruptibly(read_accounts(sources, _reading(options, max(shown, _KEPT))))
+    report, parts = _report(sources, results, max(shown, _KEPT))
     if earlier is not None:
         report = _compared(report, earlier)
     if html is not None:
@@ -153,6 +154,8 @@ def audit_command(
         write(text)
     else:
         write_file(output, text)
+    if any(result.interrupted for result in results):
+        raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial")
     return _status(report, fail_on)
 
 
@@ -232,27 +235,26 @@ def _read_json(path: Path) -> Any:
 
 
 def _report(
-    accounts: Sequence[Account], reading: Reading, options: dict[str, Any]
+    accounts: Sequence[Account], results: Sequence[Result], keep: int
 ) -> tuple[AuditReport, dict[str, AuditReport]]:
     """The report over everything, and that of each account where several were asked for."""
-    results = run_interruptibly(read_accounts(accounts, reading))
     if accounts[0].name is None:
-        report, error = results[0]
-        if report is None:
-            raise cast("Exception", error)
-        return report, {}
+        (result,) = results
+        if result.report is None:
+            raise cast("Exception", result.error)
+        return result.report, {}
     parts: dict[str, AuditReport] = {}
     failed: list[str] = []
-    for account, (report, error) in zip(accounts, results, strict=True):
+    for account, result in zip(accounts, results, strict=True):
         name = cast("str", account.name)
-        if report is not None:
-            parts[name] = report
+        if result.report is not None:
+            parts[name] = result.report
             continue
         failed.append(f"{name} was not read")
-        complain(f"{name}: {error}")
+        complain(f"{name}: {result.error}")
     if not parts:
         raise Stopped(Exit.API_ERROR, "no account could be read")
-    whole = combined(parts, keep=reading.options["keep"])
+    whole = combined(parts, keep=keep)
     if failed:
         reasons = [*failed, *([whole.why_incomplete] if whole.why_incomplete else [])]
         whole = attrs.evolve(whole, incomplete="; ".join(reasons))
@@ -280,7 +282,7 @@ def _text(
 ) -> str:
     report = attrs.evolve(report, findings=report.findings[:shown])
     if options["as_csv"]:
-        return _findings_csv(report.findings)
+        return _findings_csv(report)
     if options["as_json"]:
         accounts = [{"account": name, **_brief(part)} for name, part in parts.items()]
         return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
@@ -294,13 +296,20 @@ def _brief(part: AuditReport) -> dict[str, Any]:
     return {key: value for key, value in part.to_dict().items() if key not in ("findings", "comparison")}
 
 
-def _findings_csv(findings: Sequence[Finding]) -> str:
+def _findings_csv(report: AuditReport) -> str:
+    """The findings; that of an incomplete report begins with a row that says so, as a finding of no image."""
     names = [field.name for field in attrs.fields(Finding)]
-    rows = [[getattr(finding, name) for name in names] for finding in findings]
-    place = names.index("severity")
-    for row in rows:
-        row[place] = row[place].name.lower()
+    rows = [[_csv_value(getattr(finding, name)) for name in names] for finding in report.findings]
+    if not report.complete:
+        warning = {"rule": "incomplete", "severity": "high", "detail": f"INCOMPLETE: {report.why_incomplete}"}
+        rows.insert(0, [warning.get(name, "") for name in names])
     return csv_text([names, *rows])
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, Severity):
+        return value.name.lower()
+    return ",".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
 
 
 def _write_page(path: Path, report: AuditReport, parts: dict[str, AuditReport], label: str) -> None:
@@ -310,8 +319,6 @@ def _write_page(path: Path, report: AuditReport, parts: dict[str, AuditReport], 
 
 
 def _status(report: AuditReport, fail_on: str | None) -> int:
-    if report.incomplete is not None and report.incomplete.startswith("interrupted"):
-        raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial")
     if not report.complete:
         raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}")
     if fail_on is None:

@@ -106,7 +106,9 @@ class Serving:
     help="Write the state here at the end, as JSON.",
 )
 def emulator_command(**options: Any) -> None:
-    """Serve the Images API from this machine, for tests of a client in any language.
+    """Serve the Images API from this machine, for tests.
+
+    Any client in any language can use it.
 
     It stops on SIGTERM and Ctrl-C, and says what it served. Other programs set faults, read the journal and
     dump or load the state under /_emulator, without a token.

@@ -27,6 +27,7 @@ from do_images_async.cli.progress import Watch, show_progress, show_words
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
 from do_images_async.cli.text import counted, printable
+from do_images_async.errors import IncompleteListingError
 
 __all__ = ["COMMANDS"]
 
@@ -74,14 +75,15 @@ async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, shown: Watc
                         kept.extend(page.images)
         except asyncio.CancelledError:
             progress.interrupted = True
+        except IncompleteListingError as error:
+            progress.shortfall = str(error)
     if not rows.streams or not progress.pages:
         rows.write(kept, IMAGE_COLUMNS)
-    if not progress.interrupted:
-        return Exit.OK
-    total = f" of {progress.total:,}" if progress.total else ""
-    raise Stopped(
-        Exit.INTERRUPTED, f"interrupted: this is a part, {counted(progress.images, 'image')}{total}"
-    )
+    if progress.interrupted:
+        raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}")
+    if progress.shortfall:
+        raise Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {progress.why_partial()}")
+    return Exit.OK
 
 
 @click.command("get")
@@ -130,6 +132,12 @@ async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, shown: Wat
 @click.option("--tag-names", "--tag", "tags", multiple=True, metavar="TAGS", help="Tags, with commas.")
 @click.option("--wait", is_flag=True, help="Wait until it is available.")
 @click.option("--timeout", default=3600.0, type=click.FloatRange(0, min_open=True), help="Seconds to wait.")
+@click.option(
+    "--poll-interval",
+    default=5.0,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between the first two looks.",
+)
 @output_options
 @client_options
 def create_command(
@@ -142,6 +150,7 @@ def create_command(
     tags: tuple[str, ...],
     wait: bool,
     timeout: float,
+    poll_interval: float,
     **options: Any,
 ) -> int:
     """Import a custom image from a URL.
@@ -167,7 +176,7 @@ def create_command(
         if not wait:
             return image
         click.echo(f"do-images: image {image.id} is being imported", err=True)
-        return await api.wait_until_available(image.id, timeout=timeout)
+        return await api.wait_until_available(image.id, timeout=timeout, poll_interval=poll_interval)
 
     words = f"importing {printable(name)} to {printable(region)}"
     rows.write([_run(create, options, words)], IMAGE_COLUMNS)
@@ -184,9 +193,9 @@ def create_command(
 def update_command(
     *, image_id: int, name: str | None, description: str | None, distribution: str | None, **options: Any
 ) -> int:
-    """Change an image's name, description or distribution; what is not given stays as it is.
+    """Change an image's name, description or distribution.
 
-    Costs one request.
+    What is not given stays as it is. Costs one request.
 
     \b
     Example:
@@ -242,7 +251,7 @@ def wait_command(*, image_id: int, timeout: float, poll_interval: float, **optio
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 @client_options
 def delete_command(*, image_ids: tuple[int, ...], yes: bool, dry_run: bool, **options: Any) -> int:
-    """Delete images: they are shown first, and you are asked.
+    """Delete images, after showing them and asking.
 
     Public images are never deleted. Costs two requests for each image; with --dry-run one.
 

@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, Severity
+from do_images_async.cli.basis import basis
 from do_images_async.cli.charts import bars, histogram
 from do_images_async.cli.text import counted, printable
 
@@ -48,7 +49,7 @@ def report_page(report: AuditReport, source: str, parts: Mapping[str, AuditRepor
             *(_comparison(report.comparison) if report.comparison else ()),
             *_rules(report),
             *_findings(report, accounts=bool(parts)),
-            f"<footer>{_basis(report)}</footer></main><script>{script}</script></body></html>\n",
+            f"<footer>{' '.join(_basis(report))}</footer></main><script>{script}</script></body></html>\n",
         ]
     )
 
@@ -275,15 +276,6 @@ def _bdi(text: str) -> str:
     return f"<bdi>{_safe(text)}</bdi>"
 
 
-def _basis(report: AuditReport) -> str:
-    """What the numbers stand on."""
-    parts: list[str] = []
-    if report.requests is not None:
-        pages = f" for {counted(report.pages, 'page')}" if report.pages is not None else ""
-        elapsed = f" in {report.elapsed:,.2f} s" if report.elapsed is not None else ""
-        parts.append(f"{counted(report.requests, 'request')}{pages}{elapsed}.")
-    if report.reported_total is not None:
-        parts.append(f"{report.images:,} images read of {report.reported_total:,} that the server reports.")
-    parts.append("Complete." if report.complete else "INCOMPLETE.")
-    parts.append("An image in several regions is in each one's bar, and once in the totals.")
-    return " ".join(parts)
+def _basis(report: AuditReport) -> Iterator[str]:
+    yield "Complete." if report.complete else "INCOMPLETE."
+    yield from basis(report)

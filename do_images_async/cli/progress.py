@@ -47,6 +47,7 @@ class Progress:
         images: images read.
         total: how many images the server said there are, in the last page that said so.
         interrupted: whether the reading was broken off.
+        shortfall: why what was read can't be shown to be everything, if it was read to its end.
     """
 
     account: str | None = None
@@ -54,12 +55,20 @@ class Progress:
     images: int = 0
     total: int | None = None
     interrupted: bool = False
+    shortfall: str | None = None
 
     def advance(self, images: int, total: int | None) -> None:
         """Count one more page."""
         self.pages += 1
         self.images += images
         self.total = self.total if total is None else total
+
+    def why_partial(self) -> str | None:
+        """Why what was read is not everything; None when nothing is known to be missing."""
+        if not self.interrupted:
+            return self.shortfall
+        total = f" of {self.total:,}" if self.total else ""
+        return f"interrupted after {counted(self.images, 'image')}{total}"
 
     def describe(self, wait: float) -> str:
         """The numbers in words, with the seconds of a wait for quota."""

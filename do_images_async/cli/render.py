@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary, Severity
+from do_images_async.cli.basis import basis
 from do_images_async.cli.text import counted, printable
 
 __all__ = ["render_report", "report_text"]
@@ -78,7 +79,7 @@ def render_report(
         *(_comparison(report.comparison) if report.comparison else ()),
         _side_by_side(left, right) if wide else Lines(left, right),
         *_findings(report, wide=wide),
-        Text(_basis(report), style="dim"),
+        Text(" ".join(basis(report)), style="dim"),
     )
 
 
@@ -175,9 +176,9 @@ def _group_table(title: str, groups: Sequence[Group], bar: str) -> Table:
     table = Table(
         Column(title, width=20, no_wrap=True, overflow="ellipsis"),
         Column("images", justify="right", min_width=8, no_wrap=True),
-        Column("GB", justify="right", min_width=11, no_wrap=True),
-        Column("USD/month", justify="right", min_width=11, no_wrap=True),
-        Column("", style="blue", width=len(bar), no_wrap=True),
+        Column("USD/month", justify="right", min_width=10, no_wrap=True),
+        Column("GB", justify="right", min_width=12, no_wrap=True),
+        Column("", style="blue", width=len(bar), no_wrap=True),  # beside the GB, which it shows
         box=None,
         padding=(0, 2, 0, 0),
         header_style="bold",
@@ -187,8 +188,8 @@ def _group_table(title: str, groups: Sequence[Group], bar: str) -> Table:
         table.add_row(
             Text(printable(group.key)),
             f"{group.images:,}",
-            f"{group.gigabytes:,.1f}",
             f"{group.monthly_cost:,.2f}",
+            f"{group.gigabytes:,.1f}",
             bar[: round(len(bar) * group.gigabytes / largest)] if largest else "",
         )
     return table
@@ -255,18 +256,20 @@ def _findings_table(findings: Iterable[Finding], *, wide: bool) -> Table:
     table = Table(
         Column("", no_wrap=True, min_width=6),
         Column("id", justify="right", no_wrap=True, min_width=9),
-        Column("name"),
-        Column("finding"),
+        Column("name", ratio=3 if wide else None),
+        Column("finding", ratio=3 if wide else None),
         Column("GB", justify="right", no_wrap=True, min_width=5),
         Column("USD/month", justify="right", no_wrap=True, min_width=9),
         box=None,
         padding=(0, 2, 0, 0),
         header_style="bold",
+        expand=wide,
     )
     if wide:
-        table.add_column("what to do")
+        for head in ("regions", "tags", "what to do"):
+            table.add_column(head, ratio=2)
     for finding in findings:
-        action = [_one_line(finding.action)] if wide else []
+        more = (",".join(finding.regions), ",".join(finding.tags), finding.action) if wide else ()
         table.add_row(
             _severity(finding.severity),
             str(finding.image_id),
@@ -274,7 +277,7 @@ def _findings_table(findings: Iterable[Finding], *, wide: bool) -> Table:
             _one_line(finding.detail),
             f"{finding.gigabytes:,.1f}",
             f"{finding.monthly_cost:,.2f}",
-            *action,
+            *map(_one_line, more),
         )
     return table
 
@@ -286,22 +289,3 @@ def _one_line(text: str) -> Text:
 
 def _severity(severity: Severity) -> Text:
     return Text(severity.name.lower(), style=_STYLES[severity])
-
-
-def _basis(report: AuditReport) -> str:
-    """What the numbers stand on."""
-    sentences = [_effort(report)] if report.requests is not None else []
-    sentences.append(f"Ages are counted to {report.created_at:%Y-%m-%d %H:%M %Z}.")
-    sentences.append("An image in several regions is in each one's line, and once in the totals.")
-    return " ".join(sentences)
-
-
-def _effort(report: AuditReport) -> str:
-    effort = counted(report.requests or 0, "request")
-    if report.pages is not None:
-        effort += f" for {counted(report.pages, 'page')}"
-    if report.elapsed is not None:
-        effort += f", in {report.elapsed:,.2f} s"
-    if report.reported_total is None:
-        return f"{effort}."
-    return f"{effort}; {report.images:,} images read of {report.reported_total:,} that the server reports."

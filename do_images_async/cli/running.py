@@ -15,6 +15,9 @@ __all__ = ["run_interruptibly"]
 
 T = TypeVar("T")
 
+_NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
+"""What loops raise on Windows, and off the main thread: asyncio's own, and uvloop's."""
+
 
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
     """Run to the end; Ctrl-C cancels, and what the coroutine makes of that is the result.
@@ -31,12 +34,12 @@ def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
 async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
-    with suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
+    with suppress(*_NO_SIGNALS):
         loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
         raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
     finally:
-        with suppress(NotImplementedError, RuntimeError):
+        with suppress(*_NO_SIGNALS):
             loop.remove_signal_handler(signal.SIGINT)
