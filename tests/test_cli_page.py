@@ -125,6 +125,8 @@ def test_many_findings_of_a_rule_leave_room_for_the_others() -> None:
 def test_an_account_without_images_has_a_page() -> None:
     text = report_page(asyncio.run(audit([], now=NOW)), "nobody")
     assert "No rule found anything." in text
+    assert "<figure>" not in text
+    assert text.count("<table") == 0
 
 
 def test_bars_and_columns_are_in_proportion() -> None:
@@ -134,6 +136,9 @@ def test_bars_and_columns_are_in_proportion() -> None:
     heights = re.findall(r'class="bar"[^>]* height="([\d.]+)"', histogram([("a b c", 4.0), ("b", 1.0)]))
     assert float(heights[0]) == 4 * float(heights[1])
     assert "a b<" in histogram([("a b c", 4.0)])
+    assert ">&lt;b&gt;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;…<" in bars(
+        [("<b>" + "&" * 30, 1.0)]
+    )
     assert bars([]).endswith("</svg>")
     assert histogram([("a", 0.0)]).endswith("</svg>")
 
@@ -220,11 +225,15 @@ def test_a_click_filters_and_a_click_sorts(chrome: Chrome, tmp_path: Path) -> No
 
 @pytest.mark.once
 @in_a_browser
-def test_no_script_of_a_name_runs(chrome: Chrome, tmp_path: Path) -> None:
+def test_no_script_of_a_name_runs_and_none_is_too_wide_for_a_phone(chrome: Chrome, tmp_path: Path) -> None:
     report = hostile_report()
+    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)  # pyright: ignore[reportUnknownMemberType]
     show(chrome, tmp_path, report_page(report, HOSTILE, {HOSTILE: report}))
     assert chrome.title != "owned"
     assert chrome.title.startswith("Images of </script>")
+    width: int = chrome.execute_script("return document.documentElement.scrollWidth")  # pyright: ignore[reportUnknownMemberType]
+    assert width == 390
     one(chrome, ".chip").click()
     assert one(chrome, "#nothing").is_displayed()
 

@@ -20,6 +20,9 @@ def main() -> int:
             f"do-images needs {' and '.join(missing)}: pip install 'do-images-async[cli]'\n",
         )
         return 2
-    from do_images_async.cli.app import run  # what it imports may not be installed
+    try:
+        from do_images_async.cli.app import run  # what it imports may not be installed
 
-    return run()
+        return run()
+    except KeyboardInterrupt:  # while it was imported
+        return 130

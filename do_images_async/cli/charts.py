@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 __all__ = ["bars", "histogram"]
 
 Point = tuple[str, float]
-"""A label, which is HTML already, and a number from 0."""
+"""A label, as plain text, and a number from 0."""
 
 _WIDTH = 440
 _ROW = 26
@@ -25,7 +26,7 @@ def bars(points: Sequence[Point]) -> str:
         top = place * _ROW
         width = max(2.0, room * value / largest) if largest and value else 0.0
         parts.append(
-            f'<text x="{_LABEL - 10}" y="{top + 17}" text-anchor="end">{_short(label, 17)}</text>'
+            f'<text x="{_LABEL - 10}" y="{top + 17}" text-anchor="end">{escape(_short(label, 17))}</text>'
             f'<rect class="track" x="{_LABEL}" y="{top + 5}" width="{room}" height="16" rx="4"/>'
             f'<rect class="bar" x="{_LABEL}" y="{top + 5}" width="{width:.1f}" height="16" rx="4"/>'
             f'<text class="value" x="{_WIDTH}" y="{top + 17}" text-anchor="end">{value:,.0f}</text>'
@@ -50,14 +51,13 @@ def histogram(points: Sequence[Point]) -> str:
             f'text-anchor="middle">{value:,.0f}</text>'
         )
         for line, words in enumerate(_two_lines(label)):
-            parts.append(
-                f'<text x="{middle:.1f}" y="{floor + 19 + 15 * line}" text-anchor="middle">{words}</text>'
-            )
+            spot = f'x="{middle:.1f}" y="{floor + 19 + 15 * line}"'
+            parts.append(f'<text {spot} text-anchor="middle">{escape(words)}</text>')
     return "".join(parts) + "</svg>"
 
 
 def _open(height: int, points: Sequence[Point], unit: str) -> str:
-    spoken = "; ".join(f"{label}: {value:,.0f} {unit}" for label, value in points)
+    spoken = escape("; ".join(f"{label}: {value:,.0f} {unit}" for label, value in points))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{spoken}" '
         'xmlns="http://www.w3.org/2000/svg">'
@@ -65,8 +65,7 @@ def _open(height: int, points: Sequence[Point], unit: str) -> str:
 
 
 def _short(label: str, most: int) -> str:
-    # An entity must not be cut in two.
-    return label if len(label) <= most or "&" in label else label[: most - 1] + "…"
+    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def _two_lines(label: str) -> tuple[str, ...]:

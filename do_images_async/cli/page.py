@@ -98,11 +98,13 @@ def _card(label: str, value: str, note: str, kind: str = "") -> str:
 
 
 def _charts(report: AuditReport) -> Iterator[str]:
-    ages = [(_safe(each.key), float(each.images)) for each in report.by_age]
+    if not report.images:
+        return
+    ages = [(printable(each.key), float(each.images)) for each in report.by_age]
     yield '<section class="charts">'
     yield _figure("Images by age", histogram(ages))
     for title, groups in (("by region", report.by_region), ("by type", report.by_type)):
-        sizes = [(_safe(each.key), each.gigabytes) for each in _largest(groups)]
+        sizes = [(printable(each.key), each.gigabytes) for each in _largest(groups)]
         yield _figure(f"Gigabytes {title}", bars(sizes))
     yield "</section>"
 
@@ -140,6 +142,8 @@ def _accounts(parts: Mapping[str, AuditReport]) -> Iterator[str]:
 
 
 def _rules(report: AuditReport) -> Iterator[str]:
+    if not report.findings_by_rule:
+        return
     heads = ("Rule", "Worst", "Images", "GB", "USD a month", "What to do")
     rows = (
         (
