@@ -357,6 +357,17 @@ def test_without_the_extra_the_line_says_what_to_install(
     assert capsys.readouterr().err == (f"do-images needs {missing}: pip install 'do-images-async[cli]'\n")
 
 
+def test_an_interruption_of_the_import_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object = None) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("do_images_async.cli.app.run", interrupt)
+    assert main() == 130
+    assert capsys.readouterr() == ("", "")
+
+
 async def test_nothing_else_needs_the_extra() -> None:
     program = (
         "import sys; sys.modules.update(click=None, rich=None)\n"

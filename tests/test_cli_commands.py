@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -100,18 +101,26 @@ async def test_list_with_filters_columns_and_no_header(emulator: ImagesEmulator)
     ]
 
 
-@pytest.mark.parametrize("columns", ["80", "120", "200"])
-async def test_list_fits_a_terminal(emulator: ImagesEmulator, columns: str) -> None:
+async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
     emulator.images.add(name="n" * 300, tags=["t" * 100])
-    ended = await in_terminal("list", COLUMNS=columns, **account(emulator, emulator.token))
-    assert ended.status == 0
-    plain = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout)
-    assert max(map(cell_len, plain.splitlines())) <= int(columns)
-    assert "Status" in plain
-    assert "Size" in plain
-    assert "\x1b[1m" in ended.stdout
-    hidden = columns != "200"
-    assert ("not shown at this width" in ended.stderr) == hidden
+    widths = (80, 120, 200)
+    where = account(emulator, emulator.token)
+    lists = await asyncio.gather(*(in_terminal("list", COLUMNS=str(width), **where) for width in widths))
+    for width, ended in zip(widths, lists, strict=True):
+        assert ended.status == 0
+        plain = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout)
+        assert max(map(cell_len, plain.splitlines())) <= width
+        assert "Status" in plain
+        assert "Size" in plain
+        assert "\x1b[1m" in ended.stdout
+        assert ("not shown at this width" in ended.stderr) == (width < 200)
+
+
+async def test_an_empty_list_hints_at_the_public_images(emulator: ImagesEmulator) -> None:
+    hint = "do-images: no private image is there; --public lists the provider's, too\n"
+    for form, told in (("table", hint), ("csv", "")):
+        ended = await ask(emulator, "list", "--tag", "nobody-has-it", "-o", form)
+        assert (ended.status, len(ended.stdout.splitlines()), ended.stderr) == (0, 1, told)
 
 
 async def test_an_unknown_column_is_wrong_usage_before_anything_is_sent(emulator: ImagesEmulator) -> None:
@@ -292,6 +301,53 @@ async def test_a_region_that_fails_does_not_hide_the_others(emulator: ImagesEmul
         )
         assert (ended.status, ended.stdout) == (3, f"{good}\n")
         assert ended.stderr.startswith("do-images: mars1: ")
+
+
+async def test_actions_that_are_fewer_than_announced_are_shown_as_incomplete(server: Server) -> None:
+    action = {"id": 3, "status": "completed", "type": "transfer"}
+    server.answer_with(
+        lambda request: reply(
+            {"actions": [action] if request.query["page"] == "1" else [], "meta": {"total": 2}}
+        )
+    )
+    ended = await do_images_here("actions", "7", "-o", "json", **account(server))
+    assert (ended.status, [each["id"] for each in json.loads(ended.stdout)]) == (4, [3])
+    assert ended.stderr.startswith("do-images: INCOMPLETE: ")
+
+
+# --- interruption ---
+
+
+async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulator) -> None:
+    numbers = [each["id"] for each in emulator.images if not each["public"]][:2]
+    snapshot = first(emulator, type="snapshot")
+    snapshot["regions"] = ["nyc3"]
+    emulator.faults.add(Fault(method="DELETE", path=f"*/{numbers[1]}", broken="stall", times=None))
+    emulator.faults.add(Fault(method="GET", path="*/actions*", broken="stall", times=None))
+    cases = {
+        (
+            "delete",
+            *map(str, numbers),
+            "--yes",
+        ): "interrupted: 1 of 2 images reported as deleted; those under way may be gone, too",
+        (
+            *("transfer", str(snapshot["id"]), "--region", "sgp1"),
+            *("--wait", "--poll-interval", "0.1"),
+        ): "interrupted: transfers that are under way go on; see `actions`",
+        ("actions", str(snapshot["id"])): "INCOMPLETE: interrupted after 0 actions",
+    }
+    processes = await asyncio.gather(
+        *(start([*arguments], account(emulator, emulator.token)) for arguments in cases)
+    )
+    deletion = processes[0].stdout
+    assert deletion is not None
+    assert (await deletion.readline()).startswith(f"deleted {numbers[0]} ".encode())
+    await eventually(lambda: sum(fault.struck for fault in emulator.faults) >= len(cases), within=60)
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    outputs = await asyncio.gather(*(process.communicate() for process in processes))
+    for told, process, (_, stderr) in zip(cases.values(), processes, outputs, strict=True):
+        assert (process.returncode, stderr.decode()) == (130, f"do-images: {told}\n")
 
 
 # --- progress ---

@@ -79,6 +79,8 @@ async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, shown: Watc
             progress.shortfall = str(error)
     if not rows.streams or not progress.pages:
         rows.write(kept, IMAGE_COLUMNS)
+    if rows.form == "table" and progress.pages and not progress.images and filters["private"]:
+        complain("no private image is there; --public lists the provider's, too")
     if progress.interrupted:
         raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}")
     if progress.shortfall:
