@@ -68,6 +68,10 @@ async def test_the_demo_as_data_agrees_with_what_the_emulator_holds() -> None:
     assert data["requests"] == 2 * data["pages"]  # the second reading brings nothing new
     assert data["findings_total"] == len(data["findings"]) > 0
     assert data["elapsed"] > 0
+    assert data["quota"] == [
+        {"limit": 250, "per": 60.0, "left": 250 - data["requests"]},
+        {"limit": 5000, "per": 3600.0, "left": 5000 - data["requests"]},
+    ]
 
 
 async def test_the_demo_fits_80_columns_and_is_plain_when_piped() -> None:
@@ -206,6 +210,13 @@ async def test_an_endless_listing_is_incomplete(server: Server) -> None:
     assert ended.status == 4
     assert "INCOMPLETE: page 5 is the 4th empty one in a row" in ended.stdout
     assert re.fullmatch(r"do-images: incomplete: page 5 is .*\n", ended.stderr)
+
+
+async def test_what_others_have_spent_of_the_hour_is_not_left(server: Server) -> None:
+    spent = {"ratelimit-limit": "5000", "ratelimit-remaining": "120", "ratelimit-reset": "4102444800"}
+    server.answer_with(lambda request: reply({"images": [], "meta": {"total": 0}}, headers=spent))
+    ended = await do_images("audit", COLUMNS="200", **account(server))
+    assert "Requests left of the quota: 120 of 250 a minute, 120 of 5,000 an hour." in ended.stdout
 
 
 async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplete(

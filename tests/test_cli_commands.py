@@ -160,7 +160,7 @@ async def test_a_list_that_is_shorter_than_announced_shows_what_there_is(server:
     )
     ended = await do_images_here("list", "-o", form, **account(server))
     assert ended.status == 4
-    assert image_document(1)["name"] in ended.stdout
+    assert str(image_document(1)["name"]) in ended.stdout
     assert re.fullmatch(r"do-images: INCOMPLETE: .*1 images read; the server counts 3.*\n", ended.stderr)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from do_images_async import Image, ImagesAPI, Limiter, RateLimiter
+from do_images_async import Image, ImagesAPI, RateLimiter
 from do_images_async.audit import AuditReport, QuotaLeft, audit
 from do_images_async.cli.progress import Progress, Watch, show_progress
 from do_images_async.errors import DOImagesError, IncompleteListingError
@@ -104,7 +105,7 @@ async def _report(account: Account, reading: Reading) -> Result:
             pages=progress.pages,
             elapsed=round(time.perf_counter() - started, 3),
             incomplete=progress.why_partial(),
-            quota=_quota(api.limiter),
+            quota=_quota(api),
         )
         return Result(report=report, interrupted=progress.interrupted)
 
@@ -122,12 +123,19 @@ async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> Async
         progress.shortfall = str(error)  # and so does this
 
 
-def _quota(limiter: Limiter) -> tuple[QuotaLeft, ...]:
-    """What each bucket of a client's own limiter has left."""
+def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
+    """What each bucket has left, or the server says there is; nothing where neither knows."""
+    limiter = api.limiter
     if not isinstance(limiter, RateLimiter):
         return ()
-    left = zip(limiter.buckets, limiter.stats().available, strict=True)
-    return tuple(QuotaLeft(bucket.capacity, bucket.per, available) for bucket, available in left)
+    available = limiter.stats().available
+    if all(available) and limiter.next_permit_in():
+        return ()  # the server has refused more for a while, so that the count is not what it allows
+    remaining = api.rate_limit.remaining if api.rate_limit else math.inf
+    return tuple(
+        QuotaLeft(bucket.capacity, bucket.per, int(min(left, remaining)))
+        for bucket, left in zip(limiter.buckets, available, strict=True)
+    )
 
 
 @asynccontextmanager
