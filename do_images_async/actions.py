@@ -45,7 +45,8 @@ class ImageActions:
 
         Args:
             image_id: its id.
-            per_page, concurrency, strict: as for `ImagesAPI.list`.
+            per_page, strict: as for `ImagesAPI.list`.
+            concurrency: pages that are fetched ahead of the one being read, at most.
 
         Raises:
             TypeError, ValueError: an argument can't be used; raised when the first action is asked for.

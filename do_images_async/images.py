@@ -235,8 +235,8 @@ class ImagesAPI:
             private: True for the account's own images only.
             tag_name: only images with this tag.
             per_page: images in a page, 1 to 200.
-            concurrency: pages that are fetched ahead at most; memory holds as many, and about a byte for
-                each image that was read.
+            concurrency: pages that are fetched ahead of the one being read, at most; memory holds as many
+                and that one, and about a byte for each image that was read.
             strict: read until all pages, once more, show no movement and bring nothing new. Totals can't
                 betray every change: where a part must not pass for the whole, as in an audit, say so.
 

@@ -88,7 +88,7 @@ async def read_whole(
     Args:
         fetch: reads one page, by its number from 1.
         per_page: the page size that `fetch` asks for.
-        concurrency: pages under way or waiting to be consumed, at most.
+        concurrency: pages that are fetched ahead of the one being read, at most.
         strict: read until a whole pass shows no movement and brings nothing new. Without, such a pass is only
             asked for when there was movement, and its absence is logged.
 
@@ -179,13 +179,14 @@ async def read_pages(
 ) -> AsyncGenerator[P, None]:
     """Yield all pages in order, each read whole before it is yielded.
 
-    The first page costs one request and tells how many follow. From then on pages are fetched ahead, twice as
-    many with every page that is consumed, up to `concurrency`; leaving cancels what is under way.
+    The first page costs one request and tells how many follow. From then on pages are fetched ahead of the
+    one that the reader has or waits for: one at first, twice as many with every page that is consumed, up to
+    `concurrency`. So one request more than that is under way at most; leaving cancels them.
 
     Args:
         fetch: reads one page, by its number from 1.
         per_page: the page size that `fetch` asks for.
-        concurrency: pages under way or waiting to be consumed, at most.
+        concurrency: pages that are fetched ahead of the one being read, at most.
 
     Raises:
         DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
@@ -199,7 +200,7 @@ async def read_pages(
     width = 1
     try:
         while True:
-            ahead.extend(_last_page(page, per_page), width)
+            ahead.extend(_last_page(page, per_page), 1 + width)
             if not ahead.tasks:
                 return
             page = await ahead.tasks.popleft()

@@ -241,15 +241,34 @@ async def test_leaving_after_the_first_image_has_cost_one_request(server: Server
 async def test_the_look_ahead_grows_with_what_is_consumed(server: Server, api: ImagesAPI) -> None:
     server.answer_with(listing(1000))
     ahead: list[int] = []
-    async with aclosing(api.list_pages(per_page=10, concurrency=4)) as pages:
+    async with aclosing(api.list_pages(per_page=10, concurrency=5)) as pages:
         for consumed in range(1, 8):
             await anext(pages)
             ahead.append(await settled(server) - consumed)
-    assert ahead[0] == 0
-    for consumed, count in enumerate(ahead[1:], start=2):
-        assert 1 <= count <= min(2 ** (consumed - 1), 4)
-    assert ahead == sorted(ahead)
-    assert ahead[-1] == 4
+    assert ahead == [0, 2, 4, 5, 5, 5, 5]
+
+
+async def test_one_page_is_fetched_ahead_of_the_second_one(server: Server, api: ImagesAPI) -> None:
+    catalogue, blocked = listing(1000), asyncio.Event()
+
+    async def answer(request: Received) -> Answer:
+        if request.query["page"] != "1":
+            await blocked.wait()
+        answer = catalogue(request)
+        assert isinstance(answer, Answer)
+        return answer
+
+    server.answer_with(answer)
+    async with aclosing(api.list(per_page=10)) as images:
+        for _ in range(10):
+            await anext(images)
+        assert await settled(server) == 1
+        following = asyncio.ensure_future(anext(images))
+        await eventually(lambda: len(server.received) > 1)
+        await settled(server)
+        assert sorted(pages_asked(server)) == [1, 2, 3]
+        blocked.set()
+        assert (await following).id == 11
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 4])
@@ -271,7 +290,7 @@ async def test_no_more_pages_are_under_way_than_allowed(
 
     server.answer_with(answer)
     assert len(await ids(api.list(per_page=10, concurrency=concurrency))) == 300
-    assert most == concurrency
+    assert most == concurrency + 1
 
 
 async def test_a_reader_that_stands_still_is_not_read_ahead_of_for_ever(
