@@ -9,6 +9,7 @@ from typing import Final
 
 from do_images_async.arguments import check_image_id, check_range, check_text
 from do_images_async.bulk import Outcome, fan_out
+from do_images_async.calls import Call, Options
 from do_images_async.errors import ActionFailedError, WaitTimeoutError
 from do_images_async.models import (
     AccountTransfer,
@@ -20,7 +21,7 @@ from do_images_async.models import (
     ActionStatus,
 )
 from do_images_async.pagination import next_page_number, read_whole
-from do_images_async.transport import Call, Options, Transport
+from do_images_async.transport import Transport
 from do_images_async.waiting import watch
 
 __all__ = ["AccountTransfers", "ImageActions"]

@@ -7,7 +7,6 @@ another attempt follows and at DEBUG otherwise; what the hook is told is in the 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -16,9 +15,18 @@ from yarl import URL
 
 from do_images_async.errors import APIError, DOImagesError
 from do_images_async.models import RateLimit
-from do_images_async.ratelimit import Limiter
 
-__all__ = ["AttemptEnded", "Event", "EventHook", "PermitGranted", "Watch", "logger", "route_of"]
+__all__ = [
+    "AttemptEnded",
+    "Event",
+    "EventHook",
+    "PermitGranted",
+    "log",
+    "logger",
+    "outcome_of",
+    "route_of",
+    "tell",
+]
 
 logger: Final = logging.getLogger("do_images_async")
 logger.addHandler(logging.NullHandler())
@@ -81,97 +89,26 @@ Event: TypeAlias = PermitGranted | AttemptEnded
 EventHook: TypeAlias = Callable[[Event], None]
 
 
-@attrs.define(kw_only=True)
-class Watch:
-    """One attempt, watched from before it waits for its permit until it is over."""
+def outcome_of(status: int | None, error: BaseException | None) -> str:
+    """The word for how an attempt ended; see `AttemptEnded`."""
+    if error is None or isinstance(error, APIError):
+        return str(status)
+    return type(error).__name__ if isinstance(error, Exception) else _CANCELLED
 
-    method: str
-    path: str
-    url: URL
-    attempt: int
-    limiter: Limiter
-    hook: EventHook | None
-    status: int | None = None
-    request_id: str | None = None
-    rate_limit: RateLimit | None = None
-    asked_at: float | None = None
-    permitted_at: float | None = None
 
-    def asks(self) -> None:
-        """Note that the attempt asks for its permit."""
-        if self.asked_at is None:
-            self.asked_at = time.monotonic()
+def log(level: int, url: URL, event: AttemptEnded) -> None:
+    """Write the record of an attempt."""
+    fields = attrs.asdict(event, recurse=False) | {"url": str(url)}
+    fields["error"] = None if event.error is None else type(event.error).__name__
+    logger.log(level, "%s %s: %s", event.method, url, _sentence(event), extra=fields)
 
-    def permitted(self) -> None:
-        """Note that the attempt has its permit. aiohttp may send a message twice: the first one counts."""
-        if self.permitted_at is not None:
-            return
-        self.permitted_at = time.monotonic()
-        if self.hook is not None:
-            self._tell(
-                PermitGranted(
-                    method=self.method,
-                    route=route_of(self.path),
-                    attempt=self.attempt,
-                    quota_wait=self._waited(self.permitted_at),
-                )
-            )
 
-    def answered(self, status: int, request_id: str | None, rate_limit: RateLimit | None) -> None:
-        """Note what the response's headers say."""
-        self.status, self.request_id, self.rate_limit = status, request_id, rate_limit
-
-    def ended(self, error: BaseException | None = None, *, retry_in: float | None = None) -> None:
-        """Tell the log and the hook how the attempt ended."""
-        level = logging.DEBUG if retry_in is None else logging.WARNING
-        if self.hook is None and not logger.isEnabledFor(level):
-            return
-        event = self._describe(error, retry_in)
-        if logger.isEnabledFor(level):
-            self._log(level, event)
-        if self.hook is not None:
-            self._tell(event)
-
-    def _describe(self, error: BaseException | None, retry_in: float | None) -> AttemptEnded:
-        now = time.monotonic()
-        permitted_at = now if self.permitted_at is None else self.permitted_at
-        return AttemptEnded(
-            method=self.method,
-            route=route_of(self.path),
-            attempt=self.attempt,
-            quota_wait=self._waited(permitted_at),
-            duration=now - permitted_at,
-            permitted=self.permitted_at is not None,
-            outcome=self._outcome(error),
-            status=self.status,
-            error=error if isinstance(error, DOImagesError) else None,
-            retry_in=retry_in,
-            request_id=(error.request_id if isinstance(error, APIError) else None) or self.request_id,
-            rate_limit=self.rate_limit,
-            available=self.limiter.stats().available,
-        )
-
-    def _outcome(self, error: BaseException | None) -> str:
-        if error is None or isinstance(error, APIError):
-            return str(self.status)
-        return type(error).__name__ if isinstance(error, Exception) else _CANCELLED
-
-    def _waited(self, until: float) -> float:
-        return 0.0 if self.asked_at is None else until - self.asked_at
-
-    def _log(self, level: int, event: AttemptEnded) -> None:
-        fields = attrs.asdict(event, recurse=False) | {"url": str(self.url)}
-        fields["error"] = None if event.error is None else type(event.error).__name__
-        logger.log(level, "%s %s: %s", self.method, self.url, _sentence(event), extra=fields)
-
-    def _tell(self, event: Event) -> None:
-        if self.hook is None:
-            return
-        try:
-            self.hook(event)
-        except Exception:
-            # Whoever counts requests must not be able to break them.
-            logger.exception("on_event raised; the call goes on")
+def tell(hook: EventHook, event: Event) -> None:
+    """Call the hook; whoever counts requests must not be able to break them."""
+    try:
+        hook(event)
+    except Exception:
+        logger.exception("on_event raised; the call goes on")
 
 
 def _sentence(event: AttemptEnded) -> str:

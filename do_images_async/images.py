@@ -24,6 +24,7 @@ from do_images_async.arguments import (
     check_text,
 )
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
+from do_images_async.calls import Call, Options
 from do_images_async.credentials import Token, read_token
 from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
 from do_images_async.events import EventHook
@@ -32,7 +33,7 @@ from do_images_async.pagination import next_page_number, read_whole
 from do_images_async.ratelimit import Limiter
 from do_images_async.recovery import check_since, find_candidates
 from do_images_async.retry import RetryPolicy
-from do_images_async.transport import Call, Options, Transport
+from do_images_async.transport import Transport
 from do_images_async.waiting import watch
 
 __all__ = ["ImagesAPI"]

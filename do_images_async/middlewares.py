@@ -1,13 +1,15 @@
-"""The two things that happen to every message put on the wire: it is authorized, and it is paid for.
+"""What happens to every message put on the wire: it is authorized, it is paid for, and it is accounted for.
 
-They are one aiohttp client middleware, given with each request: a session that the user brought is left as it
-is, and what aiohttp sends of its own accord passes through here as well.
+All that is one aiohttp client middleware, given with each request: a session that the user brought is left as
+it is, and what aiohttp sends of its own accord passes through here as well.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 import attrs
 from aiohttp import (
@@ -21,14 +23,27 @@ from aiohttp import (
 from aiohttp.hdrs import AUTHORIZATION
 from yarl import URL
 
+from do_images_async.calls import Call, Options
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadline
-from do_images_async.events import Watch
+from do_images_async.errors import APIError, DOImagesError
+from do_images_async.events import (
+    AttemptEnded,
+    EventHook,
+    PermitGranted,
+    log,
+    logger,
+    outcome_of,
+    route_of,
+    tell,
+)
 from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 
-__all__ = ["Authorization", "ConnectionBrokenError", "Quota"]
+__all__ = ["Attempt", "Authorization", "ConnectionBrokenError"]
+
+T = TypeVar("T")
 
 
 class ConnectionBrokenError(Exception):
@@ -58,31 +73,45 @@ class Authorization:
         raise TypeError("an Authorization is not pickled: the token would lie readable in it")
 
 
-@attrs.define
-class Quota:
-    """Pays for one attempt, and knows whether it may have been sent and what the answer says of the quota.
+@attrs.define(eq=False, repr=False)
+class Attempt(Generic[T]):
+    """One attempt at a call: authorizes and pays for it, and remembers what became of it.
 
-    The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
+    The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it. Of what it
+    remembers, nothing is described before somebody wants to know.
+
+    Attributes:
+        number: its number within the call, from 1.
+        may_have_been_sent: whether the server may know of it.
+        rate_limit: what the answer says of the quota.
     """
 
     authorization: Authorization
     limiter: Limiter
-    max_wait: float | None
-    reserve: int
-    timeout: float | None
+    hook: EventHook | None
+    call: Call[T]
+    url: URL
+    options: Options
+    number: int
     deadline: Deadline
-    watch: Watch
-    may_have_been_sent: bool = False
-    rate_limit: RateLimit | None = None
+    may_have_been_sent: bool = attrs.field(init=False, default=False)
+    rate_limit: RateLimit | None = attrs.field(init=False, default=None)
+    _response: ClientResponse | None = attrs.field(init=False, default=None)
+    _asked_at: float | None = attrs.field(init=False, default=None)
+    _permitted_at: float | None = attrs.field(init=False, default=None)
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         self.authorization.put_on(request)
-        self.watch.asks()
-        permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
-        self.watch.permitted()
+        options = self.options
+        # aiohttp may send a message twice: the first one counts for what is told.
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        permit = await self.limiter.acquire(max_wait=options.max_wait, reserve=options.reserve)
+        if self._permitted_at is None:
+            self._permitted()
         # A deadline that is set by now is the client's end, and stays.
-        if self.timeout is not None:
-            self.deadline.start(self.timeout)
+        if options.timeout is not None:
+            self.deadline.start(options.timeout)
         if request.session.closed:
             permit.release()
             raise ClientConnectionError("the session was closed while the call waited for quota")
@@ -101,7 +130,57 @@ class Quota:
                 permit.release()
             raise
         self.may_have_been_sent = True
+        self._response = response
         self.rate_limit = parse_rate_limit(response.headers)
-        self.watch.answered(response.status, response.headers.get("x-request-id"), self.rate_limit)
         permit.settle(report_of(response.status, response.headers, self.rate_limit))
         return response
+
+    def ended(self, error: BaseException | None = None, *, retry_in: float | None = None) -> None:
+        """Tell the log and the hook how the attempt ended, when they listen."""
+        level = logging.DEBUG if retry_in is None else logging.WARNING
+        logged = logger.isEnabledFor(level)
+        if self.hook is None and not logged:
+            return
+        event = self._describe(error, retry_in)
+        if logged:
+            log(level, self.url, event)
+        if self.hook is not None:
+            tell(self.hook, event)
+
+    def _permitted(self) -> None:
+        self._permitted_at = now = time.monotonic()
+        if self.hook is not None:
+            event = PermitGranted(
+                method=self.call.method,
+                route=route_of(self.call.path),
+                attempt=self.number,
+                quota_wait=self._waited(now),
+            )
+            tell(self.hook, event)
+
+    def _describe(self, error: BaseException | None, retry_in: float | None) -> AttemptEnded:
+        now = time.monotonic()
+        permitted_at = now if self._permitted_at is None else self._permitted_at
+        response = self._response
+        status = None if response is None else response.status
+        request_id = error.request_id if isinstance(error, APIError) else None
+        if not request_id and response is not None:
+            request_id = response.headers.get("x-request-id")
+        return AttemptEnded(
+            method=self.call.method,
+            route=route_of(self.call.path),
+            attempt=self.number,
+            quota_wait=self._waited(permitted_at),
+            duration=now - permitted_at,
+            permitted=self._permitted_at is not None,
+            outcome=outcome_of(status, error),
+            status=status,
+            error=error if isinstance(error, DOImagesError) else None,
+            retry_in=retry_in,
+            request_id=request_id,
+            rate_limit=self.rate_limit,
+            available=self.limiter.stats().available,
+        )
+
+    def _waited(self, until: float) -> float:
+        return 0.0 if self._asked_at is None else until - self._asked_at

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import aiohttp
 import attrs
@@ -15,10 +14,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from do_images_async._version import __version__
-from do_images_async.arguments import check_seconds
-from do_images_async.codec import decode, is_json
+from do_images_async.calls import Call, Options, Reply
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadlines
+from do_images_async.codec import decode, is_json
 from do_images_async.errors import (
     ClientStateError,
     DecodeError,
@@ -27,22 +26,21 @@ from do_images_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from do_images_async.events import EventHook, Watch, logger
-from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota
+from do_images_async.events import EventHook, logger
+from do_images_async.middlewares import Attempt, Authorization, ConnectionBrokenError
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 from do_images_async.responses import Answer, error_of, pause_of
 from do_images_async.retry import (
     Failure,
     RetryBudget,
-    RetryPolicy,
     classify_status,
     leaves_doubt,
     may_send_again,
 )
 from do_images_async.sharing import shared_limiter
 
-__all__ = ["Call", "Options", "Reply", "Transport"]
+__all__ = ["Transport"]
 
 T = TypeVar("T")
 
@@ -82,43 +80,6 @@ _IN_WORDS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str]
     (aiohttp.ClientPayloadError, "the answer broke off, or can't be unpacked"),
     ((HttpProcessingError, aiohttp.ClientResponseError), "the answer is not HTTP"),
 )
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What a caller may choose for each call; see `ImagesAPI`."""
-
-    retry: RetryPolicy
-    timeout: float | None
-    max_wait: float | None
-    reserve: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        if not isinstance(self.retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"retry must be a RetryPolicy, not {self.retry!r}")
-        if self.timeout is not None:
-            check_seconds(self.timeout, "timeout")
-        if self.max_wait is not None:
-            check_seconds(self.max_wait, "max_wait", zero=True)
-
-
-@attrs.frozen(kw_only=True)
-class Call(Generic[T]):
-    """A request as an endpoint states it: `path` is quoted already, `model` is what a success holds."""
-
-    method: str
-    path: str
-    model: type[T]
-    query: Mapping[str, str] | None = None
-    body: Mapping[str, object] | None = None
-
-
-@attrs.frozen
-class Reply(Generic[T]):
-    """A success: its model, and the quota that came with it."""
-
-    value: T
-    rate_limit: RateLimit | None
 
 
 @attrs.frozen
@@ -176,23 +137,32 @@ class Transport:
         try:
             while True:
                 number += 1
-                watch = self._watch(call, url, number)
+                attempt = Attempt(
+                    self._authorization,
+                    self.limiter,
+                    self._on_event,
+                    call,
+                    url,
+                    options,
+                    number,
+                    self._deadlines.new(),
+                )
                 try:
-                    result = await self._attempt(call, url, options, watch)
+                    result = await self._try(attempt)
                 except BaseException as error:
-                    watch.ended(error)
+                    attempt.ended(error)
                     raise
                 if isinstance(result, Reply):
                     self._budget.earn()
-                    watch.ended()
+                    attempt.ended()
                     return result
                 if call.method == "DELETE" and doubt and isinstance(result.error, NotFoundError):
                     # An earlier attempt may have been carried out, and this shows that it was.
-                    watch.ended()
+                    attempt.ended()
                     return Reply(cast("T", None), result.error.rate_limit)
                 doubt = doubt or leaves_doubt(call.method, result.failure)
                 wait = self._wait_before_next(call.method, result, number, options)
-                watch.ended(result.error, retry_in=wait)
+                attempt.ended(result.error, retry_in=wait)
                 if wait is None:
                     raise result.error
                 await self._sleep(wait)
@@ -206,16 +176,6 @@ class Transport:
         self._deadlines.expire()
         if self._owns_session and self._session is not None:
             await self._session.close()
-
-    def _watch(self, call: Call[Any], url: URL, number: int) -> Watch:
-        return Watch(
-            method=call.method,
-            path=call.path,
-            url=url,
-            attempt=number,
-            limiter=self.limiter,
-            hook=self._on_event,
-        )
 
     def _url(self, call: Call[Any]) -> URL:
         url = URL(self._prefix + call.path, encoded=True)
@@ -246,27 +206,18 @@ class Transport:
             return
         raise ClientStateError("the client was closed while the call waited for its next attempt")
 
-    async def _attempt(self, call: Call[T], url: URL, options: Options, watch: Watch) -> Reply[T] | _Problem:
+    async def _try(self, attempt: Attempt[T]) -> Reply[T] | _Problem:
         session = self._open_session()
-        deadline = self._deadlines.new()
-        quota = Quota(
-            self._authorization,
-            self.limiter,
-            options.max_wait,
-            options.reserve,
-            options.timeout,
-            deadline,
-            watch,
-        )
+        call = attempt.call
         body = None if call.body is None else msgspec.json.encode(call.body)
         try:
-            with deadline:
+            with attempt.deadline:
                 response = await session.request(
                     call.method,
-                    url,
+                    attempt.url,
                     data=body,
                     headers=None if body is None else _JSON_BODY,
-                    middlewares=(quota,),
+                    middlewares=(attempt,),
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=True,
@@ -282,13 +233,13 @@ class Transport:
         except _WIRE_ERRORS as error:
             # Nothing is raised in here: aiohttp's exceptions can hold the request's headers, and would be
             # the context of ours.
-            problem = self._diagnose(error, call.method, url, quota)
+            problem = self._diagnose(error, attempt)
         else:
-            if quota.rate_limit is not None:
-                self.rate_limit = quota.rate_limit
+            if attempt.rate_limit is not None:
+                self.rate_limit = attempt.rate_limit
             if 200 <= response.status < 300:
-                return _reply(call, url, content, quota.rate_limit)
-            return self._refuse(call.method, url, response, content, quota.rate_limit)
+                return _reply(call, attempt.url, content, attempt.rate_limit)
+            return self._refuse(attempt, response, content)
         return problem
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -308,39 +259,33 @@ class Transport:
             raise ClientStateError("the session that the client was given is closed")
         return self._session
 
-    def _refuse(
-        self,
-        method: str,
-        url: URL,
-        response: aiohttp.ClientResponse,
-        content: bytes,
-        rate_limit: RateLimit | None,
-    ) -> _Problem:
+    def _refuse(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
         """What to make of an answer that is no success."""
         answer = Answer(
-            method=method,
-            url=str(url),
+            method=attempt.call.method,
+            url=str(attempt.url),
             status=response.status,
             headers=response.headers,
             body=content,
-            rate_limit=rate_limit,
+            rate_limit=attempt.rate_limit,
         )
         failure = classify_status(answer.status)
         return _Problem(failure, error_of(answer, self._token.redact), pause_of(answer))
 
-    def _diagnose(self, error: Exception, method: str, url: URL, quota: Quota) -> _Problem:
+    def _diagnose(self, error: Exception, attempt: Attempt[Any]) -> _Problem:
         """What to make of an attempt that brought no answer."""
-        sent = quota.may_have_been_sent
+        sent = attempt.may_have_been_sent
         if self._closed.is_set():
             failure = Failure.DOUBTFUL if sent else Failure.FINAL
             return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
         if isinstance(error, TimeoutError):
-            reason = f"not done within {quota.timeout} s"
+            reason = f"not done within {attempt.options.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
         else:
             reason = self._token.redact(_in_words(error))[:300]
             kind = TransportError
-        return _Problem(_failure_of(error, sent=sent), kind(reason, method=method, url=str(url)))
+        problem = kind(reason, method=attempt.call.method, url=str(attempt.url))
+        return _Problem(_failure_of(error, sent=sent), problem)
 
 
 def _in_words(error: Exception) -> str:

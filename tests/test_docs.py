@@ -39,7 +39,8 @@ BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 
 NOT_ON_THEIR_OWN = {
-    *("Event", "EventHook", "Watch", "logger", "route_of"),  # aliases, and what is the transport's
+    # Aliases, and what is the transport's.
+    *("Event", "EventHook", "log", "logger", "outcome_of", "route_of", "tell"),
     *(name for name in rules.__all__ if name.islower()),  # the page shows their whole module
 }
 RUN_ELSEWHERE = {

@@ -1,0 +1,53 @@
+"""What is asked for, how it may be asked for, and what comes of a success; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import attrs
+
+from do_images_async.arguments import check_seconds
+from do_images_async.models import RateLimit
+from do_images_async.retry import RetryPolicy
+
+__all__ = ["Call", "Options", "Reply"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What a caller may choose for each call; see `ImagesAPI`."""
+
+    retry: RetryPolicy
+    timeout: float | None
+    max_wait: float | None
+    reserve: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"retry must be a RetryPolicy, not {self.retry!r}")
+        if self.timeout is not None:
+            check_seconds(self.timeout, "timeout")
+        if self.max_wait is not None:
+            check_seconds(self.max_wait, "max_wait", zero=True)
+
+
+@attrs.frozen(kw_only=True)
+class Call(Generic[T]):
+    """A request as an endpoint states it: `path` is quoted already, `model` is what a success holds."""
+
+    method: str
+    path: str
+    model: type[T]
+    query: Mapping[str, str] | None = None
+    body: Mapping[str, object] | None = None
+
+
+@attrs.frozen
+class Reply(Generic[T]):
+    """A success: its model, and the quota that came with it."""
+
+    value: T
+    rate_limit: RateLimit | None
