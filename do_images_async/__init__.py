@@ -1,9 +1,10 @@
 """An asyncio-native client for the DigitalOcean Images API that stays under the quota."""
 
+from typing import TYPE_CHECKING
+
 from do_images_async import errors, events
 from do_images_async._version import __version__
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
-from do_images_async.codec import converter
 from do_images_async.images import ImagesAPI
 from do_images_async.models import (
     AccountTransfer,
@@ -19,6 +20,9 @@ from do_images_async.models import (
 )
 from do_images_async.ratelimit import Limiter, LimiterStats, RateLimiter, TokenBucket
 from do_images_async.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from do_images_async.codec import converter
 
 __all__ = [
     "AccountTransfer",
@@ -45,3 +49,14 @@ __all__ = [
     "events",
     "fan_out",
 ]
+
+
+if not TYPE_CHECKING:  # type checkers would take it for a promise that every name exists
+
+    def __getattr__(name: str) -> object:
+        """Import cattrs when the converter is asked for: it would be a good part of this package's import."""
+        if name == "converter":
+            from do_images_async.codec import converter
+
+            return converter
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

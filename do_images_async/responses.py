@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from do_images_async.codec import BOM
+from do_images_async.decoding import BOM
 from do_images_async.errors import (
     APIError,
     AuthenticationError,

@@ -17,7 +17,7 @@ from do_images_async._version import __version__
 from do_images_async.calls import Call, Options, Reply
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadlines
-from do_images_async.codec import decode, is_json
+from do_images_async.decoding import decode, is_json
 from do_images_async.errors import (
     ClientStateError,
     DecodeError,

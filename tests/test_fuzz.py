@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from do_images_async import Image, ImagesAPI, RateLimiter, errors
-from do_images_async.codec import decode
+from do_images_async.decoding import decode
 from do_images_async.models import ImageBody, ImageListBody
 from tests.conftest import ONCE, TOKEN
 from tests.servers import After, Answer, Server, image_document
