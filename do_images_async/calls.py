@@ -1,4 +1,7 @@
-"""What is asked for, how it may be asked for, and what comes of a success; no I/O."""
+"""What is asked for, how it may be asked for, and what comes of a success; no I/O.
+
+What is made for every call is a struct, which is made in C.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import attrs
+import msgspec
 
 from do_images_async.arguments import check_seconds
 from do_images_async.models import RateLimit
@@ -34,8 +38,7 @@ class Options:
             check_seconds(self.max_wait, "max_wait", zero=True)
 
 
-@attrs.frozen(kw_only=True)
-class Call(Generic[T]):
+class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A request as an endpoint states it: `path` is quoted already, `model` is what a success holds."""
 
     method: str
@@ -45,8 +48,7 @@ class Call(Generic[T]):
     body: Mapping[str, object] | None = None
 
 
-@attrs.frozen
-class Reply(Generic[T]):
+class Reply(msgspec.Struct, Generic[T], frozen=True):
     """A success: its model, and the quota that came with it."""
 
     value: T

@@ -117,7 +117,7 @@ class Transport:
         self._token = token
         headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
         self._authorization = Authorization(token, base_url.origin(), headers)
-        self._prefix = str(base_url).rstrip("/")
+        self._prefix = base_url.raw_path.rstrip("/")
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,7 +178,8 @@ class Transport:
             await self._session.close()
 
     def _url(self, call: Call[Any]) -> URL:
-        url = URL(self._prefix + call.path, encoded=True)
+        # To parse a whole URL instead takes three times as long.
+        url = self.base_url.with_path(self._prefix + call.path, encoded=True)
         return url.with_query(call.query) if call.query else url
 
     def _wait_before_next(
