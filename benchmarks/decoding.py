@@ -29,6 +29,6 @@ async def to_models(calls: int) -> None:
 
 def run() -> Result:
     subjects: dict[str, Work] = {DICTS: to_dicts, MODELS: to_models}
-    samples = asyncio.run(compare(subjects, calls=50, rounds=31))
+    samples = asyncio.run(compare(subjects, calls=50, rounds=75))
     check = at_most("a page into models, against json.loads", ratio(samples[MODELS], samples[DICTS]), 0.5)
     return Result(unit="µs", samples=samples, checks=(check,))

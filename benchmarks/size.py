@@ -1,4 +1,9 @@
-"""Size of the wheel, and the distributions that it brings beside aiohttp and what that needs."""
+"""Size of the wheel, and the distributions that it brings beside aiohttp and what that needs.
+
+There is one wheel for the client, the audit, and what extras unlock: the emulator, the command line, and the
+limiter that needs Redis. What is promised is the core's size: what is left of the wheel without those, as if
+it were a wheel of its own. The whole wheel is shown beside it, and is larger.
+"""
 
 from __future__ import annotations
 
