@@ -10,7 +10,6 @@ from datetime import datetime
 from enum import Enum
 from types import NoneType, TracebackType
 from typing import Final, Literal, Self, TypeVar, cast
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -20,8 +19,11 @@ from do_images_async.arguments import (
     check_header,
     check_image_id,
     check_image_key,
+    check_import_url,
     check_range,
+    check_tags,
     check_text,
+    shown,
 )
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.credentials import Token, read_token
@@ -366,7 +368,7 @@ class ImagesAPI:
         """
         body: dict[str, object] = {
             "name": check_text(name, "name"),
-            "url": _check_import_url(url),
+            "url": check_import_url(url),
             "region": check_text(region, "region"),
         }
         if distribution is not None:
@@ -374,7 +376,7 @@ class ImagesAPI:
         if description is not None:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
-            body["tags"] = _check_tags(tags)
+            body["tags"] = check_tags(tags)
         return await self._image("POST", _PATH, body)
 
     async def find_created(
@@ -396,7 +398,7 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             DOImagesError: the listing failed.
         """
-        wanted = [] if tags is None else _check_tags(tags)
+        wanted = [] if tags is None else check_tags(tags)
         async with aclosing(self.list(private=True, strict=True)) as images:
             return await find_candidates(
                 images, name=check_text(name, "name"), since=check_since(since), tags=wanted
@@ -591,11 +593,11 @@ def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> di
     query: dict[str, str] = {}
     if kind is not None:
         if kind not in ("distribution", "application"):
-            raise ValueError(f"type must be 'distribution' or 'application', not {kind!r}")
+            raise ValueError(f"type must be 'distribution' or 'application', not {shown(kind)}")
         query["type"] = kind
     if private is not None:
         if not isinstance(private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"private must be a bool, not {private!r}")
+            raise TypeError(f"private must be a bool, not {shown(private)}")
         query["private"] = "true" if private else "false"
     if tag_name is not None:
         query["tag_name"] = check_text(tag_name, "tag_name")
@@ -604,7 +606,7 @@ def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> di
 
 def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncIterable[Key]:
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"ids must be an iterable of ids, not {ids!r}")
+        raise TypeError(f"ids must be an iterable of ids, not {shown(ids)}")
     return ids
 
 
@@ -613,23 +615,3 @@ def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
         # The checker can't exclude a mapping that is one of pairs, too.
         return cast("Mapping[int, Mapping[str, str]]", changes).items()
     return changes
-
-
-def _check_tags(tags: Collection[str]) -> list[str]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags must be a list of strings, not the string {tags!r}")
-    if not isinstance(tags, Collection):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"tags must be a list of strings, not {tags!r}")
-    return [check_text(tag, "tags") for tag in tags]
-
-
-def _check_import_url(url: object) -> str:
-    text = check_text(url, "url")
-    try:
-        parts = urlsplit(text)
-        complete = parts.scheme in ("http", "https", "ftp") and bool(parts.hostname)
-    except ValueError:
-        complete = False
-    if not complete or not text.isprintable() or " " in text:
-        raise ValueError(f"url must be an absolute http, https or ftp URL, not {text!r}")
-    return text

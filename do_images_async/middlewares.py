@@ -12,6 +12,7 @@ from typing import NoReturn
 import attrs
 from aiohttp import (
     ClientConnectionError,
+    ClientError,
     ClientHandlerType,
     ClientOSError,
     ClientRequest,
@@ -28,11 +29,15 @@ from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 
-__all__ = ["Authorization", "ConnectionBrokenError", "Quota"]
+__all__ = ["Authorization", "ConnectionBrokenError", "Quota", "UnwritableError"]
 
 
 class ConnectionBrokenError(Exception):
     """Stands for aiohttp's own exceptions, on which aiohttp would send an idempotent request once more."""
+
+
+class UnwritableError(Exception):
+    """aiohttp refused to write the request, before any of it left."""
 
 
 class Authorization:
@@ -99,6 +104,9 @@ class Quota:
                     raise ConnectionBrokenError(reason) from None
             else:
                 permit.release()
+                if isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):
+                    # The client's own headers are checked when it is made.
+                    raise UnwritableError(f"a header of the session can't be sent: {error}") from None
             raise
         self.may_have_been_sent = True
         self.rate_limit = parse_rate_limit(response.headers)

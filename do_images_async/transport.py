@@ -6,7 +6,7 @@ import asyncio
 import platform
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 import aiohttp
 import attrs
@@ -15,7 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from do_images_async._version import __version__
-from do_images_async.arguments import check_seconds
+from do_images_async.abandonment import abandon
+from do_images_async.arguments import check_seconds, shown
 from do_images_async.codec import decode, is_json
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadlines
@@ -28,7 +29,7 @@ from do_images_async.errors import (
     TransportError,
 )
 from do_images_async.events import EventHook, Watch, logger
-from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota
+from do_images_async.middlewares import Authorization, ConnectionBrokenError, Quota, UnwritableError
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 from do_images_async.responses import Answer, error_of, pause_of
@@ -66,6 +67,7 @@ _WIRE_ERRORS: Final = (
     OSError,
     HttpProcessingError,
     ConnectionBrokenError,
+    UnwritableError,
     _BodyTooLargeError,
 )
 _HOPELESS: Final = (
@@ -95,7 +97,7 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"retry must be a RetryPolicy, not {self.retry!r}")
+            raise TypeError(f"retry must be a RetryPolicy, not {shown(self.retry)}")
         if self.timeout is not None:
             check_seconds(self.timeout, "timeout")
         if self.max_wait is not None:
@@ -201,11 +203,28 @@ class Transport:
             raise
 
     async def close(self) -> None:
-        """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`."""
+        """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`.
+
+        A client whose loop is closed already may be closed from anywhere.
+        """
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            if not self._loop.is_closed():
+                raise ClientStateError("the client belongs to another event loop: close it there")
+            self._abandon()
+            return
         self._closed.set()
         self._deadlines.expire()
         if self._owns_session and self._session is not None:
             await self._session.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client is neither pickled nor deep-copied: it has a token, a loop and connections")
+
+    def _abandon(self) -> None:
+        """Close what the loop, closed by now, has left open."""
+        if self._owns_session and self._session is not None and self._session.connector is not None:
+            abandon(self._session.connector)
+            self._session.detach()
 
     def _watch(self, call: Call[Any], url: URL, number: int) -> Watch:
         return Watch(
@@ -334,6 +353,8 @@ class Transport:
         if self._closed.is_set():
             failure = Failure.DOUBTFUL if sent else Failure.FINAL
             return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
+        if isinstance(error, UnwritableError):
+            return _Problem(Failure.FINAL, ClientStateError(self._token.redact(str(error))))
         if isinstance(error, TimeoutError):
             reason = f"not done within {quota.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
