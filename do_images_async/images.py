@@ -40,6 +40,7 @@ from do_images_async.waiting import watch
 __all__ = ["ImagesAPI"]
 
 _PATH: Final = "/v2/images"
+_UPDATABLE: Final = frozenset({"name", "description", "distribution"})
 _TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
@@ -568,7 +569,7 @@ class ImagesAPI:
 
         async def update(change: tuple[int, Mapping[str, str]]) -> Image:
             image_id, fields = change
-            return await self.update(image_id, **fields)
+            return await self.update(image_id, **_check_fields(fields))
 
         pairs = _pairs(changes)
         outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
@@ -614,4 +615,27 @@ def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
     if isinstance(changes, Mapping):
         # The checker can't exclude a mapping that is one of pairs, too.
         return cast("Mapping[int, Mapping[str, str]]", changes).items()
-    return changes
+    if isinstance(changes, str | bytes) or not isinstance(changes, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
+    if isinstance(changes, AsyncIterable):
+        return _checked_later(changes)
+    return map(_check_pair, cast("Iterable[tuple[int, Mapping[str, str]]]", changes))
+
+
+async def _checked_later(
+    pairs: AsyncIterable[tuple[int, Mapping[str, str]]],
+) -> AsyncGenerator[tuple[int, Mapping[str, str]], None]:
+    async for pair in pairs:
+        yield _check_pair(pair)
+
+
+def _check_pair(pair: tuple[int, Mapping[str, str]]) -> tuple[int, Mapping[str, str]]:
+    if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+        raise TypeError(f"each of changes must be a pair of an id and its changes, not {shown(pair)}")
+    return pair
+
+
+def _check_fields(fields: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(fields, Mapping) or not _UPDATABLE.issuperset(fields):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"changes may be of name, description and distribution, not {shown(fields)}")
+    return fields

@@ -600,3 +600,21 @@ async def test_headers_of_a_plain_request(server: Server, api: ImagesAPI) -> Non
     assert headers["accept"] == "application/json"
     assert headers["host"] == f"127.0.0.1:{server.port}"
     assert "cookie" not in headers
+
+
+@pytest.mark.parametrize("changes", [None, 5, "ab", [5], ["ab"], [(1, {}, 2)], [[1, {"name": "a"}]]])
+async def test_changes_are_pairs_of_ids_and_fields(server: Server, api: ImagesAPI, changes: Any) -> None:
+    with pytest.raises(TypeError, match="changes must be"):
+        async for _ in api.update_many(changes):
+            pass
+    assert not server.connections
+
+
+@pytest.mark.parametrize("fields", [None, 5, "name", {"size": "x"}, {5: "x"}])
+async def test_a_change_of_another_field_is_its_images_error(
+    server: Server, api: ImagesAPI, fields: Any
+) -> None:
+    outcomes = [outcome async for outcome in api.update_many({1: fields})]
+    assert [(outcome.key, type(outcome.error)) for outcome in outcomes] == [(1, TypeError)]
+    assert "changes may be of name, description and distribution" in str(outcomes[0].error)
+    assert not server.connections
