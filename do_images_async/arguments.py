@@ -24,8 +24,8 @@ __all__ = [
     "check_import_url",
     "check_range",
     "check_seconds",
-    "check_tags",
     "check_text",
+    "check_texts",
     "shown",
 ]
 
@@ -148,11 +148,12 @@ def check_import_url(value: object) -> str:
     return text
 
 
-def check_tags(value: Any) -> list[str]:
-    """Tags in a list, tuple, set or alike; a mapping or a string is a mistake, though it can be iterated."""
+def check_texts(value: Any, name: str) -> list[str]:
+    """A list, tuple, set or alike of strings; a mapping or a string is a mistake, although iterable."""
     if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Collection):
-        raise TypeError(f"tags must be a list, tuple or set of strings, not {shown(value)}")
-    return [check_text(tag, "each of tags") for tag in value]
+        raise TypeError(f"{name} must be a list, tuple or set of strings, not {shown(value)}")
+    each = f"each of {name}"
+    return [check_text(text, each) for text in value]
 
 
 def _shown_url(text: str) -> str:

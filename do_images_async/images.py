@@ -21,8 +21,8 @@ from do_images_async.arguments import (
     check_image_key,
     check_import_url,
     check_range,
-    check_tags,
     check_text,
+    check_texts,
     shown,
 )
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
@@ -377,7 +377,7 @@ class ImagesAPI:
         if description is not None:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
-            body["tags"] = check_tags(tags)
+            body["tags"] = check_texts(tags, "tags")
         return await self._image("POST", _PATH, body)
 
     async def find_created(
@@ -399,7 +399,7 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             DOImagesError: the listing failed.
         """
-        wanted = [] if tags is None else check_tags(tags)
+        wanted = [] if tags is None else check_texts(tags, "tags")
         async with aclosing(self.list(private=True, strict=True)) as images:
             return await find_candidates(
                 images, name=check_text(name, "name"), since=check_since(since), tags=wanted

@@ -357,6 +357,7 @@ def test_whatever_a_caller_passes_is_sent_or_refused_by_name() -> None:
         @example(("find_created", {"name": "a", "since": None, "tags": 0}))
         @example(("wait_until_available", {"image_id": 1, "timeout": 1e-300, "poll_interval": 1}))
         @example(("wait_until_available", {"image_id": 1, "timeout": 10**400, "poll_interval": 1}))
+        @example(("actions.transfer_to_regions", {"image_id": 1, "regions": 0, "timeout": 1}))
         @example(("update_many", {"changes": [5], "concurrency": 1}))
         @example(("update_many", {"changes": {1: {"size": "x"}}, "concurrency": 1}))
         @example(("update_many", {"changes": None, "concurrency": 1}))
