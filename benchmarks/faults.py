@@ -1,8 +1,8 @@
 """The same faults for this client and its peers, on a local server: who copes, and what happens.
 
 `python -m benchmarks.faults`. Each row is a fault that any client of the API can meet, and what a user must
-be able to rely on then; each client is set up as its manual says, with its defaults. A call that has not ended
-after ten seconds has not coped.
+be able to rely on then; each client is set up as its manual says, with its defaults. A call that has not
+ended after ten seconds has not coped.
 """
 
 from __future__ import annotations
