@@ -14,7 +14,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final, Protocol
@@ -64,7 +64,7 @@ class PydoAio:
     async def get(self, image_id: Any) -> Any:
         answer = await self.client.images.get(image_id=image_id, enforce_https=False)
         # It hands on some answers as they are; those are its results, and no error of this program's.
-        return answer["image"]["id"] if isinstance(answer, dict) and "image" in answer else answer
+        return answer["image"]["id"] if "image" in (answer or ()) else answer
 
     async def create(self, name: str) -> Any:
         body = {"name": name, "url": URL, "region": "nyc3", "distribution": "Ubuntu"}
@@ -103,19 +103,19 @@ class PythonDigitalOcean:
 
 
 @contextlib.asynccontextmanager
-async def ours(url: str, token: str) -> AsyncIterator[Peer]:
+async def ours(url: str, token: str) -> AsyncGenerator[Peer, None]:
     async with ImagesAPI(token, base_url=url) as api:
         yield Ours(api)
 
 
 @contextlib.asynccontextmanager
-async def pydo_aio(url: str, token: str) -> AsyncIterator[Peer]:
+async def pydo_aio(url: str, token: str) -> AsyncGenerator[Peer, None]:
     async with import_module("pydo.aio").Client(token, endpoint=url) as client:
         yield PydoAio(client)
 
 
 @contextlib.asynccontextmanager
-async def python_digitalocean(url: str, token: str) -> AsyncIterator[Peer]:
+async def python_digitalocean(url: str, token: str) -> AsyncGenerator[Peer, None]:
     os.environ["DIGITALOCEAN_END_POINT"] = f"{url}/v2/"
     try:
         yield PythonDigitalOcean(import_module("digitalocean"), token)
@@ -153,8 +153,9 @@ class Row:
 
 async def _ended(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     """The call's result, or the error that it ended with."""
+    scope = asyncio.timeout(LIMIT)
     try:
-        async with asyncio.timeout(LIMIT) as scope:
+        async with scope:
             return await call, None
     except Exception as error:  # noqa: BLE001  (whatever a peer raises is the finding)
         return None, TimeoutError("no end after ten seconds") if scope.expired() else error
@@ -188,7 +189,8 @@ def must_raise(says: str = "", **fault: Any) -> Judge:
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
         wanted = emulator.images.add(name="wanted")
-        emulator.faults.add(Fault(**{"times": None, **fault}))
+        options: dict[str, Any] = {"times": None, **fault}
+        emulator.faults.add(Fault(**options))
         got, error = await _ended(peer.get(wanted))
         if error is None:
             return Verdict(False, f"returned {_short(got)}")
@@ -207,7 +209,8 @@ def must_create(most: int = 1, least: int = 0, **fault: Any) -> Judge:
     """A creation that meets this fault must be carried out so often, by the server's own count."""
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-        emulator.faults.add(Fault(**{"method": "POST", **fault}))
+        options: dict[str, Any] = {"method": "POST", **fault}
+        emulator.faults.add(Fault(**options))
         _, error = await _ended(peer.create("golden"))
         made = sum(entry.carried_out for entry in emulator.requests.where("POST"))
         ended = _raised(error) if error else "returned"
@@ -315,7 +318,7 @@ async def _log(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 @contextlib.contextmanager
-def _logging() -> Iterator[io.StringIO]:
+def _logging() -> Generator[io.StringIO, None, None]:
     text = io.StringIO()
     handler, root = logging.StreamHandler(text), logging.getLogger()
     level, others = root.level, root.handlers

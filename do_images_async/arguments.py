@@ -150,10 +150,14 @@ def check_import_url(value: object) -> str:
 
 def check_texts(value: Any, name: str) -> list[str]:
     """A list, tuple, set or alike of strings; a mapping or a string is a mistake, although iterable."""
-    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Collection):
+    if not _is_list_or_alike(value):
         raise TypeError(f"{name} must be a list, tuple or set of strings, not {shown(value)}")
     each = f"each of {name}"
     return [check_text(text, each) for text in value]
+
+
+def _is_list_or_alike(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray | Mapping)
 
 
 def _shown_url(text: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
 from types import NoneType, TracebackType
-from typing import Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast
 
 import aiohttp
 
@@ -619,7 +619,8 @@ def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
         raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
     if isinstance(changes, AsyncIterable):
         return _checked_later(changes)
-    return map(_check_pair, cast("Iterable[tuple[int, Mapping[str, str]]]", changes))
+    pairs: Any = changes  # the checkers do not agree on what is left by now
+    return map(_check_pair, pairs)
 
 
 async def _checked_later(

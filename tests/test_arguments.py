@@ -602,7 +602,10 @@ async def test_headers_of_a_plain_request(server: Server, api: ImagesAPI) -> Non
     assert "cookie" not in headers
 
 
-@pytest.mark.parametrize("changes", [None, 5, "ab", [5], ["ab"], [(1, {}, 2)], [[1, {"name": "a"}]]])
+BAD_CHANGES: list[Any] = [None, 5, "ab", [5], ["ab"], [(1, {}, 2)], [[1, {"name": "a"}]]]
+
+
+@pytest.mark.parametrize("changes", BAD_CHANGES)
 async def test_changes_are_pairs_of_ids_and_fields(server: Server, api: ImagesAPI, changes: Any) -> None:
     with pytest.raises(TypeError, match="changes must be"):
         async for _ in api.update_many(changes):

@@ -7,7 +7,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -124,7 +124,7 @@ async def test_a_client_that_does_not_cope_is_found_out() -> None:
     from benchmarks import faults
 
     @contextlib.asynccontextmanager
-    async def careless(url: str, token: str) -> AsyncIterator[Careless]:
+    async def careless(url: str, token: str) -> AsyncGenerator[Careless, None]:
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
             yield Careless(session, f"{url}/v2/images")
 

@@ -13,7 +13,7 @@ import os
 import resource
 import zlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from datetime import UTC
 from operator import attrgetter
 from typing import Any
@@ -213,7 +213,7 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire() -> Iterator[Callable[[list[Case]], None]]:
+def wire() -> Generator[Callable[[list[Case]], None], None, None]:
     """What tries a list of cases; one loop, one server and one session for all of a pass."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
 
@@ -331,7 +331,7 @@ INPUTS = st.sampled_from(sorted(ARGUMENTS)).flatmap(lambda name: st.tuples(st.ju
 async def _call(api: ImagesAPI, name: str, arguments: dict[str, Any]) -> None:
     """Call it; raises the first error of one that yields outcomes."""
     made = attrgetter(name)(api)(**arguments)
-    if not isinstance(made, AsyncGenerator):
+    if not hasattr(made, "aclose"):
         await made
         return
     async with contextlib.aclosing(made) as outcomes:
