@@ -7,7 +7,7 @@ from contextlib import aclosing
 from types import NoneType
 from typing import Final
 
-from do_images_async.arguments import check_image_id, check_range, check_text
+from do_images_async.arguments import check_image_id, check_range, check_text, check_texts, shown
 from do_images_async.bulk import Outcome, fan_out
 from do_images_async.calls import Call, Options
 from do_images_async.errors import ActionFailedError, WaitTimeoutError
@@ -341,11 +341,9 @@ def _transfer_path(image_id: int) -> str:
 
 
 def _check_regions(regions: Collection[str]) -> list[str]:
-    if isinstance(regions, str):
-        raise TypeError(f"regions must be a list of strings, not the string {regions!r}")
-    slugs = [check_text(region, "regions") for region in regions]
+    slugs = check_texts(regions, "regions")
     if len(set(slugs)) < len(slugs):
-        raise ValueError(f"regions must name each region once, not {slugs!r}")
+        raise ValueError(f"regions must name each region once, not {shown(slugs)}")
     return slugs
 
 

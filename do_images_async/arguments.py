@@ -6,9 +6,12 @@ what is allowed.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -18,32 +21,49 @@ __all__ = [
     "check_header",
     "check_image_id",
     "check_image_key",
+    "check_import_url",
     "check_range",
     "check_seconds",
     "check_text",
+    "check_texts",
+    "shown",
 ]
 
+_LONGEST_SHOWN: Final = 100
 _SLUG = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _HEADER = re.compile(r"[\x20-\x7e]+")
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?", re.IGNORECASE)
+_USER_INFO = re.compile(r"^([^/?#]*//)?.*@", re.DOTALL)
+
+
+def shown(value: object) -> str:
+    """What a message repeats of an argument: its repr, cut to what fits a line."""
+    try:
+        text = repr(value[: _LONGEST_SHOWN + 1] if isinstance(value, str | bytes) else value)
+    except Exception:  # noqa: BLE001  (the caller's own repr, or an int too long for Python to print)
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
 def check_image_id(image_id: object, name: str = "image_id") -> int:
     """An image's numeric id."""
     if type(image_id) is not int:
-        raise TypeError(f"{name} must be an int, not {image_id!r}")
+        raise TypeError(f"{name} must be an int, not {shown(image_id)}")
     if not 1 <= image_id < 2**63:
-        raise ValueError(f"{name} must be from 1 to 2**63 - 1, not {image_id}")
+        raise ValueError(f"{name} must be from 1 to 2**63 - 1, not {shown(image_id)}")
     return image_id
 
 
 def check_image_key(image_id: object) -> int | str:
     """An image's numeric id, or a public image's slug; nothing that could name another URL."""
-    if not isinstance(image_id, str):
+    if type(image_id) is int:
         return check_image_id(image_id)
+    if not isinstance(image_id, str):
+        raise TypeError(f"image_id must be an int, or the slug of a public image, not {shown(image_id)}")
     if not _SLUG.fullmatch(image_id) or len(image_id) > 255:
         raise ValueError(
             "image_id must be an int, or a slug of letters, digits, '-', '.' and '_' such as "
-            f"'ubuntu-24-04-x64', not {image_id!r}"
+            f"'ubuntu-24-04-x64', not {shown(image_id)}"
         )
     return image_id
 
@@ -51,32 +71,34 @@ def check_image_key(image_id: object) -> int | str:
 def check_text(value: object, name: str, *, empty: bool = False) -> str:
     """A string that can be sent as UTF-8."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
+        raise TypeError(f"{name} must be a str, not {shown(value)}")
     if not value and not empty:
         raise ValueError(f"{name} must not be empty")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} holds a lone surrogate, which is no character: {value!r}") from None
+        raise ValueError(f"{name} holds a lone surrogate, which is no character: {shown(value)}") from None
     return value
 
 
 def check_range(value: object, name: str, least: int, most: int | None = None) -> int:
     """An int within bounds."""
     if type(value) is not int:
-        raise TypeError(f"{name} must be an int, not {value!r}")
+        raise TypeError(f"{name} must be an int, not {shown(value)}")
     if value < least or (most is not None and value > most):
         allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be {allowed}, not {value}")
+        raise ValueError(f"{name} must be {allowed}, not {shown(value)}")
     return value
 
 
 def check_seconds(value: object, name: str, *, zero: bool = False) -> float:
     """A finite number of seconds, above zero unless `zero`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value < math.inf or (value == 0 and not zero):
-        raise ValueError(f"{name} must be {'at least 0' if zero else 'more than 0'} seconds, not {value}")
+        raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
+    # An int may be too large for a float, and is less than infinity all the same.
+    if not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
+        least = "at least 0" if zero else "more than 0"
+        raise ValueError(f"{name} must be {least} seconds, not {shown(value)}")
     return value
 
 
@@ -90,26 +112,59 @@ def check_header(value: object, name: str) -> str:
     """A header's value: visible ASCII and spaces."""
     text = check_text(value, name)
     if not _HEADER.fullmatch(text):
-        raise ValueError(f"{name} must be visible ASCII characters and spaces, not {text!r}")
+        raise ValueError(f"{name} must be visible ASCII characters and spaces, not {shown(text)}")
     return text
 
 
 def check_base_url(value: object) -> URL:
     """The API's origin, and a path in front of `/v2` if there is one; https, but for this machine."""
+    text = check_text(value, "base_url")
     try:
-        url = URL(check_text(value, "base_url"))
-        url.port  # noqa: B018  (yarl reads the port only now)
-    except ValueError as error:
-        raise ValueError(f"base_url is not a URL: {error}") from None
+        url = URL(text)
+        port = url.port
+    except ValueError:  # its message can hold a password
+        raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}") from None
     if url.user is not None or url.password is not None:
         raise ValueError("base_url must not hold a user name or password")
-    if url.scheme not in {"https", "http"} or not url.host:
-        raise ValueError(f"base_url must be an absolute https URL, not {value!r}")
+    if url.scheme not in {"https", "http"} or not url.host or not _HOST.fullmatch(url.host) or not port:
+        raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}")
     if url.query_string or url.fragment:
-        raise ValueError(f"base_url must not hold a query or a fragment: {value!r}")
+        raise ValueError(f"base_url must not hold a query or a fragment: {_shown_url(text)}")
     if url.scheme == "http" and not _is_loopback(url.host):
-        raise ValueError(f"base_url must be https, or the token could be read on the way: {value!r}")
+        raise ValueError(f"base_url must be https, or the token could be read on the way: {_shown_url(text)}")
     return url
+
+
+def check_import_url(value: object) -> str:
+    """A URL that the provider can fetch an image from."""
+    text = check_text(value, "url")
+    try:
+        parts = urlsplit(text)
+        complete = parts.scheme in ("http", "https", "ftp") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete or not text.isprintable() or " " in text:
+        raise ValueError(f"url must be an absolute http, https or ftp URL, not {_shown_url(text)}")
+    return text
+
+
+def check_texts(value: Any, name: str) -> list[str]:
+    """A list, tuple, set or alike of strings; a mapping or a string is a mistake, although iterable."""
+    if not _is_list_or_alike(value):
+        raise TypeError(f"{name} must be a list, tuple or set of strings, not {shown(value)}")
+    each = f"each of {name}"
+    return [check_text(text, each) for text in value]
+
+
+def _is_list_or_alike(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray | Mapping)
+
+
+def _shown_url(text: str) -> str:
+    """A URL for a message: without what may be a secret, its user info and its query."""
+    text = _USER_INFO.sub(r"\1***@", text)
+    address, mark, _ = text.partition("?")
+    return shown(address + mark)
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
-from do_images_async.arguments import check_range
+from do_images_async.arguments import check_range, shown
 
 __all__ = ["BulkProgress", "Outcome", "fan_out"]
 
@@ -205,7 +205,7 @@ def _iterator(keys: Iterable[K] | AsyncIterable[K]) -> AsyncIterator[K]:
         return aiter(keys)
     if isinstance(keys, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         return _over(keys)
-    raise TypeError(f"keys must be an iterable or an async iterable, not {keys!r}")
+    raise TypeError(f"keys must be an iterable or an async iterable, not {shown(keys)}")
 
 
 async def _over(keys: Iterable[K]) -> AsyncGenerator[K, None]:

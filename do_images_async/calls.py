@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 import msgspec
 
-from do_images_async.arguments import check_seconds
+from do_images_async.arguments import check_seconds, shown
 from do_images_async.models import RateLimit
 from do_images_async.retry import RetryPolicy
 
@@ -31,7 +31,7 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"retry must be a RetryPolicy, not {self.retry!r}")
+            raise TypeError(f"retry must be a RetryPolicy, not {shown(self.retry)}")
         if self.timeout is not None:
             check_seconds(self.timeout, "timeout")
         if self.max_wait is not None:

@@ -9,8 +9,7 @@ from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
 from types import NoneType, TracebackType
-from typing import Final, Literal, Self, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, Self, TypeVar, cast
 
 import aiohttp
 
@@ -20,8 +19,11 @@ from do_images_async.arguments import (
     check_header,
     check_image_id,
     check_image_key,
+    check_import_url,
     check_range,
     check_text,
+    check_texts,
+    shown,
 )
 from do_images_async.bulk import BulkProgress, Outcome, fan_out
 from do_images_async.calls import Call, Options
@@ -39,6 +41,7 @@ from do_images_async.waiting import watch
 __all__ = ["ImagesAPI"]
 
 _PATH: Final = "/v2/images"
+_UPDATABLE: Final = frozenset({"name", "description", "distribution"})
 _TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
@@ -367,7 +370,7 @@ class ImagesAPI:
         """
         body: dict[str, object] = {
             "name": check_text(name, "name"),
-            "url": _check_import_url(url),
+            "url": check_import_url(url),
             "region": check_text(region, "region"),
         }
         if distribution is not None:
@@ -375,7 +378,7 @@ class ImagesAPI:
         if description is not None:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
-            body["tags"] = _check_tags(tags)
+            body["tags"] = check_texts(tags, "tags")
         return await self._image("POST", _PATH, body)
 
     async def find_created(
@@ -397,7 +400,7 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             DOImagesError: the listing failed.
         """
-        wanted = [] if tags is None else _check_tags(tags)
+        wanted = [] if tags is None else check_texts(tags, "tags")
         async with aclosing(self.list(private=True, strict=True)) as images:
             return await find_candidates(
                 images, name=check_text(name, "name"), since=check_since(since), tags=wanted
@@ -567,7 +570,7 @@ class ImagesAPI:
 
         async def update(change: tuple[int, Mapping[str, str]]) -> Image:
             image_id, fields = change
-            return await self.update(image_id, **fields)
+            return await self.update(image_id, **_check_fields(fields))
 
         pairs = _pairs(changes)
         outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
@@ -592,11 +595,11 @@ def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> di
     query: dict[str, str] = {}
     if kind is not None:
         if kind not in ("distribution", "application"):
-            raise ValueError(f"type must be 'distribution' or 'application', not {kind!r}")
+            raise ValueError(f"type must be 'distribution' or 'application', not {shown(kind)}")
         query["type"] = kind
     if private is not None:
         if not isinstance(private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"private must be a bool, not {private!r}")
+            raise TypeError(f"private must be a bool, not {shown(private)}")
         query["private"] = "true" if private else "false"
     if tag_name is not None:
         query["tag_name"] = check_text(tag_name, "tag_name")
@@ -605,7 +608,7 @@ def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> di
 
 def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncIterable[Key]:
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"ids must be an iterable of ids, not {ids!r}")
+        raise TypeError(f"ids must be an iterable of ids, not {shown(ids)}")
     return ids
 
 
@@ -613,24 +616,28 @@ def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
     if isinstance(changes, Mapping):
         # The checker can't exclude a mapping that is one of pairs, too.
         return cast("Mapping[int, Mapping[str, str]]", changes).items()
-    return changes
+    if isinstance(changes, str | bytes) or not isinstance(changes, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
+    if isinstance(changes, AsyncIterable):
+        return _checked_later(changes)
+    pairs: Any = changes  # the checkers do not agree on what is left by now
+    return map(_check_pair, pairs)
 
 
-def _check_tags(tags: Collection[str]) -> list[str]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags must be a list of strings, not the string {tags!r}")
-    if not isinstance(tags, Collection):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"tags must be a list of strings, not {tags!r}")
-    return [check_text(tag, "tags") for tag in tags]
+async def _checked_later(
+    pairs: AsyncIterable[tuple[int, Mapping[str, str]]],
+) -> AsyncGenerator[tuple[int, Mapping[str, str]], None]:
+    async for pair in pairs:
+        yield _check_pair(pair)
 
 
-def _check_import_url(url: object) -> str:
-    text = check_text(url, "url")
-    try:
-        parts = urlsplit(text)
-        complete = parts.scheme in ("http", "https", "ftp") and bool(parts.hostname)
-    except ValueError:
-        complete = False
-    if not complete or not text.isprintable() or " " in text:
-        raise ValueError(f"url must be an absolute http, https or ftp URL, not {text!r}")
-    return text
+def _check_pair(pair: tuple[int, Mapping[str, str]]) -> tuple[int, Mapping[str, str]]:
+    if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+        raise TypeError(f"each of changes must be a pair of an id and its changes, not {shown(pair)}")
+    return pair
+
+
+def _check_fields(fields: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(fields, Mapping) or not _UPDATABLE.issuperset(fields):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"changes may be of name, description and distribution, not {shown(fields)}")
+    return fields

@@ -14,6 +14,7 @@ from typing import Generic, NoReturn, TypeVar
 import attrs
 from aiohttp import (
     ClientConnectionError,
+    ClientError,
     ClientHandlerType,
     ClientOSError,
     ClientRequest,
@@ -41,13 +42,17 @@ from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 
-__all__ = ["Attempt", "Authorization", "ConnectionBrokenError"]
+__all__ = ["Attempt", "Authorization", "ConnectionBrokenError", "UnwritableError"]
 
 T = TypeVar("T")
 
 
 class ConnectionBrokenError(Exception):
     """Stands for aiohttp's own exceptions, on which aiohttp would send an idempotent request once more."""
+
+
+class UnwritableError(Exception):
+    """aiohttp refused to write the request, before any of it left."""
 
 
 class Authorization:
@@ -128,6 +133,9 @@ class Attempt(Generic[T]):
                     raise ConnectionBrokenError(reason) from None
             else:
                 permit.release()
+                if isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):
+                    # The client's own headers are checked when it is made.
+                    raise UnwritableError(f"a header of the session can't be sent: {error}") from None
             raise
         self.may_have_been_sent = True
         self._response = response

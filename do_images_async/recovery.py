@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Collection
 from datetime import datetime, timedelta
 from typing import Final
 
+from do_images_async.arguments import shown
 from do_images_async.models import Image
 
 __all__ = ["CLOCK_LEEWAY", "check_since", "find_candidates"]
@@ -17,7 +18,7 @@ CLOCK_LEEWAY: Final = timedelta(minutes=5)
 def check_since(since: object) -> datetime:
     """An aware datetime."""
     if not isinstance(since, datetime):
-        raise TypeError(f"since must be a datetime, not {since!r}")
+        raise TypeError(f"since must be a datetime, not {shown(since)}")
     if since.utcoffset() is None:
         raise ValueError("since must have a time zone, as datetime.now(UTC) has")
     return since

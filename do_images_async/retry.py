@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
 from enum import Enum
 
 import attrs
+
+from do_images_async.arguments import check_range, check_seconds
 
 __all__ = ["Failure", "RetryBudget", "RetryPolicy", "classify_status", "leaves_doubt", "may_send_again"]
 
@@ -47,13 +48,9 @@ class RetryPolicy:
     cap: float = 20.0
 
     def __attrs_post_init__(self) -> None:
-        if type(self.attempts) is not int:
-            raise TypeError(f"attempts must be an int, not {self.attempts!r}")
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {self.attempts}")
-        for name, value in (("base", self.base), ("cap", self.cap)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0 seconds, not {value}")
+        check_range(self.attempts, "attempts", 1)
+        check_seconds(self.base, "base", zero=True)
+        check_seconds(self.cap, "cap", zero=True)
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after the `attempt`-th attempt (from 1) has failed."""

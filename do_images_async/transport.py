@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from types import NoneType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import aiohttp
 import attrs
@@ -27,7 +27,7 @@ from do_images_async.errors import (
     TransportError,
 )
 from do_images_async.events import EventHook, logger
-from do_images_async.middlewares import Attempt, Authorization, ConnectionBrokenError
+from do_images_async.middlewares import Attempt, Authorization, ConnectionBrokenError, UnwritableError
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 from do_images_async.responses import Answer, error_of, pause_of
@@ -64,6 +64,7 @@ _WIRE_ERRORS: Final = (
     OSError,
     HttpProcessingError,
     ConnectionBrokenError,
+    UnwritableError,
     _BodyTooLargeError,
 )
 _HOPELESS: Final = (
@@ -171,11 +172,23 @@ class Transport:
             raise
 
     async def close(self) -> None:
-        """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`."""
+        """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`.
+
+        A client whose loop is closed already may be closed from anywhere. Its sockets are closed when they
+        are collected: to close them now would take the loop.
+        """
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            if not self._loop.is_closed():
+                raise ClientStateError("the client belongs to another event loop: close it there")
+            self._closed.set()
+            return
         self._closed.set()
         self._deadlines.expire()
         if self._owns_session and self._session is not None:
             await self._session.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client is neither pickled nor deep-copied: it has a token, a loop and connections")
 
     def _url(self, call: Call[Any]) -> URL:
         # To parse a whole URL instead takes three times as long.
@@ -279,6 +292,8 @@ class Transport:
         if self._closed.is_set():
             failure = Failure.DOUBTFUL if sent else Failure.FINAL
             return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
+        if isinstance(error, UnwritableError):
+            return _Problem(Failure.FINAL, ClientStateError(self._token.redact(str(error))))
         if isinstance(error, TimeoutError):
             reason = f"not done within {attempt.options.timeout} s"
             kind: type[TransportError] = RequestTimeoutError

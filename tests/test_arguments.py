@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.servers import Server, image_reply, refusal
 
@@ -121,7 +122,10 @@ BAD_CREATIONS: list[tuple[str, Any, type[Exception]]] = [
     ("region", "", ValueError),
     *(("distribution", value, TypeError) for value in (5, ["Ubuntu"])),
     *(("description", value, TypeError) for value in (5, b"x")),
-    *(("tags", value, TypeError) for value in ("prod", [1], [None], ["a", b"b"])),
+    *(
+        ("tags", value, TypeError)
+        for value in ("prod", b"x", bytearray(b"x"), 5, {}, {"a": "b"}, iter("ab"), [1], [None], ["a", b"b"])
+    ),
     *(("tags", value, ValueError) for value in ([""], ["a", "\ud800"])),
     *(("url", value, TypeError) for value in (None, 5, b"https://example.com/a")),
     *(
@@ -142,6 +146,9 @@ BAD_CREATIONS: list[tuple[str, Any, type[Exception]]] = [
             "https://example.com/a b",
             "https://example.com/a\nb",
             " https://example.com/a",
+            "https://h:99999/",
+            "https://h:0/",
+            "https://h:port/",
         )
     ),
 ]
@@ -224,6 +231,81 @@ async def test_an_empty_description_is_a_change_like_any_other(server: Server, a
     assert [request.json() for request in server.received] == [{"description": ""}, {"name": "a"}]
 
 
+@pytest.mark.parametrize("tags", [5, b"x", {}, {"a": "b"}, "prod"])
+async def test_what_can_be_iterated_is_not_yet_a_list_of_tags(api: ImagesAPI, tags: Any) -> None:
+    with pytest.raises(TypeError, match=r"^tags must be a list, tuple or set of strings, not "):
+        await api.create_custom(**CREATION, tags=tags)
+
+
+@pytest.mark.parametrize("tags", [["a"], ("a",), {"a"}, frozenset("a"), {"a": 1}.keys()])
+async def test_tags_come_in_any_collection(server: Server, api: ImagesAPI, tags: Any) -> None:
+    server.script(image_reply(1, status=202))
+    await api.create_custom(**CREATION, tags=tags)
+    assert server.received[0].json()["tags"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gopher://user:hunter2@h/a",
+        "https://user:hunter2@h:99999/a",
+        "https://user:hunter2/x@h:99999/a",
+        "https://user:hunter2?x@h/a b",
+        "user:hunter2@h/a",
+        "https://h:0/a?signature=hunter2",
+    ],
+)
+async def test_row_62_a_refused_url_is_repeated_without_its_secrets(api: ImagesAPI, url: str) -> None:
+    with pytest.raises(ValueError, match=r"url must be .* not '") as caught:
+        await api.create_custom(name="a", url=url, region="nyc3")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["HTTPS://example.com/a.img", "Ftp://example.com/a.img"])
+async def test_a_scheme_may_be_in_upper_case_for_client_and_emulator(url: str) -> None:
+    async with ImagesEmulator() as emulator, ImagesAPI(emulator.token, base_url=emulator.url) as api:
+        assert (await api.create_custom(name="a", url=url, region="nyc3")).name == "a"
+
+
+# --- what is repeated of a bad argument ---
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["/" * 10**6, b"/" * 10**6, ["/" * 10**6], 10**5000, -(10**5000), Unprintable()],
+    ids=["text", "bytes", "list", "int", "negative", "unprintable"],
+)
+async def test_a_message_names_its_argument_and_repeats_little_of_it(api: ImagesAPI, value: Any) -> None:
+    calls: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        ("image_id", lambda: api.get(value)),
+        ("image_id", lambda: api.delete(value)),
+        ("url", lambda: api.create_custom(name="a", url=value, region="nyc3")),
+        ("type", lambda: api.list_page(type=value)),
+        ("private", lambda: api.list_page(private=value)),
+        ("since", lambda: api.find_created(name="a", since=value)),
+        ("per_page", lambda: api.list_page(per_page=value)),
+        ("timeout", lambda: api.wait_until_available(1, timeout=value)),
+        ("email", lambda: api.account_transfers.create(1, email=value + "\ud800")),
+    ]
+    for name, call in calls:
+        if name == "email" and not isinstance(value, str):
+            continue
+        with pytest.raises((TypeError, ValueError), match=name) as caught:
+            await call()
+        assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("key", [None, 1.5, True, b"ubuntu"])
+async def test_what_is_no_key_hears_of_ids_and_slugs(api: ImagesAPI, key: Any) -> None:
+    with pytest.raises(TypeError, match=r"^image_id must be an int, or the slug of a public image, not "):
+        await api.get(key)
+
+
 # --- where the API is ---
 
 
@@ -256,6 +338,13 @@ async def test_an_empty_description_is_a_change_like_any_other(server: Server, a
         "https://api.digitalocean.com:port",
         "https://api.digitalocean.com:99999",
         "https://[",
+        "https://h /",
+        "https://h\u00a0/",
+        "https://h<x>/",
+        "https://h%20x/",
+        "https://h:0",
+        "https:user:password@api.digitalocean.com",
+        "https://user:password@h:99999/",
     ],
 )
 def test_row_59_a_base_url_that_could_give_the_token_away_is_refused(base_url: str) -> None:
@@ -442,11 +531,16 @@ def test_a_client_that_can_not_work_is_not_made(name: str, value: Any, kind: typ
         *(({"attempts": value}, TypeError) for value in (True, 1.5, "4", None)),
         *(({"base": value}, ValueError) for value in (-1, float("nan"), float("inf"))),
         *(({"cap": value}, ValueError) for value in (-1, float("nan"), float("inf"))),
-        *(({"base": value}, TypeError) for value in ("1", None)),
+        *(({"base": value}, TypeError) for value in ("1", None, True)),
+        *(({"cap": value}, TypeError) for value in ("1", None, True)),
     ],
 )
 def test_a_bad_retry_policy_is_refused(options: dict[str, Any], kind: type[Exception]) -> None:
-    with pytest.raises(kind):
+    (name,) = options
+    allowed = (
+        "be an int|be at least 1" if name == "attempts" else "be a number of seconds|be at least 0 seconds"
+    )
+    with pytest.raises(kind, match=f"^{name} must ({allowed}), not "):
         RetryPolicy(**options)
 
 
@@ -506,3 +600,24 @@ async def test_headers_of_a_plain_request(server: Server, api: ImagesAPI) -> Non
     assert headers["accept"] == "application/json"
     assert headers["host"] == f"127.0.0.1:{server.port}"
     assert "cookie" not in headers
+
+
+BAD_CHANGES: list[Any] = [None, 5, "ab", [5], ["ab"], [(1, {}, 2)], [[1, {"name": "a"}]]]
+
+
+@pytest.mark.parametrize("changes", BAD_CHANGES)
+async def test_changes_are_pairs_of_ids_and_fields(server: Server, api: ImagesAPI, changes: Any) -> None:
+    with pytest.raises(TypeError, match="changes must be"):
+        async for _ in api.update_many(changes):
+            pass
+    assert not server.connections
+
+
+@pytest.mark.parametrize("fields", [None, 5, "name", {"size": "x"}, {5: "x"}])
+async def test_a_change_of_another_field_is_its_images_error(
+    server: Server, api: ImagesAPI, fields: Any
+) -> None:
+    outcomes = [outcome async for outcome in api.update_many({1: fields})]
+    assert [(outcome.key, type(outcome.error)) for outcome in outcomes] == [(1, TypeError)]
+    assert "changes may be of name, description and distribution" in str(outcomes[0].error)
+    assert not server.connections

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import sys
 import time
+from collections.abc import AsyncGenerator
+from typing import Any
 from xml.etree import ElementTree as ET
 
+import aiohttp
+import attrs
 import pytest
 
 from benchmarks import __main__ as command
@@ -98,3 +103,54 @@ def test_a_broken_promise_is_the_exit_status(
 
 def test_every_benchmark_has_a_title() -> None:
     assert all(command.title(name) != name for name in command.NAMES)
+
+
+async def test_peers_are_held_against_the_same_faults() -> None:
+    from benchmarks import faults
+
+    rows = tuple(row for row in faults.ROWS if row.number in {"23", "27", "41", "44"})
+    results = await faults.run(list(faults.PEERS), rows)
+    for row, verdicts in results:
+        assert list(verdicts) == list(faults.PEERS)
+        assert verdicts["do-images-async"].coped, row.what
+        assert all(verdict.words for verdict in verdicts.values())
+    shown = faults.table(results)
+    assert shown.count("\n") == len(rows) + 2
+    assert "| of 4 | 4 |" in shown
+
+
+async def test_a_client_that_does_not_cope_is_found_out() -> None:
+    """A client that takes whatever comes for an image, sends all twice and lists one page."""
+    from benchmarks import faults
+
+    @contextlib.asynccontextmanager
+    async def careless(url: str, token: str) -> AsyncGenerator[Careless, None]:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
+            yield Careless(session, f"{url}/v2/images")
+
+    rows = {"12", "23", "25", "27", "31", "36", "41", "44", "52", "57"}
+    for row in faults.ROWS:
+        if row.number in rows:
+            verdict = await faults.judge(row, careless)
+            assert not verdict.coped, row.what
+
+
+@attrs.frozen
+class Careless:
+    session: aiohttp.ClientSession
+    url: str
+
+    async def get(self, image_id: Any) -> Any:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with self.session.get(f"{self.url}/{image_id}") as response:
+                return await response.read()
+
+    async def create(self, name: str) -> Any:
+        body = {"name": name, "url": "https://example.com/a.img", "region": "nyc3"}
+        for _ in range(2):
+            async with self.session.post(self.url, json=body) as response:
+                await response.read()
+
+    async def list(self) -> list[Any]:
+        async with self.session.get(self.url, params={"private": "true"}) as response:
+            return [image["id"] for image in (await response.json())["images"]]

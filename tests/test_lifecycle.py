@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import gzip
 import json
+import pickle
 import random
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
 from do_images_async import Image, ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
 from tests.conftest import FAST, ONCE, TOKEN
+from tests.leaks import assert_not_shown
 from tests.servers import (
     HANG,
     Answer,
@@ -103,6 +106,35 @@ async def test_a_borrowed_session_may_bring_what_it_likes(server: Server) -> Non
         assert request.headers["x-theirs"] == "kept"
     assert server.received[1].json() == {"name": "a"}
     assert not passed
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-A": "b\r\nc"}, {"X-A": "hunter2\0"}, {"X\n": "b"}, {"X-A": 5}], ids=repr
+)
+async def test_a_session_whose_headers_can_not_be_sent_is_a_clear_error(
+    server: Server, headers: dict[str, Any]
+) -> None:
+    limiter = RateLimiter(TokenBucket(1, per=60))
+    async with aiohttp.ClientSession(headers=headers) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, retry=FAST)
+        for call in (lambda: api.get(1), lambda: api.update(1, name="a"), lambda: api.delete(1)):
+            with pytest.raises(errors.ClientStateError, match="header of the session") as caught:
+                await call()
+            assert not caught.value.outcome_unknown
+            assert "hunter2" not in str(caught.value)
+            assert_not_shown(TOKEN, caught.value)
+    assert limiter.next_permit_in() == 0
+    assert not server.received
+
+
+async def test_a_limiter_of_ones_own_may_raise_what_it_likes(server: Server) -> None:
+    class Broken(RateLimiter):
+        async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Any:
+            raise ValueError("mine")
+
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=Broken()) as api:
+        with pytest.raises(ValueError, match="mine"):
+            await api.get(1)
 
 
 async def test_calls_of_the_session_itself_do_not_carry_the_token(server: Server) -> None:
@@ -276,6 +308,41 @@ async def test_row_65_another_event_loop_is_a_clear_error(server: Server, api: I
         await asyncio.to_thread(elsewhere)
     assert len(server.received) == 1
     assert (await api.get(1)).id == 1
+
+
+async def test_row_65_a_client_is_closed_in_its_own_loop(server: Server, api: ImagesAPI) -> None:
+    server.script(image_reply(1), image_reply(1))
+    await api.get(1)
+    with pytest.raises(errors.ClientStateError, match="another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(api.aclose()))
+    assert (await api.get(1)).id == 1
+    await api.aclose()
+    with pytest.raises(errors.ClientStateError, match="closed"):
+        await api.get(1)
+
+
+async def test_row_65_a_client_whose_loop_is_closed_is_closed_from_anywhere(server: Server) -> None:
+    server.script(image_reply(1))
+
+    async def call() -> ImagesAPI:
+        async with aiohttp.ClientSession() as session:
+            api = ImagesAPI(TOKEN, base_url=server.url, session=session)
+            await api.get(1)
+            return api
+
+    api = await asyncio.to_thread(lambda: asyncio.run(call()))
+    await api.aclose()
+    await api.aclose()
+    with pytest.raises(errors.ClientStateError, match="closed"):
+        await api.get(1)
+
+
+async def test_row_62_a_client_is_neither_pickled_nor_deep_copied(api: ImagesAPI) -> None:
+    for part in (api, api.actions, api.account_transfers, api.with_options(timeout=1)):
+        for duplicate in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="a client is neither pickled nor deep-copied"):
+                duplicate(part)
+    assert copy.copy(api).limiter is api.limiter
 
 
 async def test_a_client_may_be_made_outside_of_any_loop(server: Server) -> None:

@@ -124,7 +124,7 @@ class Routes:
         name, url, region = (text_of(body, field, required=True) for field in ("name", "url", "region"))
         if region not in REGIONS:
             raise invalid("region is invalid")
-        if not url.startswith(("http://", "https://", "ftp://")):
+        if not url.lower().startswith(("http://", "https://", "ftp://")):
             raise invalid("url must be an http, https or ftp URL")
         image = self._images.start_import(
             name=name,
