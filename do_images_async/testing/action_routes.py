@@ -42,7 +42,7 @@ class ActionRoutes:
         actions = self._actions.of(self._image(request)["id"])
         return 200, {
             "actions": window.of(actions),
-            **window.around(request, self._url(), len(actions)),
+            **window.around(request, self._url, len(actions)),
         }
 
     async def get(self, request: web.Request) -> Answer:

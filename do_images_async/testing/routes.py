@@ -63,13 +63,13 @@ class Window:
     def of(self, items: list[T]) -> list[T]:
         return items[(self.page - 1) * self.per_page : self.page * self.per_page]
 
-    def around(self, request: web.Request, url: str, count: int) -> Body:
+    def around(self, request: web.Request, url: Callable[[], str], count: int) -> Body:
         """What stands beside the items: the links and the total."""
 
         def link(number: int) -> str:
             return str(URL(origin + request.path).with_query({**request.query, "page": str(number)}))
 
-        origin = _origin(request) or url
+        origin = _origin(request) or url()
         links: dict[str, str] = {}
         last = -(-count // self.per_page)
         if self.page > 1:
@@ -110,7 +110,7 @@ class Routes:
         )
         return 200, {
             "images": [self._images[number] for number in window.of(numbers)],
-            **window.around(request, self._url(), len(numbers)),
+            **window.around(request, self._url, len(numbers)),
         }
 
     async def get(self, request: web.Request) -> Answer:
