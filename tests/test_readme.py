@@ -13,6 +13,7 @@ import pytest
 from do_images_async import ImagesAPI
 from do_images_async.actions import AccountTransfers, ImageActions
 from do_images_async.testing import ImagesEmulator
+from tests.descriptions import PROVIDERS
 from tests.programs import impatient
 from tests.redis_servers import EXECUTABLE, redis_server, shared_redis
 
@@ -60,9 +61,6 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest, tmp_
             assert writes == ["POST", "PUT", "DELETE"]
 
 
-DESCRIPTION = ROOT.parent / "shared" / "reference" / "images-openapi.yaml"
-
-
 def endpoints() -> dict[str, list[str]]:
     """The table's operations, each with the methods that make it."""
     rows = re.findall(r"^\| `([A-Z]+ /v2/images[^`]*)` \| (.*) \|$", README, re.MULTILINE)
@@ -86,11 +84,11 @@ def test_every_endpoint_is_in_a_program_that_the_tests_run() -> None:
         assert any(re.search(rf"\b(api|images)\.{re.escape(call)}\(", programs) for call in calls), operation
 
 
-@pytest.mark.skipif(not DESCRIPTION.exists(), reason="the provider's description is not beside the project")
+@pytest.mark.skipif(not PROVIDERS.exists(), reason="the provider's description is not beside the project")
 def test_the_table_of_endpoints_has_no_gap() -> None:
     operations: set[str] = set()
     path = ""
-    for line in DESCRIPTION.read_text().splitlines():
+    for line in PROVIDERS.read_text().splitlines():
         if match := re.fullmatch(r"  (/v2/\S*):", line):
             path = match[1]
         elif match := re.fullmatch(r"    (get|post|put|patch|delete):", line):
