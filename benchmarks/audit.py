@@ -8,13 +8,13 @@ The emulator serves from a process of its own, without a quota; each account is 
 from __future__ import annotations
 
 import asyncio
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from benchmarks.measure import peak_memory
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket
 from do_images_async.audit import audit
 from do_images_async.testing import ImagesEmulator
@@ -35,11 +35,10 @@ async def measure(url: str, token: str) -> None:
         started = time.perf_counter()
         report = await audit(api.list(strict=True), keep=1000)
         elapsed = time.perf_counter() - started
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     requests = limiter.stats().granted
     print(
         f"{report.images:>9,} images {report.findings_total:>9,} findings {requests:>6,} requests "
-        f"{elapsed:>7.1f} s {report.images / elapsed:>8,.0f} images/s {megabytes:>6.0f} MiB at most"
+        f"{elapsed:>7.1f} s {report.images / elapsed:>8,.0f} images/s {peak_memory():>6.0f} MiB at most"
     )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 from contextlib import aclosing
 
-from benchmarks.measure import Result, Sample, at_most
+from benchmarks.measure import Result, Sample, at_most, peak_memory
 from benchmarks.peers import TOKEN, plenty
 from benchmarks.server import running_server
 from do_images_async import ImagesAPI
@@ -18,12 +17,6 @@ __all__ = ["run"]
 
 IMAGES = 1_000_000
 PER_PAGE = 200
-
-
-def peak() -> float:
-    """The most memory that this process has held so far, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 async def stream(url: str) -> dict[str, float]:
@@ -37,8 +30,8 @@ async def stream(url: str) -> dict[str, float]:
         async for _ in images:
             seen += 1
             if seen == PER_PAGE:
-                first = peak()
-    return {"seen": seen, "first": first, "last": peak()}
+                first = peak_memory()
+    return {"seen": seen, "first": first, "last": peak_memory()}
 
 
 def run(images: int = IMAGES) -> Result:
