@@ -290,7 +290,8 @@ async def test_no_more_pages_are_under_way_than_allowed(
 
     server.answer_with(answer)
     assert len(await ids(api.list(per_page=10, concurrency=concurrency))) == 300
-    assert most == concurrency + 1
+    # How many there are at each step is another test's affair: here a busy machine may answer one by one.
+    assert most <= concurrency + 1
 
 
 async def test_a_reader_that_stands_still_is_not_read_ahead_of_for_ever(
