@@ -94,6 +94,7 @@ BODIES = st.one_of(
 )
 
 
+@pytest.mark.timeout(60 * max(1, SCALE))
 @cases(200)
 @given(body=BODIES, model=st.sampled_from([ImageBody, ImageListBody]))
 @example(body=b'{"image": {"id": ' + b"9" * 5000 + b"}}", model=ImageBody)
@@ -374,6 +375,7 @@ def test_whatever_a_caller_passes_is_sent_or_refused_by_name() -> None:
         runner.run(api.aclose())
 
 
+@pytest.mark.timeout(60 * max(1, SCALE))
 @cases(150)
 @given(
     st.sampled_from(
