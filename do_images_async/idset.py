@@ -10,7 +10,9 @@ __all__ = ["IdSet"]
 
 _RECENT = 2048
 _SPARSE = 4096
-_WIDTH = 1 << 16
+_BITS = 16
+_WIDTH = 1 << _BITS
+_MASK = _WIDTH - 1
 
 
 class IdSet:
@@ -34,7 +36,7 @@ class IdSet:
         known = new & self._recent
         new -= known
         if self._chunks:
-            spilled = {number for number in new if self._is_spilled(number)}
+            spilled = self._spilled_of(new)
             known |= spilled
             new -= spilled
         self._recent |= new
@@ -42,23 +44,32 @@ class IdSet:
             self._spill()
         return known
 
-    def _is_spilled(self, number: int) -> bool:
-        chunk = self._chunks.get(number // _WIDTH)
-        if chunk is None:
-            return False
-        offset = number % _WIDTH
-        if isinstance(chunk, bytearray):
-            return bool(chunk[offset >> 3] & 1 << (offset & 7))
-        place = bisect_left(chunk, offset)
-        return place < len(chunk) and chunk[place] == offset
+    def _spilled_of(self, ids: set[int]) -> set[int]:
+        """Those of the ids that are in chunks; one loop, since every id of a listing comes through it."""
+        spilled: set[int] = set()
+        chunk_of = self._chunks.get
+        for number in ids:
+            chunk = chunk_of(number >> _BITS)
+            if chunk is None:
+                continue
+            offset = number & _MASK
+            if isinstance(chunk, bytearray):
+                if chunk[offset >> 3] >> (offset & 7) & 1:
+                    spilled.add(number)
+            elif offset <= chunk[-1] and chunk[bisect_left(chunk, offset)] == offset:
+                spilled.add(number)
+        return spilled
 
     def _spill(self) -> None:
-        groups: dict[int, list[int]] = {}
-        for number in self._recent:
-            groups.setdefault(number // _WIDTH, []).append(number % _WIDTH)
-        for key, offsets in groups.items():
+        recent = sorted(self._recent)
+        begin = 0
+        while begin < len(recent):
+            key = recent[begin] >> _BITS
+            end = bisect_left(recent, (key + 1) << _BITS, begin)
+            offsets = [number & _MASK for number in recent[begin:end]]
             self._chunks[key] = _joined(self._chunks.get(key), offsets)
-        self._spilled += len(self._recent)
+            begin = end
+        self._spilled += len(recent)
         self._recent = set()
 
 
