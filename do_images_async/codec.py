@@ -48,8 +48,9 @@ def _unstructure(instance: object) -> Any:
 def _make_converter() -> ModelConverter:
     made = ModelConverter()
     configure_converter(made)
-    made.register_structure_hook_func(MODELS.__contains__, _structure)
-    made.register_unstructure_hook_func(MODELS.__contains__, _unstructure)
+    for model in MODELS:
+        made.register_structure_hook(model, _structure)
+        made.register_unstructure_hook(model, _unstructure)
     return made
 
 

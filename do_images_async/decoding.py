@@ -44,7 +44,7 @@ class _ActionDecoder:
 
     def decode(self, buf: bytes, /) -> models.ActionBody:
         if self._envelope.decode(buf).action is msgspec.UNSET:
-            return models.ActionBody(self._bare.decode(buf))
+            return models.ActionBody(action=self._bare.decode(buf))
         return self._wrapped.decode(buf)
 
 

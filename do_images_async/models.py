@@ -14,6 +14,8 @@ from typing import Annotated, Self
 import attrs
 from msgspec import Meta as Constraint
 
+from do_images_async.modeling import model
+
 __all__ = [
     "AccountTransfer",
     "Action",
@@ -77,7 +79,7 @@ class ActionStatus(OpenEnum):
     ERRORED = "errored"
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Image:
     """An image as the API describes it (API page: "Retrieve an Existing Image", response 200).
 
@@ -115,7 +117,7 @@ class Image:
     error_message: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Region:
     """A region as an action carries it (API page: an action's `region`).
 
@@ -134,7 +136,7 @@ class Region:
     sizes: tuple[str, ...] | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class Action:
     """Something that is being done to an image, or was (API page: "Retrieve an Existing Action").
 
@@ -161,7 +163,7 @@ class Action:
     region_slug: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class AccountTransfer:
     """A transfer of an image to another account, as it was begun.
 
@@ -180,7 +182,7 @@ class AccountTransfer:
         return self.transfer_id is None
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class RateLimit:
     """The hour's quota as the server last reported it (API page: the `ratelimit-*` headers).
 
@@ -200,7 +202,7 @@ class RateLimit:
         return datetime.fromtimestamp(self.reset, UTC)
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ImagePage:
     """One page of a listing (API page: "List All Images", response 200).
 
@@ -231,7 +233,7 @@ class ImagePage:
         return attrs.evolve(self, images=tuple([image for image in self.images if image.id not in ids]))
 
 
-@attrs.frozen(kw_only=True)
+@model(kw_only=True)
 class ActionPage:
     """One page of an image's actions (API page: "List All Actions for an Image").
 
@@ -259,49 +261,49 @@ class ActionPage:
         return attrs.evolve(self, actions=tuple([action for action in self.actions if action.id not in ids]))
 
 
-@attrs.frozen
+@model(kw_only=True)
 class ImageBody:
     """The body around one image."""
 
     image: Image
 
 
-@attrs.frozen
+@model(kw_only=True)
 class ActionBody:
     """The body around one action; it is read from a body without `action` around it, too."""
 
     action: Action
 
 
-@attrs.frozen
+@model(kw_only=True)
 class AccountTransferBody:
     """What the begin of an account transfer is answered with; 0 stands for one that is accepted already."""
 
     transfer_id: Annotated[int, Constraint(ge=0, le=2**63 - 1)]
 
 
-@attrs.frozen
+@model(kw_only=True)
 class PageLinks:
     """The part of a listing's links that is used."""
 
     next: str | None = None
 
 
-@attrs.frozen
+@model(kw_only=True)
 class Links:
     """A listing's links; `pages` is `{}` when one page is all."""
 
     pages: PageLinks | None = None
 
 
-@attrs.frozen
+@model(kw_only=True)
 class Meta:
     """A listing's totals."""
 
     total: Integer | None = None
 
 
-@attrs.frozen
+@model(kw_only=True)
 class ImageListBody:
     """The body of a listing. `images` must be there: without it there is no listing, not an empty one."""
 
@@ -310,7 +312,7 @@ class ImageListBody:
     meta: Meta | None = None
 
 
-@attrs.frozen
+@model(kw_only=True)
 class ActionListBody:
     """The body of a listing of actions; `actions` must be there, as `images` must."""
 

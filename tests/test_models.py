@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
+import cattrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,6 +100,16 @@ def test_models_are_frozen_slotted_hashable_values(model: Any) -> None:
     twin = copy.deepcopy(model)
     assert (again(model), twin, hash(twin)) == (model, model, hash(model))
     assert {model: 1}[twin] == 1
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_models_are_attrs_classes_to_whoever_knows_attrs(model: Any) -> None:
+    fields = [field.name for field in attrs.fields(model.__class__)]
+    assert attrs.evolve(model) == model
+    assert list(attrs.asdict(model, recurse=False)) == fields
+    assert list(cattrs.Converter().unstructure(model)) == fields
+    shown = ", ".join(f"{name}={getattr(model, name)!r}" for name in fields)
+    assert repr(model) == f"{type(model).__name__}({shown})"
 
 
 @pytest.mark.parametrize("model", [Image, ImagePage, RateLimit])
