@@ -23,9 +23,8 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from typing import NamedTuple
 
-import attrs
+import msgspec
 
 __all__ = ["LONGEST_PAUSE", "Gate", "Report", "Ticket"]
 
@@ -42,8 +41,7 @@ _ON_THE_WAY = 2 * _SECOND
 """After this long a request without an answer is not waited for: it may be lost."""
 
 
-@attrs.frozen(kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What one response says of the quota.
 
     Attributes:
@@ -61,7 +59,7 @@ class Report:
     reset_in: float | None = None
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True, gc=False):
     """Where a request stands among the others.
 
     Attributes:
@@ -101,8 +99,9 @@ class Others:
         while self._seen and self._seen[0][0] <= now - self._memory:
             self._since -= self._seen.popleft()[1]
         least -= self._since
-        self._before = max(0, min(most if self._before is None else self._before, least + doubt))
-        news = least - self._before
+        before = most if self._before is None else self._before
+        self._before = before = max(0, min(before, least + doubt))
+        news = least - before
         if news <= 0:
             return 0
         self._since += news
@@ -254,7 +253,9 @@ class Gate:
                 doubt = in_flight + self._capacity // 10
                 most = report.counted - ticket.finished - 1
                 news = self._others.see(now, report.counted - spent, doubt=doubt, most=most)
-                others = self._heed_others(now, news, now - heard_at)
+                silence = now - heard_at
+                if news or silence > self._period:
+                    others = self._heed_others(now, news, silence)
         if report.refused:
             # All that went before the first refusal came back belongs to the same closing.
             first = ticket.serial > self._closing_serial
@@ -274,8 +275,9 @@ class Gate:
             return
         # Whatever was not over when this request went may have arrived after it, and not be counted.
         self._ceiling = report.remaining + ticket.finished + 1
-        wait = 1.0 if report.reset_in is None else min(report.reset_in + 1.0, LONGEST_PAUSE)
-        self._probe_at = now + round(wait * _SECOND)
+        reset_in = report.reset_in
+        wait = _SECOND if reset_in is None else round(min(reset_in + 1.0, LONGEST_PAUSE) * _SECOND)
+        self._probe_at = now + wait
 
     def _heed_others(self, now: int, news: int, silence: int) -> int:
         """Be careful with so many new requests of others; returns how many count in the shortest window."""

@@ -17,20 +17,23 @@ if TYPE_CHECKING:
 __all__ = ["parse_rate_limit", "parse_retry_after", "report_of", "seconds_until_reset"]
 
 _MOST_DIGITS = 18
+_TOO_LARGE = 10**_MOST_DIGITS
 _QUOTA = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 
 
 def parse_rate_limit(headers: Headers) -> RateLimit | None:
     """The quota in the `ratelimit-*` headers; None unless all three are there once and make sense."""
-    # Read for every response: most of them are complete, the others end at the first that is not.
-    numbers: list[int] = []
-    for name in _QUOTA:
-        value = headers.getall(name, ())
-        if len(value) != 1 or not _is_number(value[0]):
+    try:
+        # Read for every response, and as good as always complete.
+        (limit,), (remaining,), (reset,) = map(headers.getall, _QUOTA)
+        digits = limit + remaining + reset
+        if not (digits.isascii() and digits.isdigit()):
             return None
-        numbers.append(int(value[0]))
-    limit, remaining, reset = numbers
-    return RateLimit(limit=limit, remaining=remaining, reset=reset) if remaining <= limit else None
+        read = RateLimit(limit=int(limit), remaining=int(remaining), reset=int(reset))
+    except (KeyError, ValueError):
+        return None
+    sane = read.remaining <= read.limit < _TOO_LARGE and read.reset < _TOO_LARGE
+    return read if sane else None
 
 
 def parse_retry_after(headers: Headers, *, now: float) -> float | None:

@@ -62,16 +62,19 @@ class Authorization:
     copied twice, name by name.
     """
 
-    __slots__ = ("_headers", "_origin")
+    __slots__ = ("_authority", "_headers", "_scheme")
 
     def __init__(self, token: Token, origin: URL, headers: Mapping[str, str]) -> None:
         self._headers = {**headers, AUTHORIZATION: token.authorization}
-        self._origin = origin
+        self._scheme = origin.scheme
+        self._authority = origin.raw_authority
 
     def put_on(self, request: ClientRequest) -> None:
         """Authorize a request; raises ValueError when it leads elsewhere."""
-        if request.url.origin() != self._origin:
-            raise ValueError(f"the token is for {self._origin}, not for {request.url.origin()}")
+        url = request.url
+        # What an origin consists of, without making one for each request; with user information it differs.
+        if url.scheme != self._scheme or url.raw_authority != self._authority:
+            raise ValueError(f"the token is for {self._scheme}://{self._authority}, not for {url.origin()}")
         request.headers.update(self._headers)
 
     def __reduce__(self) -> NoReturn:

@@ -23,6 +23,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 import attrs
+import msgspec
 
 from do_images_async.arguments import check_callable, check_seconds
 from do_images_async.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
@@ -60,14 +61,11 @@ class Limiter(Protocol):
     def stats(self) -> LimiterStats: ...
 
 
-class Permit:
+class Permit(msgspec.Struct, eq=False):
     """The right to send one request. Whoever holds it reports once what became of the request."""
 
-    __slots__ = ("_limiter", "ticket")
-
-    def __init__(self, limiter: RateLimiter, ticket: Ticket) -> None:
-        self._limiter: RateLimiter | None = limiter
-        self.ticket = ticket
+    _limiter: RateLimiter | None
+    ticket: Ticket
 
     def settle(self, report: Report | None = None) -> None:
         """The response's headers are here: the tokens come back one period from now.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
+import msgspec
 
 from benchmarks.virtual_time import VirtualLoop
 from do_images_async.ratelimit import Report
@@ -121,11 +122,9 @@ class Server:
         report = self._report(now)
         if full[-1] is self._windows[-1]:
             # Of the longest window, the headers only tell when its oldest request leaves.
-            return Answer(attrs.evolve(report, refused=True), report.reset_in or 0.0)
-        pause = max(log[len(log) - limit.capacity] + limit.seconds - now for limit, log in full)
-        return Answer(
-            attrs.evolve(report, refused=True, retry_after=float(math.ceil(pause))), math.ceil(pause)
-        )
+            return Answer(msgspec.structs.replace(report, refused=True), report.reset_in or 0.0)
+        pause = math.ceil(max(log[len(log) - limit.capacity] + limit.seconds - now for limit, log in full))
+        return Answer(msgspec.structs.replace(report, refused=True, retry_after=float(pause)), pause)
 
     def _report(self, now: float) -> Report:
         limit, log = self._windows[-1]
