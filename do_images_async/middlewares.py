@@ -27,6 +27,7 @@ from yarl import URL
 from do_images_async.calls import Call, Options
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadline
+from do_images_async.diagnosis import ConnectionBrokenError, UnwritableError
 from do_images_async.errors import APIError, DOImagesError
 from do_images_async.events import (
     AttemptEnded,
@@ -42,17 +43,9 @@ from do_images_async.headers import parse_rate_limit, report_of
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 
-__all__ = ["Attempt", "Authorization", "ConnectionBrokenError", "UnwritableError"]
+__all__ = ["Attempt", "Authorization"]
 
 T = TypeVar("T")
-
-
-class ConnectionBrokenError(Exception):
-    """Stands for aiohttp's own exceptions, on which aiohttp would send an idempotent request once more."""
-
-
-class UnwritableError(Exception):
-    """aiohttp refused to write the request, before any of it left."""
 
 
 class Authorization:
@@ -137,8 +130,7 @@ class Attempt(Generic[T]):
             else:
                 permit.release()
                 if isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):
-                    # The client's own headers are checked when it is made.
-                    raise UnwritableError(f"a header of the session can't be sent: {error}") from None
+                    raise UnwritableError(error) from None
             raise
         self.may_have_been_sent = True
         self._response = response

@@ -10,7 +10,6 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 import aiohttp
 import attrs
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from do_images_async._version import __version__
@@ -18,6 +17,7 @@ from do_images_async.calls import Call, Options, Reply
 from do_images_async.credentials import Token
 from do_images_async.deadlines import Deadlines
 from do_images_async.decoding import decode, is_json
+from do_images_async.diagnosis import WIRE_ERRORS, BodyTooLargeError, UnwritableError, failure_of, in_words
 from do_images_async.errors import (
     ClientStateError,
     DecodeError,
@@ -27,7 +27,7 @@ from do_images_async.errors import (
     TransportError,
 )
 from do_images_async.events import EventHook, logger
-from do_images_async.middlewares import Attempt, Authorization, ConnectionBrokenError, UnwritableError
+from do_images_async.middlewares import Attempt, Authorization
 from do_images_async.models import RateLimit
 from do_images_async.ratelimit import Limiter
 from do_images_async.responses import Answer, error_of, pause_of
@@ -53,34 +53,6 @@ _USER_AGENT: Final = (
     f"do-images-async/{__version__} aiohttp/{aiohttp.__version__} python/{platform.python_version()}"
 )
 _JSON_BODY: Final = {"Content-Type": "application/json"}
-
-
-class _BodyTooLargeError(Exception):
-    """A response's body is larger than any that the API page describes."""
-
-
-_WIRE_ERRORS: Final = (
-    aiohttp.ClientError,
-    OSError,
-    HttpProcessingError,
-    ConnectionBrokenError,
-    UnwritableError,
-    _BodyTooLargeError,
-)
-_HOPELESS: Final = (
-    aiohttp.ClientConnectorCertificateError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.InvalidURL,
-    aiohttp.NonHttpUrlClientError,
-)
-_IN_WORDS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
-    (aiohttp.ClientConnectorCertificateError, "the server's certificate is not trusted"),
-    (aiohttp.ClientConnectorDNSError, "the host's name was not found"),
-    (aiohttp.ClientConnectorError, "no connection"),
-    (ConnectionBrokenError, "the connection broke"),
-    (aiohttp.ClientPayloadError, "the answer broke off, or can't be unpacked"),
-    ((HttpProcessingError, aiohttp.ClientResponseError), "the answer is not HTTP"),
-)
 
 
 @attrs.frozen
@@ -244,7 +216,7 @@ class Transport:
                     if not response.closed:
                         response.release()
                         await response.wait_for_close()
-        except _WIRE_ERRORS as error:
+        except WIRE_ERRORS as error:
             # Nothing is raised in here: aiohttp's exceptions can hold the request's headers, and would be
             # the context of ours.
             problem = self._diagnose(error, attempt)
@@ -293,34 +265,17 @@ class Transport:
             failure = Failure.DOUBTFUL if sent else Failure.FINAL
             return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
         if isinstance(error, UnwritableError):
-            return _Problem(Failure.FINAL, ClientStateError(self._token.redact(str(error))))
+            # Our own headers are checked when the client is made.
+            reason = self._token.redact(f"a header of the session can't be sent: {error}")
+            return _Problem(Failure.FINAL, ClientStateError(reason))
         if isinstance(error, TimeoutError):
             reason = f"not done within {attempt.options.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
         else:
-            reason = self._token.redact(_in_words(error))[:300]
+            reason = self._token.redact(in_words(error))[:300]
             kind = TransportError
         problem = kind(reason, method=attempt.call.method, url=str(attempt.url))
-        return _Problem(_failure_of(error, sent=sent), problem)
-
-
-def _in_words(error: Exception) -> str:
-    """What went wrong, for somebody who does not know aiohttp's exceptions."""
-    name = type(error).__qualname__
-    for kind, phrase in _IN_WORDS:
-        if isinstance(error, kind):
-            name = phrase
-            break
-    detail: object = getattr(error, "message", "") or error  # without the status and URL of aiohttp's own
-    return " ".join(f"{name}: {detail}".split())
-
-
-def _failure_of(error: Exception, *, sent: bool) -> Failure:
-    if isinstance(error, _HOPELESS):
-        return Failure.FINAL
-    if isinstance(error, _BodyTooLargeError):
-        return Failure.DOUBTFUL
-    return Failure.BROKEN if sent else Failure.NEVER_SENT
+        return _Problem(failure_of(error, sent=sent), problem)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -334,7 +289,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         size += len(chunk)
         if size > MAX_BODY:
             response.close()
-            raise _BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
+            raise BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
     return b"".join(chunks)
 
 

@@ -127,6 +127,17 @@ async def test_a_session_whose_headers_can_not_be_sent_is_a_clear_error(
     assert not server.received
 
 
+async def test_a_session_whose_length_is_no_number_can_not_write(server: Server) -> None:
+    limiter = RateLimiter(TokenBucket(1, per=60))
+    async with aiohttp.ClientSession(headers={"Content-Length": "many"}) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, retry=FAST)
+        with pytest.raises(errors.ClientStateError, match="header of the session") as caught:
+            await api.update(1, name="a")
+    assert not caught.value.outcome_unknown
+    assert limiter.next_permit_in() == 0
+    assert not server.received
+
+
 async def test_a_limiter_of_ones_own_may_raise_what_it_likes(server: Server) -> None:
     class Broken(RateLimiter):
         async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Any:
