@@ -63,7 +63,7 @@ async def measure() -> dict[str, Sample]:
             DEFAULT: listing(lambda: stream(url)),
             TEN: listing(lambda: stream(url, concurrency=10)),
         }
-        return await compare(subjects, calls=1, rounds=3, clock=time.perf_counter, scale=1.0)
+        return await compare(subjects, calls=1, rounds=5, clock=time.perf_counter, scale=1.0)
 
 
 def run() -> Result:

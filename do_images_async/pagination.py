@@ -179,9 +179,9 @@ async def read_pages(
 ) -> AsyncGenerator[P, None]:
     """Yield all pages in order, each read whole before it is yielded.
 
-    The first page costs one request and tells how many follow. From then on pages are fetched ahead: two
-    requests are under way at first, twice as many with every page that is consumed, up to `concurrency` and
-    the one that the reader waits for; leaving cancels them.
+    The first page costs one request and tells how many follow. Then more and more are fetched ahead of the
+    page that the reader asks for: two of the second, four of the third, up to `concurrency`; leaving cancels
+    them.
 
     Args:
         fetch: reads one page, by its number from 1.
@@ -197,15 +197,14 @@ async def read_pages(
     ahead = _Ahead(fetch)
     seen = len(page)
     empty = 0
-    window = 1
+    width = 1
     try:
         while True:
-            window = min(2 * window, concurrency + 1)
-            ahead.extend(_last_page(page, per_page), window)
+            width = min(2 * width, concurrency)
+            ahead.extend(_last_page(page, per_page), 1 + width)
             if not ahead.tasks:
                 return
             page = await ahead.tasks.popleft()
-            ahead.extend(_last_page(page, per_page), min(window, concurrency))
             seen += len(page)
             empty = empty + 1 if page.next_page and not len(page) else 0
             if empty > _EMPTY_PAGES:

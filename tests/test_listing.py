@@ -248,7 +248,7 @@ async def test_the_look_ahead_grows_with_what_is_consumed(server: Server, api: I
     assert ahead == [0, 2, 4, 5, 5, 5, 5]
 
 
-async def test_one_page_is_fetched_ahead_of_the_second_one(server: Server, api: ImagesAPI) -> None:
+async def test_two_pages_are_fetched_ahead_of_the_second_one(server: Server, api: ImagesAPI) -> None:
     catalogue, blocked = listing(1000), asyncio.Event()
 
     async def answer(request: Received) -> Answer:
@@ -266,7 +266,7 @@ async def test_one_page_is_fetched_ahead_of_the_second_one(server: Server, api: 
         following = asyncio.ensure_future(anext(images))
         await eventually(lambda: len(server.received) > 1)
         await settled(server)
-        assert sorted(pages_asked(server)) == [1, 2, 3]
+        assert sorted(pages_asked(server)) == [1, 2, 3, 4]
         blocked.set()
         assert (await following).id == 11
 
