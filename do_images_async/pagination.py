@@ -204,6 +204,8 @@ async def read_pages(
             ahead.extend(_last_page(page, per_page), 1 + width)
             if not ahead.tasks:
                 return
+            # What is asked for goes out now: a reader that is busy from here on can't hold it up.
+            await asyncio.sleep(0)
             page = await ahead.tasks.popleft()
             seen += len(page)
             empty = empty + 1 if page.next_page and not len(page) else 0

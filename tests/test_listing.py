@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from do_images_async import Image, ImagePage, ImagesAPI, errors
-from tests.conftest import ONCE
+from do_images_async.events import Event, PermitGranted
+from tests.conftest import ONCE, TOKEN
 from tests.servers import RESET, Answer, Received, Server, eventually, image_document, listing, refusal, reply
 
 
@@ -269,6 +270,21 @@ async def test_two_pages_are_fetched_ahead_of_the_second_one(server: Server, api
         assert sorted(pages_asked(server)) == [1, 2, 3, 4]
         blocked.set()
         assert (await following).id == 11
+
+
+async def test_what_is_fetched_ahead_goes_out_before_the_reader_is_busy(server: Server) -> None:
+    server.answer_with(listing(1000))
+    sent: list[Event] = []
+    async with (
+        ImagesAPI(TOKEN, base_url=server.url, on_event=sent.append) as api,
+        aclosing(api.list_pages(per_page=10, concurrency=5)) as pages,
+    ):
+        for _ in range(2):
+            await anext(pages)
+        assert await settled(server) == 4
+        await anext(pages)
+        # The page was there, so the reader has not waited; and from here on it might compute for a minute.
+        assert sum(isinstance(event, PermitGranted) for event in sent) == 7
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 4])
