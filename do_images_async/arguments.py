@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final, TypeGuard
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -148,7 +148,7 @@ def check_import_url(value: object) -> str:
     return text
 
 
-def check_texts(value: Any, name: str) -> list[str]:
+def check_texts(value: object, name: str) -> list[str]:
     """A list, tuple, set or alike of strings; a mapping or a string is a mistake, although iterable."""
     if not _is_list_or_alike(value):
         raise TypeError(f"{name} must be a list, tuple or set of strings, not {shown(value)}")
@@ -156,7 +156,7 @@ def check_texts(value: Any, name: str) -> list[str]:
     return [check_text(text, each) for text in value]
 
 
-def _is_list_or_alike(value: object) -> bool:
+def _is_list_or_alike(value: object) -> TypeGuard[Collection[object]]:
     return isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray | Mapping)
 
 

@@ -253,9 +253,7 @@ class Gate:
                 doubt = in_flight + self._capacity // 10
                 most = report.counted - ticket.finished - 1
                 news = self._others.see(now, report.counted - spent, doubt=doubt, most=most)
-                silence = now - heard_at
-                if news or silence > self._period:
-                    others = self._heed_others(now, news, silence)
+                others = self._heed_others(now, news, now - heard_at)
         if report.refused:
             # All that went before the first refusal came back belongs to the same closing.
             first = ticket.serial > self._closing_serial

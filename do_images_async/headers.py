@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["parse_rate_limit", "parse_retry_after", "report_of", "seconds_until_reset"]
 
 _MOST_DIGITS = 18
-_TOO_LARGE = 10**_MOST_DIGITS
 _QUOTA = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 
 
@@ -26,14 +25,12 @@ def parse_rate_limit(headers: Headers) -> RateLimit | None:
     try:
         # Read for every response, and as good as always complete.
         (limit,), (remaining,), (reset,) = map(headers.getall, _QUOTA)
-        digits = limit + remaining + reset
-        if not (digits.isascii() and digits.isdigit()):
-            return None
-        read = RateLimit(limit=int(limit), remaining=int(remaining), reset=int(reset))
     except (KeyError, ValueError):
         return None
-    sane = read.remaining <= read.limit < _TOO_LARGE and read.reset < _TOO_LARGE
-    return read if sane else None
+    if not (_is_number(limit) and _is_number(remaining) and _is_number(reset)):
+        return None
+    read = RateLimit(limit=int(limit), remaining=int(remaining), reset=int(reset))
+    return read if read.remaining <= read.limit else None
 
 
 def parse_retry_after(headers: Headers, *, now: float) -> float | None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
 from types import NoneType, TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Final, Literal, Self, TypeGuard, TypeVar, cast
 
 import aiohttp
 
@@ -618,10 +618,9 @@ def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
         return cast("Mapping[int, Mapping[str, str]]", changes).items()
     if isinstance(changes, str | bytes) or not isinstance(changes, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
-    if isinstance(changes, AsyncIterable):
-        return _checked_later(changes)
-    pairs: Any = changes  # the checkers do not agree on what is left by now
-    return map(_check_pair, pairs)
+    if isinstance(changes, Iterable):
+        return map(_check_pair, changes)
+    return _checked_later(changes)
 
 
 async def _checked_later(
@@ -631,10 +630,14 @@ async def _checked_later(
         yield _check_pair(pair)
 
 
-def _check_pair(pair: tuple[int, Mapping[str, str]]) -> tuple[int, Mapping[str, str]]:
-    if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+def _check_pair(pair: object) -> tuple[int, Mapping[str, str]]:
+    if not _is_pair(pair):
         raise TypeError(f"each of changes must be a pair of an id and its changes, not {shown(pair)}")
     return pair
+
+
+def _is_pair(value: object) -> TypeGuard[tuple[int, Mapping[str, str]]]:
+    return isinstance(value, tuple) and len(cast("tuple[object, ...]", value)) == 2
 
 
 def _check_fields(fields: Mapping[str, str]) -> Mapping[str, str]:

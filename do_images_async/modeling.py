@@ -9,7 +9,7 @@ compares, hashes and shows its instances.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
 import msgspec
@@ -33,7 +33,7 @@ def frozen_struct(*, kw_only: bool) -> Callable[[type[T]], type[T]]:
         body = vars(cls)
         kinds = cls.__annotations__
         defaults = {name: body[name] for name in kinds if name in body}
-        struct: Any = msgspec.defstruct(
+        struct = msgspec.defstruct(
             cls.__name__,
             [(name, kind, defaults.get(name, msgspec.NODEFAULT)) for name, kind in kinds.items()],
             namespace={name: value for name, value in body.items() if name not in _OWN | kinds.keys()},
@@ -45,10 +45,10 @@ def frozen_struct(*, kw_only: bool) -> Callable[[type[T]], type[T]]:
             name: attrs.field(default=defaults.get(name, attrs.NOTHING), kw_only=kw_only) for name in kinds
         }
         # Of what attrs would write, it is left only what a struct has not.
-        known: type[T] = attrs.frozen(
+        known = attrs.frozen(
             struct, these=fields, init=False, repr=False, eq=False, slots=False, match_args=False
         )
-        return known
+        return cast("type[T]", known)
 
     return make
 
