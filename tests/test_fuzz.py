@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import resource
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
@@ -24,6 +23,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.measure import peak_memory
 from do_images_async import Image, ImagesAPI, Outcome, RateLimiter, TokenBucket, errors
 from do_images_async.decoding import decode
 from do_images_async.models import ImageBody, ImageListBody
@@ -232,11 +232,6 @@ def wire() -> Generator[Callable[[list[Case]], None], None, None]:
             runner.run(stack.aclose())
 
 
-def peak() -> int:
-    """The most bytes that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def bomb(mebibytes: int) -> bytes:
     squeezer = zlib.compressobj(wbits=31)
     body = b"".join(squeezer.compress(bytes(2**20)) for _ in range(mebibytes)) + squeezer.flush()
@@ -246,7 +241,7 @@ def bomb(mebibytes: int) -> bytes:
 
 @pytest.mark.timeout(60 * max(1, SCALE))
 def test_whatever_the_socket_brings_is_a_result_or_a_documented_error() -> None:
-    before = peak()
+    before = peak_memory()
     with wire() as try_all:
 
         @cases(15)
@@ -263,7 +258,7 @@ def test_whatever_the_socket_brings_is_a_result_or_a_documented_error() -> None:
         try_all([(bomb(128), "keep", 0)])
         check()
     # The bomb is cut off at 16 MiB; Hypothesis keeps what it has tried.
-    assert peak() - before < (64 + SCALE) * 2**20
+    assert peak_memory() - before < 64 + SCALE
 
 
 # --- the caller ---

@@ -13,7 +13,7 @@ import pytest
 from do_images_async import ImagesAPI
 from do_images_async.actions import AccountTransfers, ImageActions
 from do_images_async.testing import ImagesEmulator
-from tests.descriptions import PROVIDERS
+from tests.descriptions import DESCRIPTIONS, Description
 from tests.programs import impatient
 from tests.redis_servers import EXECUTABLE, redis_server, shared_redis
 
@@ -84,14 +84,13 @@ def test_every_endpoint_is_in_a_program_that_the_tests_run() -> None:
         assert any(re.search(rf"\b(api|images)\.{re.escape(call)}\(", programs) for call in calls), operation
 
 
-@pytest.mark.skipif(not PROVIDERS.exists(), reason="the provider's description is not beside the project")
-def test_the_table_of_endpoints_has_no_gap() -> None:
-    operations: set[str] = set()
-    path = ""
-    for line in PROVIDERS.read_text().splitlines():
-        if match := re.fullmatch(r"  (/v2/\S*):", line):
-            path = match[1]
-        elif match := re.fullmatch(r"    (get|post|put|patch|delete):", line):
-            operations.add(f"{match[1].upper()} {path}")
+@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda description: description.name)
+def test_the_table_of_endpoints_has_no_gap(description: Description) -> None:
+    operations = {
+        f"{method.upper()} {path}"
+        for path, item in description.document["paths"].items()
+        for method in item
+        if method in ("get", "post", "put", "patch", "delete")
+    }
     assert operations
     assert operations == set(endpoints())
