@@ -126,6 +126,9 @@ def image_reply(image_id: int = 7, *, status: int = 200, **fields: object) -> An
     return reply({"image": image_document(image_id, **fields)}, status=status)
 
 
+_SERVING = {"Server._serve", "BaseSelectorEventLoop._accept_connection2"}
+
+
 class Server:
     """Answers requests from a script, in the order they come in, and remembers them.
 
@@ -133,14 +136,13 @@ class Server:
         received: every request, oldest first.
         open_connections: how many there are now.
         connections: how many there have been.
-        tasks: the server's own tasks.
     """
 
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.open_connections = 0
         self.connections = 0
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._script: deque[Answer | Held] = deque()
         self._function: Script | None = None
         self._address = ("", 0)
@@ -153,6 +155,14 @@ class Server:
     @property
     def url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The server's own tasks: a connection's from the moment at which asyncio accepts it."""
+        every = asyncio.all_tasks()
+        return self._tasks | {
+            task for task in every if getattr(task.get_coro(), "__qualname__", "") in _SERVING
+        }
 
     @property
     def methods(self) -> list[str]:
@@ -175,14 +185,14 @@ class Server:
             yield self
         finally:
             listener.close()
-            for task in tuple(self.tasks):
+            for task in tuple(self._tasks):
                 task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self.tasks.add(task)
+        self._tasks.add(task)
         self.connections += 1
         self.open_connections += 1
         try:
@@ -191,7 +201,7 @@ class Server:
             pass
         finally:
             self.open_connections -= 1
-            self.tasks.discard(task)
+            self._tasks.discard(task)
             writer.close()
 
     async def _converse(
@@ -221,7 +231,7 @@ class Server:
         answering = asyncio.ensure_future(self._answer(request))
         leaving = asyncio.ensure_future(reader.read(1))
         own: set[asyncio.Task[Any]] = {answering, leaving}
-        self.tasks |= own
+        self._tasks |= own
         try:
             await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
@@ -231,7 +241,7 @@ class Server:
             for task in own:
                 task.cancel()
             await asyncio.gather(*own, return_exceptions=True)
-            self.tasks -= own
+            self._tasks -= own
 
     async def _answer(self, request: Received) -> Answer:
         if self._script:
