@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING
 
 from do_images_async import errors, events
+from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
+from do_images_async._api.images import ImagesAPI
+from do_images_async._http.retry import RetryPolicy
+from do_images_async._quota.limiter import Limiter, LimiterStats, RateLimiter, TokenBucket
 from do_images_async._version import __version__
-from do_images_async.bulk import BulkProgress, Outcome, fan_out
-from do_images_async.images import ImagesAPI
 from do_images_async.models import (
     AccountTransfer,
     Action,
@@ -18,11 +20,9 @@ from do_images_async.models import (
     RateLimit,
     Region,
 )
-from do_images_async.ratelimit import Limiter, LimiterStats, RateLimiter, TokenBucket
-from do_images_async.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from do_images_async.codec import converter
+    from do_images_async._http.converter import converter
 
 __all__ = [
     "AccountTransfer",
@@ -56,7 +56,7 @@ if not TYPE_CHECKING:  # type checkers would take it for a promise that every na
     def __getattr__(name: str) -> object:
         """Import cattrs when the converter is asked for: it would be a good part of this package's import."""
         if name == "converter":
-            from do_images_async.codec import converter
+            from do_images_async._http.converter import converter
 
             return converter
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

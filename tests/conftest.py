@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from do_images_async import ImagesAPI, RetryPolicy, sharing
-from tests.servers import Server
+from do_images_async import ImagesAPI, RetryPolicy
+from do_images_async._quota import sharing
+from tests.support.servers import Server
 
 TOKEN = "dop_v1_c0ffee5ec7e7" + "0123456789abcdef" * 3
 FAST = RetryPolicy(base=0.002, cap=0.002)

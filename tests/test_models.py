@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import do_images_async
 from do_images_async import Image, ImagePage, ImagesAPI, ImageStatus, ImageType, RateLimit, converter, errors
-from tests.servers import Server, content, image_document, reply
+from tests.support.servers import Server, content, image_document, reply
 
 INTEGERS = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 OFFSETS = st.integers(min_value=-14 * 60, max_value=14 * 60).map(lambda m: timezone(timedelta(minutes=m)))

@@ -13,7 +13,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Limiter, Outcome, Setting, simulate
 from benchmarks.virtual_time import VirtualLoop
-from do_images_async import ratelimit
+from do_images_async._quota import limiter as ratelimit
 
 __all__ = ["CONTENDERS", "contend"]
 

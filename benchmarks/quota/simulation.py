@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from benchmarks.virtual_time import VirtualLoop
-from do_images_async.ratelimit import Report
+from do_images_async._quota.limiter import Report
 
 __all__ = [
     "HOUR",
@@ -44,7 +44,7 @@ MINUTE, HOUR = Limit(250, 60.0), Limit(5000, 3600.0)
 
 
 class Permit(Protocol):
-    """What a limiter wants to know of a request; see `do_images_async.ratelimit.Permit`."""
+    """What a limiter wants to know of a request; see `do_images_async._quota.limiter.Permit`."""
 
     def settle(self, report: Report | None = None) -> None: ...
     def lose(self) -> None: ...

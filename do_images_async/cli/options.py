@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from do_images_async import ImagesAPI
-from do_images_async.arguments import check_image_key
+from do_images_async._arguments import check_image_key
 from do_images_async.cli.progress import Watch
 from do_images_async.cli.tokens import TokenSource, find_token
 

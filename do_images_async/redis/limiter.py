@@ -21,12 +21,12 @@ import attrs
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from do_images_async.arguments import check_callable, check_seconds, check_text
-from do_images_async.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
-from do_images_async.credentials import read_token
+from do_images_async._arguments import check_callable, check_seconds, check_text
+from do_images_async._credentials import read_token
+from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
+from do_images_async._quota.gate import Report, Ticket
+from do_images_async._quota.limiter import AnyPermit, LimiterStats
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
-from do_images_async.gate import Report, Ticket
-from do_images_async.ratelimit import AnyPermit, LimiterStats
 from do_images_async.redis.share import LocalShare
 from do_images_async.redis.store import Answered, Exchange, Reply, Store, microseconds
 

@@ -1,7 +1,7 @@
 -- One exchange of one worker with the quota that all workers share: what has come back since its last one, and
 -- what it wants now. Atomic, and on this server's clock; times are whole microseconds.
 --
--- The rules are those of `do_images_async.ratelimit` and `.gate`, which explain them. What is added here: a
+-- The rules are those of `do_images_async._quota.limiter` and `.gate`, which explain them. What is added here: a
 -- worker holds its tokens under a lease, and free tokens are shared out evenly among the workers that wait.
 --
 -- KEYS    state     hash: what the gate remembers, and the counts of all workers together

@@ -9,8 +9,8 @@ from typing import Self
 
 import attrs
 
-from do_images_async.gate import Report
-from do_images_async.ratelimit import AnyPermit, Permit, RateLimiter, TokenBucket
+from do_images_async._quota.gate import Report
+from do_images_async._quota.limiter import AnyPermit, Permit, RateLimiter, TokenBucket
 
 __all__ = ["LocalShare"]
 

@@ -11,9 +11,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from do_images_async._quota.gate import LONGEST_PAUSE, Report, Ticket
+from do_images_async._quota.limiter import TokenBucket
 from do_images_async.errors import QuotaStoreError
-from do_images_async.gate import LONGEST_PAUSE, Report, Ticket
-from do_images_async.ratelimit import TokenBucket
 
 __all__ = ["Exchange", "Reply", "Store", "microseconds"]
 

@@ -1,0 +1,1 @@
+"""One short method for each endpoint, and what is built on them."""

@@ -1,0 +1,355 @@
+"""What can be done with an image beside changing it: image actions and account transfers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import aclosing
+from types import NoneType
+from typing import Final
+
+from do_images_async._api.bulk import Outcome, fan_out
+from do_images_async._api.pagination import next_page_number, read_whole
+from do_images_async._api.polling import watch
+from do_images_async._arguments import check_image_id, check_range, check_text, check_texts, shown
+from do_images_async._http.request import Call, Options
+from do_images_async._http.transport import Transport
+from do_images_async.errors import ActionFailedError, WaitTimeoutError
+from do_images_async.models import (
+    AccountTransfer,
+    AccountTransferBody,
+    Action,
+    ActionBody,
+    ActionListBody,
+    ActionPage,
+    ActionStatus,
+)
+
+__all__ = ["AccountTransfers", "ImageActions"]
+
+_PATH: Final = "/v2/images"
+_REGIONS_AT_ONCE: Final = 32
+
+
+class ImageActions:
+    """An image's actions: `ImagesAPI.actions`."""
+
+    def __init__(self, transport: Transport, options: Options) -> None:
+        self._transport = transport
+        self._options = options
+
+    async def list(
+        self, image_id: int, *, per_page: int = 200, concurrency: int = 4, strict: bool = False
+    ) -> AsyncGenerator[Action, None]:
+        """Yield every action of an image (API page: "List All Actions for an Image").
+
+        Costs and guarantees are those of `ImagesAPI.list`.
+
+        Args:
+            image_id: its id.
+            per_page, strict: as for `ImagesAPI.list`.
+            concurrency: pages that are fetched ahead of the one being read, at most.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used; raised when the first action is asked for.
+            NotFoundError: there is no such image.
+            IncompleteListingError: `strict`, and the listing did not come to rest.
+            DOImagesError: a page failed; `page` is its number.
+        """
+        check_image_id(image_id)
+
+        async def fetch(number: int) -> ActionPage:
+            return await self.list_page(image_id, page=number, per_page=per_page)
+
+        pages = read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
+        async with aclosing(pages):
+            async for page in pages:
+                for action in page.actions:
+                    yield action
+
+    async def list_page(self, image_id: int, *, page: int = 1, per_page: int = 20) -> ActionPage:
+        """Read one page of an image's actions; one request (API page: "List All Actions for an Image").
+
+        Args:
+            image_id: its id.
+            page: the page's number, from 1.
+            per_page: actions in a page, 1 to 200.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed.
+        """
+        query = {
+            "page": str(check_range(page, "page", 1)),
+            "per_page": str(check_range(per_page, "per_page", 1, 200)),
+        }
+        call = Call(method="GET", path=_actions_path(image_id), model=ActionListBody, query=query)
+        reply = await self._transport.send(call, self._options)
+        body = reply.value
+        return ActionPage(
+            actions=body.actions,
+            total=body.meta.total if body.meta else None,
+            rate_limit=reply.rate_limit,
+            page=page,
+            next_page=next_page_number(body.links, page=page, base_url=self._transport.base_url),
+        )
+
+    async def get(self, image_id: int, action_id: int) -> Action:
+        """Read one action; one request (API page: "Retrieve an Existing Action").
+
+        Args:
+            image_id: the image's id.
+            action_id: the action's id.
+
+        Raises:
+            TypeError, ValueError: an argument is no id.
+            NotFoundError: there is no such image, or it has no such action.
+            DOImagesError: the request failed.
+        """
+        return await self._action(
+            "GET", f"{_actions_path(image_id)}/{check_image_id(action_id, 'action_id')}"
+        )
+
+    async def transfer(self, image_id: int, region: str) -> Action:
+        """Start to copy an image to another region; one request (API page: "Initiate an Image Action").
+
+        The image stays where it is, too. It is in the region when the action is completed: see `wait`.
+
+        Args:
+            image_id: its id.
+            region: the region's slug.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            NotFoundError: there is no such image.
+            UnprocessableEntityError: there is no such region, or the image can't go there.
+            DOImagesError: the request failed; with `outcome_unknown` the action may be under way, so look at
+                `list` before you send it again.
+        """
+        body = {"type": "transfer", "region": check_text(region, "region")}
+        return await self._action("POST", _actions_path(image_id), body)
+
+    async def convert(self, image_id: int) -> Action:
+        """Start to turn an image, such as a backup, into a snapshot; one request.
+
+        API page: "Initiate an Image Action".
+
+        Args:
+            image_id: its id.
+
+        Raises:
+            TypeError, ValueError: it is no id.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed; with `outcome_unknown` the action may be under way.
+        """
+        return await self._action("POST", _actions_path(image_id), {"type": "convert"})
+
+    async def wait(
+        self, image_id: int, action_id: int, *, timeout: float = 3600.0, poll_interval: float = 5.0
+    ) -> Action:
+        """Wait until an action is completed (API page: "Retrieve an Existing Action", on `status`).
+
+        Costs one request for each look; the time between two grows by half each, from `poll_interval` to a
+        minute.
+
+        Args:
+            image_id: the image's id.
+            action_id: the action's id.
+            timeout: seconds to wait at most, requests included.
+            poll_interval: seconds between the first two looks.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            ActionFailedError: the action errored.
+            WaitTimeoutError: time is up; the action as last seen is with it, and may still be completed.
+            DOImagesError: a request failed.
+        """
+        check_image_id(image_id)
+        check_image_id(action_id, "action_id")
+        return await self._wait(image_id, action_id, None, timeout, poll_interval)
+
+    async def transfer_to_regions(
+        self,
+        image_id: int,
+        regions: Collection[str],
+        *,
+        timeout: float = 7200.0,
+        poll_interval: float = 5.0,
+        progress: Callable[[str, Action], object] | None = None,
+    ) -> AsyncGenerator[Outcome[str, Action], None]:
+        """Copy an image to several regions at once, and yield what came of each as it is known.
+
+        Costs what `transfer` and `wait` cost for each region. An error of one region does not touch the rest.
+        Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
+
+        Args:
+            image_id: its id.
+            regions: the regions' slugs, each one once.
+            timeout: seconds to wait at most for each region, requests included.
+            poll_interval: seconds between the first two looks at a region's action.
+            progress: called with the region and its action whenever that is looked at, the first time as it
+                was begun; what it raises is the region's error.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for.
+        """
+        check_image_id(image_id)
+        slugs = _check_regions(regions)
+
+        async def transfer(region: str) -> Action:
+            def look(action: Action) -> None:
+                if progress is not None:
+                    progress(region, action)
+
+            begun = await self.transfer(image_id, region)
+            look(begun)
+            return await self._wait(image_id, begun.id, look, timeout, poll_interval, begun)
+
+        outcomes = fan_out(transfer, slugs, concurrency=_REGIONS_AT_ONCE)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
+    async def _wait(
+        self,
+        image_id: int,
+        action_id: int,
+        look: Callable[[Action], object] | None,
+        timeout: float,
+        poll_interval: float,
+        begun: Action | None = None,
+    ) -> Action:
+        def settled(action: Action) -> bool:
+            if look is not None:
+                look(action)
+            if action.status is ActionStatus.ERRORED:
+                raise ActionFailedError(action)
+            return action.status is ActionStatus.COMPLETED
+
+        async def read() -> Action:
+            return await self.get(image_id, action_id)
+
+        watched = await watch(read, settled, timeout=timeout, poll_interval=poll_interval)
+        if watched.final is not None:
+            return watched.final
+        last = watched.last or begun
+        state = f"it is {last.status}" if last else "no answer came"
+        raise WaitTimeoutError(
+            f"action {action_id} of image {image_id} is not completed after {timeout:g} s: {state}",
+            action=last,
+        )
+
+    async def _action(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Action:
+        call = Call(method=method, path=path, model=ActionBody, body=body)
+        return (await self._transport.send(call, self._options)).value.action
+
+
+class AccountTransfers:
+    """Transfers of an image to another account: `ImagesAPI.account_transfers`."""
+
+    def __init__(self, transport: Transport, options: Options) -> None:
+        self._transport = transport
+        self._options = options
+
+    async def create(
+        self, image_id: int, *, email: str | None = None, team_uuid: str | None = None
+    ) -> AccountTransfer:
+        """Offer a snapshot to another account; one request (API page: "Initiate an Image Account Transfer").
+
+        A team of one's own, where one may do so, accepts at once: then `accepted` is true and `transfer_id`
+        is None. Otherwise the recipient has to accept. The token needs `image:update` and `image:delete`.
+
+        Args:
+            image_id: its id.
+            email: the recipient's e-mail address; or
+            team_uuid: the recipient team's UUID. Exactly one of the two.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used, or not exactly one recipient is given.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed; with `outcome_unknown` the offer may have been made.
+        """
+        path = _transfer_path(image_id)
+        call = Call(
+            method="POST", path=path, model=AccountTransferBody, body=_check_recipient(email, team_uuid)
+        )
+        answer = (await self._transport.send(call, self._options)).value
+        return AccountTransfer(image_id=image_id, transfer_id=answer.transfer_id or None)
+
+    async def accept(self, image_id: int, transfer_id: int, *, team_uuid: str) -> None:
+        """Accept an image that is offered; one request (API page: "Accept an Image Account Transfer").
+
+        Args:
+            image_id: its id.
+            transfer_id: the transfer's id.
+            team_uuid: the UUID of the team that the image goes to.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            NotFoundError: there is no such transfer.
+            DOImagesError: the request failed; with `outcome_unknown` it may be accepted.
+        """
+        body = {"recipient_uuid": check_text(team_uuid, "team_uuid")}
+        await self._answer(image_id, transfer_id, "accept", body)
+
+    async def cancel(self, image_id: int, transfer_id: int) -> None:
+        """Take back an offer that is not accepted yet; one request.
+
+        Only the sender can. API page: "Cancel an Image Account Transfer".
+
+        Args:
+            image_id: its id.
+            transfer_id: the transfer's id.
+
+        Raises:
+            TypeError, ValueError: an argument is no id.
+            NotFoundError: there is no such transfer.
+            DOImagesError: the request failed; with `outcome_unknown` it may be cancelled.
+        """
+        await self._answer(image_id, transfer_id, "cancel")
+
+    async def decline(self, image_id: int, transfer_id: int) -> None:
+        """Refuse an image that is offered; one request (API page: "Decline an Image Account Transfer").
+
+        Only the recipient can.
+
+        Args:
+            image_id: its id.
+            transfer_id: the transfer's id.
+
+        Raises:
+            TypeError, ValueError: an argument is no id.
+            NotFoundError: there is no such transfer.
+            DOImagesError: the request failed; with `outcome_unknown` it may be declined.
+        """
+        await self._answer(image_id, transfer_id, "decline")
+
+    async def _answer(
+        self, image_id: int, transfer_id: int, verb: str, more: Mapping[str, object] | None = None
+    ) -> None:
+        body = {"transfer_id": check_image_id(transfer_id, "transfer_id"), **(more or {})}
+        path = f"{_transfer_path(image_id)}/{verb}"
+        await self._transport.send(Call(method="POST", path=path, model=NoneType, body=body), self._options)
+
+
+def _actions_path(image_id: int) -> str:
+    return f"{_PATH}/{check_image_id(image_id)}/actions"
+
+
+def _transfer_path(image_id: int) -> str:
+    return f"{_PATH}/{check_image_id(image_id)}/account_transfer"
+
+
+def _check_regions(regions: Collection[str]) -> list[str]:
+    slugs = check_texts(regions, "regions")
+    if len(set(slugs)) < len(slugs):
+        raise ValueError(f"regions must name each region once, not {shown(slugs)}")
+    return slugs
+
+
+def _check_recipient(email: str | None, team_uuid: str | None) -> dict[str, object]:
+    if (email is None) == (team_uuid is None):
+        raise ValueError("exactly one of email and team_uuid must be given")
+    if email is None:
+        return {"recipient_uuid": check_text(team_uuid, "team_uuid")}
+    return {"recipient_email": check_text(email, "email")}

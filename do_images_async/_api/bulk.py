@@ -1,0 +1,218 @@
+"""A bounded fan-out of any call over any number of keys: one error never ends the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
+from typing import Any, Generic, TypeVar, cast
+
+import attrs
+
+from do_images_async._arguments import check_range, shown
+
+__all__ = ["BulkProgress", "Outcome", "fan_out"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@attrs.frozen
+class Outcome(Generic[K, V]):
+    """What came of one key.
+
+    Attributes:
+        key: what the call was made with.
+        value: what it returned; None when it raised.
+        error: what it raised; None when it returned.
+    """
+
+    key: K
+    value: V | None = None
+    error: BaseException | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call returned."""
+        return self.error is None
+
+    def result(self) -> V:
+        """The value; raises the error when there is one."""
+        if self.error is not None:
+            raise self.error
+        return cast("V", self.value)
+
+
+@attrs.frozen
+class BulkProgress:
+    """How far a fan-out is.
+
+    Attributes:
+        done: calls that have ended.
+        failed: how many of them raised.
+        total: how many keys there are; None when the keys don't say, as a generator does not.
+    """
+
+    done: int
+    failed: int
+    total: int | None
+
+
+async def fan_out(
+    call: Callable[[K], Awaitable[V]],
+    keys: Iterable[K] | AsyncIterable[K],
+    *,
+    concurrency: int = 32,
+    ordered: bool = False,
+    progress: Callable[[BulkProgress], object] | None = None,
+) -> AsyncGenerator[Outcome[K, V], None]:
+    """Call `call` with every key, and yield what came of each.
+
+    Costs what the calls cost. Keys are drawn as they are needed: at most twice `concurrency` are drawn and
+    not yet yielded. Leaving the generator, with `aclosing`, or its task being cancelled, cancels the calls
+    under way and waits for them to end; an async generator of keys is closed, too.
+
+    Args:
+        call: an async function of one key.
+        keys: any iterable or async iterable.
+        concurrency: calls under way at most.
+        ordered: yield in the order of the keys; otherwise as the calls end.
+        progress: called whenever a call has ended; what it raises ends the fan-out.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for.
+        Exception: what `keys` itself raises, after the outcomes of the keys that it gave.
+    """
+    check_range(concurrency, "concurrency", 1)
+    source = _iterator(keys)
+    total = len(keys) if isinstance(keys, Sized) else None
+    crew = _Crew(call, source, concurrency, ordered, _Tally(progress, total))
+    feeder = asyncio.create_task(crew.feed())
+    feeder.add_done_callback(crew.finished.put_nowait)
+    yielded = 0
+    try:
+        while not feeder.done() or yielded < crew.started:
+            task = await crew.finished.get()
+            if task is feeder:
+                continue
+            outcome: Outcome[K, V] = await task
+            crew.held.release()
+            yielded += 1
+            yield outcome
+        await feeder
+    finally:
+        await _cancel(feeder, *crew.tasks)
+        await _close(source)
+
+
+class _Tally:
+    """Counts what has ended, and tells whoever wants to know."""
+
+    def __init__(self, hook: Callable[[BulkProgress], object] | None, total: int | None) -> None:
+        self._hook = hook
+        self._total = total
+        self._done = 0
+        self._failed = 0
+
+    def count(self, *, failed: bool) -> None:
+        self._done += 1
+        self._failed += failed
+        if self._hook is not None:
+            self._hook(BulkProgress(self._done, self._failed, self._total))
+
+
+class _Crew(Generic[K, V]):
+    """The calls under way.
+
+    Attributes:
+        tasks: those that have not ended.
+        finished: tasks to be yielded: as they end, or in the order of their keys.
+        held: a permit for each key that is drawn and not yielded.
+        started: how many there have been.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[K], Awaitable[V]],
+        source: AsyncIterator[K],
+        concurrency: int,
+        ordered: bool,
+        tally: _Tally,
+    ) -> None:
+        self.tasks: set[asyncio.Task[Outcome[K, V]]] = set()
+        self.finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+        self.held = asyncio.Semaphore(2 * concurrency)
+        self.started = 0
+        self._call = call
+        self._source = source
+        self._running = asyncio.Semaphore(concurrency)
+        self._ordered = ordered
+        self._tally = tally
+
+    async def feed(self) -> None:
+        """Start a call for each key, whenever there is room for one."""
+        while True:
+            await self.held.acquire()
+            await self._running.acquire()
+            try:
+                key = await anext(self._source)
+            except StopAsyncIteration:
+                return
+            self._start(key)
+
+    def _start(self, key: K) -> None:
+        task = asyncio.create_task(self._run(key))
+        self.started += 1
+        self.tasks.add(task)
+        task.add_done_callback(self._end)
+        if self._ordered:
+            self.finished.put_nowait(task)
+
+    def _end(self, task: asyncio.Task[Outcome[K, V]]) -> None:
+        self.tasks.discard(task)
+        self._running.release()
+        if not task.cancelled():
+            task.exception()  # it may never be asked for, when the reader has left
+        if not self._ordered:
+            self.finished.put_nowait(task)
+
+    async def _run(self, key: K) -> Outcome[K, V]:
+        outcome: Outcome[K, V]
+        try:
+            outcome = Outcome(key, value=await self._call(key))
+        except asyncio.CancelledError as error:
+            if _is_being_cancelled():
+                raise
+            outcome = Outcome(key, error=error)  # the call cancelled itself, which is its own affair
+        except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to this key)
+            outcome = Outcome(key, error=error)
+        self._tally.count(failed=not outcome.ok)
+        return outcome
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _iterator(keys: Iterable[K] | AsyncIterable[K]) -> AsyncIterator[K]:
+    if isinstance(keys, AsyncIterable):
+        return aiter(keys)
+    if isinstance(keys, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return _over(keys)
+    raise TypeError(f"keys must be an iterable or an async iterable, not {shown(keys)}")
+
+
+async def _over(keys: Iterable[K]) -> AsyncGenerator[K, None]:
+    for key in keys:
+        yield key
+
+
+async def _close(source: AsyncIterator[Any]) -> None:
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()

@@ -1,0 +1,646 @@
+"""`ImagesAPI`: one short method for each endpoint under `/v2/images`."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from enum import Enum
+from types import NoneType, TracebackType
+from typing import Final, Literal, Self, TypeGuard, TypeVar, cast
+
+import aiohttp
+
+from do_images_async._api.actions import AccountTransfers, ImageActions
+from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
+from do_images_async._api.pagination import next_page_number, read_whole
+from do_images_async._api.polling import watch
+from do_images_async._api.recovery import check_since, find_candidates
+from do_images_async._arguments import (
+    check_base_url,
+    check_header,
+    check_image_id,
+    check_image_key,
+    check_import_url,
+    check_range,
+    check_text,
+    check_texts,
+    shown,
+)
+from do_images_async._credentials import Token, read_token
+from do_images_async._http.request import Call, Options
+from do_images_async._http.retry import RetryPolicy
+from do_images_async._http.transport import Transport
+from do_images_async._quota.limiter import Limiter
+from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
+from do_images_async.events import EventHook
+from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
+
+__all__ = ["ImagesAPI"]
+
+_PATH: Final = "/v2/images"
+_UPDATABLE: Final = frozenset({"name", "description", "distribution"})
+_TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+
+
+class _Unchanged(Enum):
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = _Unchanged.UNCHANGED
+"""Says of an argument of `update` that it was not given, which an empty string does not."""
+
+ListType = Literal["distribution", "application"]
+Key = TypeVar("Key", bound=int | str)
+Hook = Callable[[BulkProgress], object] | None
+Pairs = Iterable[tuple[int, Mapping[str, str]]] | AsyncIterable[tuple[int, Mapping[str, str]]]
+
+
+class ImagesAPI:
+    """The DigitalOcean Images API, for one token.
+
+    Use it as an async context manager, or call `aclose` when you are done. It may be shared by any number of
+    tasks of one event loop.
+
+    Args:
+        token: what the control panel issued; None reads the environment, as `from_env` does.
+        session: an aiohttp session to send through. It is used as it is and never closed; without one, the
+            client makes its own at the first call, and closes it.
+        base_url: where the API is; https, or http on this machine.
+        limiter: what pays for the requests; by default the documented 250 a minute and 5,000 an hour, shared
+            by all clients in this process that use the same token at the same origin.
+        retry: how often a request is sent at most, and how long to wait in between.
+        timeout: seconds for each attempt, from when it may be sent until its body is read; None for no limit.
+        max_wait: the longest wait for quota, in seconds; None waits as long as it takes.
+        user_agent: the User-Agent header.
+        on_event: called with what happens to each attempt, for metrics and traces; see
+            `do_images_async.events`. It must not block; what it raises is logged and goes no further.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        base_url: str = "https://api.digitalocean.com",
+        limiter: Limiter | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        timeout: float | None = 30.0,
+        max_wait: float | None = None,
+        user_agent: str | None = None,
+        on_event: EventHook | None = None,
+    ) -> None:
+        secret = read_token(_token_from_environment() if token is None else token)
+        del token  # whatever is raised from here on has no token among its local variables
+        if not isinstance(secret, Token):
+            raise secret
+        if session is not None and not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
+        if limiter is not None and not hasattr(limiter, "acquire"):
+            raise TypeError(f"limiter must be a RateLimiter or alike, not {type(limiter).__name__}")
+        if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+        self._options = Options(retry=retry, timeout=timeout, max_wait=max_wait)
+        self._transport = Transport(
+            token=secret,
+            base_url=check_base_url(base_url),
+            session=session,
+            limiter=limiter,
+            user_agent=None if user_agent is None else check_header(user_agent, "user_agent"),
+            on_event=on_event,
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        limiter: Limiter | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        timeout: float | None = 30.0,
+        max_wait: float | None = None,
+        user_agent: str | None = None,
+        on_event: EventHook | None = None,
+    ) -> Self:
+        """A client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
+
+        `DIGITALOCEAN_API_URL`, when set, is the base URL. Arguments and errors are those of the class.
+
+        Raises:
+            ValueError: neither variable is set, or one can't be used.
+        """
+        return cls(
+            session=session,
+            base_url=os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com",
+            limiter=limiter,
+            retry=retry,
+            timeout=timeout,
+            max_wait=max_wait,
+            user_agent=user_agent,
+            on_event=on_event,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<ImagesAPI {self._transport.base_url} {self.limiter!r}>"
+
+    async def aclose(self) -> None:
+        """Close the client, and its session unless it was passed in; doing it twice does nothing.
+
+        Calls that are under way or wait for quota raise `ClientStateError`.
+        """
+        await self._transport.close()
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The quota as the server last reported it; None before the first answer."""
+        return self._transport.rate_limit
+
+    @property
+    def limiter(self) -> Limiter:
+        """What pays for the requests."""
+        return self._transport.limiter
+
+    @property
+    def actions(self) -> ImageActions:
+        """Image actions: transfers to other regions, conversions to snapshots, and waiting for them."""
+        return ImageActions(self._transport, self._options)
+
+    @property
+    def account_transfers(self) -> AccountTransfers:
+        """Transfers of images to other accounts."""
+        return AccountTransfers(self._transport, self._options)
+
+    def with_options(
+        self,
+        *,
+        retry: RetryPolicy | _Unchanged = UNCHANGED,
+        timeout: float | _Unchanged | None = UNCHANGED,
+        max_wait: float | _Unchanged | None = UNCHANGED,
+        reserve: int | _Unchanged = UNCHANGED,
+    ) -> Self:
+        """A light copy on the same session and limiter, with other options.
+
+        Args:
+            retry, timeout, max_wait: as for the class.
+            reserve: tokens that calls of the copy leave in every bucket for calls without a reserve, so that
+                bulk work does not stand in the way of interactive calls.
+
+        Raises:
+            TypeError, ValueError: an option can't be used.
+        """
+        now = self._options
+        if reserve is not UNCHANGED:
+            self.limiter.check_reserve(reserve)
+        copied = copy.copy(self)
+        copied._options = Options(  # noqa: SLF001  (our own copy)
+            retry=now.retry if retry is UNCHANGED else retry,
+            timeout=now.timeout if timeout is UNCHANGED else timeout,
+            max_wait=now.max_wait if max_wait is UNCHANGED else max_wait,
+            reserve=now.reserve if reserve is UNCHANGED else reserve,
+        )
+        return copied
+
+    async def list(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002  (the API's own name)
+        private: bool | None = None,
+        tag_name: str | None = None,
+        per_page: int = 200,
+        concurrency: int = 4,
+        strict: bool = False,
+    ) -> AsyncGenerator[Image, None]:
+        """Yield every image once, in the server's order (API page: "List All Images").
+
+        The API's pages are offsets: when images are created or deleted meanwhile, one may be repeated and
+        another left out. Repeats are dropped (but for those within one page, which are the server's). When
+        totals or repeats show that the list moved, all pages are read again, and what is new comes at the
+        end; what still moves after the fourth reading is logged as a warning.
+
+        Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; up to
+        four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
+        the first image has cost one.
+
+        Args:
+            type: only 1-Click applications or only distributions. This is not an image's `type`.
+            private: True for the account's own images only.
+            tag_name: only images with this tag.
+            per_page: images in a page, 1 to 200.
+            concurrency: pages that are fetched ahead of the one being read, at most; memory holds as many
+                and that one, and about a byte for each image that was read.
+            strict: read until all pages, once more, show no movement and bring nothing new. Totals can't
+                betray every change: where a part must not pass for the whole, as in an audit, say so.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used; raised when the first image is asked for.
+            IncompleteListingError: `strict`, and the list did not come to rest or is shorter than its total.
+            DOImagesError: a page failed; `page` is its number. No page is ever left out.
+        """
+        pages = self.list_pages(
+            type=type,
+            private=private,
+            tag_name=tag_name,
+            per_page=per_page,
+            concurrency=concurrency,
+            strict=strict,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                for image in page.images:
+                    yield image
+
+    async def list_pages(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002
+        private: bool | None = None,
+        tag_name: str | None = None,
+        per_page: int = 200,
+        concurrency: int = 4,
+        strict: bool = False,
+    ) -> AsyncGenerator[ImagePage, None]:
+        """Yield every page, in order; arguments, cost and errors are those of `list`.
+
+        What an earlier page has had is not in a page any more, and pages that are read again come only when
+        they hold something new.
+        """
+        check_range(concurrency, "concurrency", 1)
+
+        async def fetch(number: int) -> ImagePage:
+            return await self.list_page(
+                type=type, private=private, tag_name=tag_name, page=number, per_page=per_page
+            )
+
+        pages = read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page
+
+    async def list_page(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002
+        private: bool | None = None,
+        tag_name: str | None = None,
+        page: int = 1,
+        per_page: int = 20,
+    ) -> ImagePage:
+        """Read one page; one request (API page: "List All Images").
+
+        Args:
+            type, private, tag_name: as for `list`.
+            page: the page's number, from 1. Beyond the last one, the page is empty.
+            per_page: images in a page, 1 to 200.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            DOImagesError: the request failed.
+        """
+        query = {
+            "page": str(check_range(page, "page", 1)),
+            "per_page": str(check_range(per_page, "per_page", 1, 200)),
+            **_filters(type, private, tag_name),
+        }
+        call = Call(method="GET", path=_PATH, model=ImageListBody, query=query)
+        reply = await self._transport.send(call, self._options)
+        body = reply.value
+        return ImagePage(
+            images=body.images,
+            total=body.meta.total if body.meta else None,
+            rate_limit=reply.rate_limit,
+            page=page,
+            next_page=next_page_number(body.links, page=page, base_url=self._transport.base_url),
+        )
+
+    async def get(self, image_id: int | str) -> Image:
+        """Read one image; one request (API page: "Retrieve an Existing Image").
+
+        Args:
+            image_id: its id, or the slug of a public image.
+
+        Raises:
+            TypeError, ValueError: it is neither.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed.
+        """
+        return await self._image("GET", f"{_PATH}/{check_image_key(image_id)}")
+
+    async def create_custom(
+        self,
+        *,
+        name: str,
+        url: str,
+        region: str,
+        distribution: str | None = None,
+        description: str | None = None,
+        tags: Collection[str] | None = None,
+    ) -> Image:
+        """Start the import of an image from a URL; one request (API page: "Create a Custom Image").
+
+        The answer comes at once, with status NEW and a part of the fields: see `wait_until_available`. The
+        request is sent again only when it surely was not carried out.
+
+        Args:
+            name: the display name.
+            url: where the provider finds the image: http, https or ftp; raw, qcow2, vhdx, vdi or vmdk, also
+                compressed with gzip or bzip2; less than 100 GB uncompressed.
+            region: the slug of the region that will hold it.
+            distribution: the operating system's name. The API takes any; those that it does not know become
+                "Unknown".
+            description: free text.
+            tags: tag names, existing or new; the token needs the scope `tag:create`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            DOImagesError: the request failed; with `outcome_unknown` the import may be under way: see
+                `find_created` before you send it again.
+        """
+        body: dict[str, object] = {
+            "name": check_text(name, "name"),
+            "url": check_import_url(url),
+            "region": check_text(region, "region"),
+        }
+        if distribution is not None:
+            body["distribution"] = check_text(distribution, "distribution")
+        if description is not None:
+            body["description"] = check_text(description, "description", empty=True)
+        if tags is not None:
+            body["tags"] = check_texts(tags, "tags")
+        return await self._image("POST", _PATH, body)
+
+    async def find_created(
+        self, *, name: str, since: datetime, tags: Collection[str] | None = None
+    ) -> tuple[Image, ...]:
+        """The private images that a creation with an unknown outcome may have made, newest first.
+
+        An empty answer right after the failure proves nothing yet: the request may still be under way. Look
+        again after a minute, and only then send it again.
+
+        Costs the requests of `list(private=True, strict=True)`, two passes at least.
+
+        Args:
+            name, tags: as they were given to `create_custom`.
+            since: when `create_custom` was called, with a time zone; the server's clock may be five minutes
+                behind.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            DOImagesError: the listing failed.
+        """
+        wanted = [] if tags is None else check_texts(tags, "tags")
+        async with aclosing(self.list(private=True, strict=True)) as images:
+            return await find_candidates(
+                images, name=check_text(name, "name"), since=check_since(since), tags=wanted
+            )
+
+    async def update(
+        self,
+        image_id: int,
+        *,
+        name: str | _Unchanged = UNCHANGED,
+        description: str | _Unchanged = UNCHANGED,
+        distribution: str | _Unchanged = UNCHANGED,
+    ) -> Image:
+        """Change an image's fields, only those that are given; one request (API page: "Update an Image").
+
+        Args:
+            image_id: its id.
+            name: the new display name.
+            description: the new description; an empty one is a change like any other. Custom images only.
+            distribution: the new operating system's name. Custom images only.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used, or nothing is to change.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed.
+        """
+        body: dict[str, object] = {}
+        if name is not UNCHANGED:
+            body["name"] = check_text(name, "name")
+        if description is not UNCHANGED:
+            body["description"] = check_text(description, "description", empty=True)
+        if distribution is not UNCHANGED:
+            body["distribution"] = check_text(distribution, "distribution")
+        if not body:
+            raise ValueError("update needs at least one of name, description and distribution")
+        return await self._image("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
+
+    async def delete(self, image_id: int) -> None:
+        """Delete a snapshot, backup or custom image; one request (API page: "Delete an Image").
+
+        An answer of 404 counts as done when an earlier attempt of the same call may have deleted it.
+
+        Args:
+            image_id: its id.
+
+        Raises:
+            TypeError, ValueError: it is no id.
+            NotFoundError: there is no such image.
+            DOImagesError: the request failed; with `outcome_unknown` the image may be gone.
+        """
+        path = f"{_PATH}/{check_image_id(image_id)}"
+        await self._transport.send(Call(method="DELETE", path=path, model=NoneType), self._options)
+
+    async def wait_until_available(
+        self, image_id: int, *, timeout: float = 3600.0, poll_interval: float = 5.0
+    ) -> Image:
+        """Wait until an import is done (API page: "Create a Custom Image", on `status`).
+
+        Costs one request for each look; the time between two grows by half each, from `poll_interval` to a
+        minute.
+
+        Args:
+            image_id: its id.
+            timeout: seconds to wait at most, requests included.
+            poll_interval: seconds between the first two looks.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            ImportFailedError: the import failed, or the image was deleted or retired meanwhile.
+            WaitTimeoutError: time is up; the image as last seen is with it.
+            DOImagesError: a request failed.
+        """
+        check_image_id(image_id)
+
+        def settled(image: Image) -> bool:
+            if image.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
+                raise ImportFailedError(image)
+            return image.status is ImageStatus.AVAILABLE
+
+        async def read() -> Image:
+            return await self.get(image_id)
+
+        watched = await watch(read, settled, timeout=timeout, poll_interval=poll_interval)
+        if watched.final is not None:
+            return watched.final
+        seen = watched.last
+        state = f"it is {seen.status}" if seen else "no answer came"
+        raise WaitTimeoutError(f"image {image_id} is not available after {timeout:g} s: {state}", image=seen)
+
+    def get_many(
+        self,
+        ids: Iterable[Key] | AsyncIterable[Key],
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[Key, Image], None]:
+        """Read many images; one request for each, and an outcome for each (API page: see `get`).
+
+        Args:
+            ids: ids and slugs, in any iterable or async iterable; they are drawn as they are needed.
+            concurrency, ordered, progress: as for `fan_out`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used. An id that can't be is that id's error.
+        """
+        return fan_out(self.get, _check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
+
+    def delete_many(
+        self,
+        ids: Iterable[int] | AsyncIterable[int],
+        *,
+        dry_run: bool = False,
+        allow_public: bool = False,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[int, Image | None], None]:
+        """Delete many images, and yield what came of each (API page: see `delete`).
+
+        Each is read first, and not deleted unless it is private: two requests for each image. With
+        `allow_public` it is not read: one request. The outcome's value is the image as it was read, if it
+        was.
+
+        Args:
+            ids: ids, in any iterable or async iterable; they are drawn as they are needed.
+            dry_run: read each image and delete none; the outcomes are what would be deleted, and why not.
+            allow_public: do not ask whether an image is public; otherwise `PublicImageError` is the outcome
+                of one that is.
+            concurrency, ordered, progress: as for `fan_out`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used. An id that can't be is that id's error.
+        """
+
+        async def delete(image_id: int) -> Image | None:
+            image = None
+            if dry_run or not allow_public:
+                image = await self.get(check_image_id(image_id))
+            if image is not None and image.public is not False and not allow_public:
+                raise PublicImageError(image)
+            if not dry_run:
+                await self.delete(image_id)
+            return image
+
+        return fan_out(delete, _check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
+
+    async def update_many(
+        self,
+        changes: Mapping[int, Mapping[str, str]] | Pairs,
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[int, Image], None]:
+        """Change many images; one request for each, and an outcome for each (API page: see `update`).
+
+        Args:
+            changes: for each id its changes by the names of `update`, as in `{42: {"name": "golden"}}`; a
+                mapping, or pairs in any iterable or async iterable, which are drawn as they are needed.
+            concurrency, ordered, progress: as for `fan_out`.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for. A
+                change that can't be made is its image's error.
+        """
+
+        async def update(change: tuple[int, Mapping[str, str]]) -> Image:
+            image_id, fields = change
+            return await self.update(image_id, **_check_fields(fields))
+
+        pairs = _pairs(changes)
+        outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield Outcome(outcome.key[0], outcome.value, outcome.error)
+
+    async def _image(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Image:
+        call = Call(method=method, path=path, model=ImageBody, body=body)
+        return (await self._transport.send(call, self._options)).value.image
+
+
+def _token_from_environment() -> str:
+    for variable in _TOKEN_VARIABLES:
+        token = os.environ.get(variable)
+        if token:
+            return token
+    raise ValueError(f"no token: pass one, or set {' or '.join(_TOKEN_VARIABLES)}")
+
+
+def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> dict[str, str]:
+    query: dict[str, str] = {}
+    if kind is not None:
+        if kind not in ("distribution", "application"):
+            raise ValueError(f"type must be 'distribution' or 'application', not {shown(kind)}")
+        query["type"] = kind
+    if private is not None:
+        if not isinstance(private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"private must be a bool, not {shown(private)}")
+        query["private"] = "true" if private else "false"
+    if tag_name is not None:
+        query["tag_name"] = check_text(tag_name, "tag_name")
+    return query
+
+
+def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncIterable[Key]:
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"ids must be an iterable of ids, not {shown(ids)}")
+    return ids
+
+
+def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
+    if isinstance(changes, Mapping):
+        # The checker can't exclude a mapping that is one of pairs, too.
+        return cast("Mapping[int, Mapping[str, str]]", changes).items()
+    if isinstance(changes, str | bytes) or not isinstance(changes, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
+    if isinstance(changes, Iterable):
+        return map(_check_pair, changes)
+    return _checked_later(changes)
+
+
+async def _checked_later(
+    pairs: AsyncIterable[tuple[int, Mapping[str, str]]],
+) -> AsyncGenerator[tuple[int, Mapping[str, str]], None]:
+    async for pair in pairs:
+        yield _check_pair(pair)
+
+
+def _check_pair(pair: object) -> tuple[int, Mapping[str, str]]:
+    if not _is_pair(pair):
+        raise TypeError(f"each of changes must be a pair of an id and its changes, not {shown(pair)}")
+    return pair
+
+
+def _is_pair(value: object) -> TypeGuard[tuple[int, Mapping[str, str]]]:
+    return isinstance(value, tuple) and len(cast("tuple[object, ...]", value)) == 2
+
+
+def _check_fields(fields: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(fields, Mapping) or not _UPDATABLE.issuperset(fields):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"changes may be of name, description and distribution, not {shown(fields)}")
+    return fields

@@ -1,0 +1,109 @@
+"""What response headers say of the quota; pure functions that ignore what makes no sense."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+from do_images_async._quota.gate import Report
+from do_images_async.models import RateLimit
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+    Headers: TypeAlias = CIMultiDictProxy[str]
+
+__all__ = ["parse_rate_limit", "parse_retry_after", "report_of", "seconds_until_reset"]
+
+_MOST_DIGITS = 18
+_QUOTA = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
+
+
+def parse_rate_limit(headers: Headers) -> RateLimit | None:
+    """The quota in the `ratelimit-*` headers; None unless all three are there once and make sense."""
+    try:
+        # Read for every response, and as good as always complete.
+        (limit,), (remaining,), (reset,) = map(headers.getall, _QUOTA)
+    except (KeyError, ValueError):
+        return None
+    if not (_is_number(limit) and _is_number(remaining) and _is_number(reset)):
+        return None
+    read = RateLimit(limit=int(limit), remaining=int(remaining), reset=int(reset))
+    return read if read.remaining <= read.limit else None
+
+
+def parse_retry_after(headers: Headers, *, now: float) -> float | None:
+    """Seconds that `retry-after` asks to wait, as a number or as an HTTP date; None when it is no use.
+
+    Args:
+        headers: the response's headers. A date is read against the response's own `Date`, so that a wrong
+            clock on either side does no harm.
+        now: Unix time in seconds, for a response without `Date`.
+    """
+    value = _single(headers, "retry-after")
+    if value is None:
+        return None
+    if _is_number(value):
+        return float(value)
+    when = _http_date(value)
+    if when is None:
+        return None
+    return _positive(when - _server_time(headers, now))
+
+
+def report_of(status: int, headers: Headers, rate_limit: RateLimit | None) -> Report:
+    """What a response tells the limiter; times are only read where they matter."""
+    refused = status == 429
+    remaining = counted = None
+    if rate_limit is not None:
+        remaining = rate_limit.remaining
+        counted = rate_limit.limit - remaining
+        if remaining and not refused:
+            return Report(remaining=remaining, counted=counted)
+    now = time.time()
+    return Report(
+        remaining=remaining,
+        counted=counted,
+        refused=refused,
+        retry_after=parse_retry_after(headers, now=now) if refused else None,
+        reset_in=seconds_until_reset(headers, now=now),
+    )
+
+
+def seconds_until_reset(headers: Headers, *, now: float) -> float | None:
+    """Seconds until `ratelimit-reset`, by the response's own `Date`; None when it is missing or past."""
+    reset = _integer(headers, "ratelimit-reset")
+    if reset is None:
+        return None
+    return _positive(reset - _server_time(headers, now))
+
+
+def _server_time(headers: Headers, now: float) -> float:
+    date = _http_date(headers.get("date", ""))
+    return now if date is None else date
+
+
+def _positive(seconds: float) -> float | None:
+    return seconds if seconds > 0 else None
+
+
+def _http_date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _integer(headers: Headers, name: str) -> int | None:
+    value = _single(headers, name)
+    return int(value) if value is not None and _is_number(value) else None
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    values = headers.getall(name, ())
+    return values[0] if len(values) == 1 else None

@@ -1,0 +1,1 @@
+"""When a request may be sent: the token buckets, and what the server says of them."""

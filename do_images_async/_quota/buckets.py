@@ -1,0 +1,127 @@
+"""The limits, and what is left of one at a moment."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+
+import attrs
+
+from do_images_async._arguments import check_range, check_seconds
+
+__all__ = ["DOCUMENTED", "Level", "TokenBucket", "check_buckets", "check_reserve"]
+
+_SECOND = 1_000_000_000
+
+
+@attrs.frozen
+class TokenBucket:
+    """One limit: `capacity` requests in any window of `per` seconds (API reference: "Rate Limit").
+
+    Args:
+        capacity: requests that the server allows in any window; at least 1.
+        per: the window, in seconds.
+        margin: seconds added to the window, against clocks that run apart and a server that counts in whole
+            seconds; by default a sixtieth of the window, at most 5 s.
+
+    Raises:
+        TypeError, ValueError: an argument is not a number, or out of range.
+    """
+
+    capacity: int
+    per: float = attrs.field(kw_only=True)
+    margin: float | None = attrs.field(kw_only=True, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        check_range(self.capacity, "capacity", 1)
+        check_seconds(self.per, "per")
+        if self.margin is not None:
+            check_seconds(self.margin, "margin", zero=True)
+
+    @property
+    def period(self) -> float:
+        """Seconds from a response until its token is back."""
+        return self.per + (min(self.per / 60, 5.0) if self.margin is None else self.margin)
+
+
+DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
+"""The quota that the API page states for every token."""
+
+
+class Level:
+    """What one bucket holds at a moment: free tokens, and when the others come back.
+
+    Attributes:
+        free: below zero when others have spent more than there was.
+        returns: moments, in order; what is answered last is due last, but for what was lost.
+    """
+
+    __slots__ = ("bucket", "free", "period", "returns")
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self.bucket = bucket
+        self.period = math.ceil(bucket.period * _SECOND)
+        self.free = bucket.capacity
+        self.returns: list[int] = []
+
+    def start_spent(self, answered: Iterable[int], now: int) -> None:
+        """Take all tokens out: as if for requests answered at those moments, the latest of them, and now."""
+        latest = sorted(answered)[-self.bucket.capacity :]
+        latest += [now] * (self.bucket.capacity - len(latest))
+        self.returns = sorted(moment + self.period for moment in latest)
+        self.free = 0
+
+    def collect(self, now: int) -> None:
+        """Take in what is back by now."""
+        returns = self.returns
+        if returns and returns[0] <= now:
+            back = bisect_right(returns, now)
+            del returns[:back]
+            self.free += back
+
+    def give_back(self, due: int) -> None:
+        """Expect a token that is out at a moment."""
+        returns = self.returns
+        if not returns or returns[-1] <= due:
+            returns.append(due)
+        else:
+            returns.insert(bisect_right(returns, due), due)
+
+    def spend(self, number: int, now: int) -> None:
+        """Take out tokens for requests of others that were counted by now, though there may be none."""
+        for _ in range(number):
+            self.give_back(now + self.period)
+        self.free -= number
+
+    def next_return(self) -> int | None:
+        return self.returns[0] if self.returns else None
+
+    def earliest(self, number: int, now: int) -> int:
+        """When the `number`-th token from now is free, if every request in flight was sent; never later.
+
+        A token that is given out again comes back a period later at the earliest, and so does one that is in
+        flight. One that was lost comes back later still, but others may go round twice in the meantime.
+        """
+        cycles, index = divmod(number - 1, self.bucket.capacity)
+        again = now + self.period
+        back = index - self.free
+        if back < 0:
+            first = now
+        elif back < len(self.returns):
+            first = min(self.returns[back], again)
+        else:
+            first = again
+        return first + cycles * self.period
+
+
+def check_buckets(buckets: Iterable[object]) -> None:
+    """Raise TypeError unless all are buckets."""
+    for bucket in buckets:
+        if not isinstance(bucket, TokenBucket):
+            raise TypeError(f"buckets must be of TokenBucket, not {bucket!r}")
+
+
+def check_reserve(reserve: int, buckets: Iterable[TokenBucket]) -> None:
+    """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
+    check_range(reserve, "reserve", 0, min(bucket.capacity for bucket in buckets) - 1)

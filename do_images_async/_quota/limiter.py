@@ -1,0 +1,580 @@
+"""Token buckets that a sliding log on the server can't catch out, and the limiter that spends them.
+
+A request takes one token from every bucket before it is sent. The token comes back one period after the
+*response* arrived, each on its own timer. Take any window of one period in which the server counts requests,
+and the last of them to have been granted: when it was granted, every other one had left its bucket and none
+was back, since a token returns a period after a moment that lies inside the window. So no window holds more
+than `capacity`, whatever the latency, and no clock has to agree with another.
+
+Times are integer nanoseconds of the monotonic clock: at the edge of a window, a float's rounding would break
+the proof. Only waits, which may be late, are floats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+from weakref import WeakSet
+
+import attrs
+import msgspec
+
+from do_images_async._arguments import check_callable, check_seconds
+from do_images_async._quota.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
+from do_images_async._quota.gate import Gate, Report, Ticket
+from do_images_async.errors import QuotaWaitError
+
+__all__ = [
+    "DOCUMENTED",
+    "AnyPermit",
+    "Limiter",
+    "LimiterStats",
+    "Permit",
+    "RateLimiter",
+    "Report",
+    "TokenBucket",
+]
+
+_SECOND = 1_000_000_000
+
+
+class AnyPermit(Protocol):
+    """What a limiter hands out; see `Permit`."""
+
+    def settle(self, report: Report | None = None) -> None: ...
+    def release(self) -> None: ...
+    def lose(self) -> None: ...
+
+
+class Limiter(Protocol):
+    """What a client needs of a limiter, in this process or elsewhere; see `RateLimiter`."""
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> AnyPermit: ...
+    def check_reserve(self, reserve: int) -> None: ...
+    def next_permit_in(self) -> float: ...
+    def stats(self) -> LimiterStats: ...
+
+
+class Permit(msgspec.Struct, eq=False):
+    """The right to send one request. Whoever holds it reports once what became of the request."""
+
+    _limiter: RateLimiter | None
+    ticket: Ticket
+
+    def settle(self, report: Report | None = None) -> None:
+        """The response's headers are here: the tokens come back one period from now.
+
+        Args:
+            report: what the headers say of the quota.
+        """
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.settled(self.ticket, report)
+
+    def release(self) -> None:
+        """The request was never sent: the tokens come back at once."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.released(self.ticket)
+
+    def lose(self) -> None:
+        """The request may have been sent and nothing came back: the tokens come back a grace later."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.lost(self.ticket)
+
+
+@attrs.frozen(kw_only=True)
+class LimiterStats:
+    """A limiter at a moment.
+
+    Attributes:
+        granted: permits granted so far, less those that came back unsent: the requests made.
+        in_flight: requests that were granted and are not answered yet.
+        waiting: calls that wait for a permit.
+        available: tokens free now, one number for each bucket.
+        pacing: whether requests go out evenly, since somebody else spends the quota too.
+    """
+
+    granted: int
+    in_flight: int
+    waiting: int
+    available: tuple[int, ...]
+    pacing: bool = False
+
+
+class _Alarm:
+    """The timer of one event loop that has waiters."""
+
+    __slots__ = ("due", "handle", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.due = 0
+        self.handle: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
+            self.handle = None
+
+
+class RateLimiter:
+    """Grants permits so that no window of any bucket ever holds more requests than its capacity.
+
+    First come, first served; a waiter that must leave a reserve is passed by those that need not. It may be
+    used from any number of event loops and threads; in each loop that has waiters one timer runs, none
+    otherwise. A forked child shares the quota with its parent, and neither knows what the other does: where
+    requests were made before, the child starts with all buckets spent but the longest, of which it knows what
+    the parent knew.
+
+    Args:
+        buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
+        grace: seconds within which a request that was sent and never answered is assumed to have reached the
+            server, if it ever does.
+        on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        clock: monotonic time in integer nanoseconds.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used.
+    """
+
+    def __init__(
+        self,
+        *buckets: TokenBucket,
+        grace: float = 120.0,
+        on_wait: Callable[[float], None] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        check_buckets(buckets)
+        check_seconds(grace, "grace", zero=True)
+        check_callable(on_wait, "on_wait", optional=True)
+        check_callable(clock, "clock")
+        self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
+        self.on_wait = on_wait
+        self._clock = clock
+        self._grace = math.ceil(grace * _SECOND)
+        # Everything below is only touched with the lock held; nothing is awaited or called back meanwhile.
+        self._lock = threading.Lock()
+        self._levels = [Level(bucket) for bucket in self.buckets]
+        self._shortest = min(self._levels, key=lambda level: level.period)
+        self._longest = max(self._levels, key=lambda level: level.period)
+        self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period, self._longest.period)
+        self._serial = 0
+        self._disowned = 0
+        self._granted = 0
+        self._in_flight = 0
+        self._finished = 0
+        self._lost: deque[int] = deque()
+        # What was granted in loops that are closed. The one exception: it is added to without the lock.
+        self._abandoned: deque[Ticket] = deque()
+        # What was granted to a waiter in another loop that has not seen it yet.
+        self._on_their_way: dict[asyncio.Future[Permit], Ticket] = {}
+        # One queue for each reserve that somebody must leave; a future in it gets a Permit.
+        self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
+        self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
+        _limiters.add(self)
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        limits = ", ".join(
+            f"{free}/{bucket.capacity} per {bucket.per:g} s"
+            for free, bucket in zip(stats.available, self.buckets, strict=True)
+        )
+        return f"<RateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
+        """Wait for a permit and take it.
+
+        Args:
+            max_wait: the longest wait, in seconds; None waits as long as it takes, 0 not at all.
+            reserve: tokens that this call leaves in every bucket for calls without a reserve.
+
+        Raises:
+            QuotaWaitError: the wait would be longer than `max_wait`; at once where that is known, as long as
+                nobody ahead gives up and no request in flight turns out to be unsent.
+            TypeError, ValueError: `max_wait` is no number of seconds, or no bucket could ever hold `reserve`
+                tokens and one more.
+        """
+        if max_wait is not None:
+            check_seconds(max_wait, "max_wait", zero=True)
+        if reserve != 0 or type(reserve) is not int:
+            self.check_reserve(reserve)
+        with self._lock:
+            now = self._clock()
+            if not self._queues:
+                ticket = self._take(now, reserve)
+                if ticket is not None:
+                    return Permit(self, ticket)
+            self._forget_closed_loops()
+            wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
+            if max_wait is not None and wait > max_wait:
+                raise QuotaWaitError(wait=wait, max_wait=max_wait)
+            waiter = self._enter(reserve)
+        self._serve()
+        if self.on_wait is not None and not waiter.done():
+            self.on_wait(wait)
+        return await self._wait(waiter, max_wait, reserve)
+
+    def check_reserve(self, reserve: int) -> None:
+        """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
+        check_reserve(reserve, self.buckets)
+
+    def start_spent(self, answered: Iterable[int]) -> None:
+        """Begin with empty buckets, as if all tokens had been spent just now, or when requests were answered.
+
+        Args:
+            answered: moments on the clock at which requests of the time before were answered, or may be yet.
+        """
+        moments = tuple(answered)
+        with self._lock:
+            now = self._clock()
+            for level in self._levels:
+                level.start_spent(moments, now)
+
+    def close_for(self, seconds: float) -> None:
+        """Grant nothing for so many seconds: the server has said that the quota is spent.
+
+        Raises:
+            TypeError, ValueError: `seconds` is no number, negative or not finite.
+        """
+        check_seconds(seconds, "seconds", zero=True)
+        with self._lock:
+            self._gate.close(self._clock() + math.ceil(seconds * _SECOND))
+        self._serve()
+
+    def next_permit_in(self) -> float:
+        """Seconds until a call that came now would be granted, at the earliest; 0.0 when it needs no wait."""
+        with self._lock:
+            self._forget_closed_loops()
+            return self._shortest_wait(self._clock(), 0)
+
+    def stats(self) -> LimiterStats:
+        """The counts at this moment."""
+        with self._lock:
+            now = self._clock()
+            self._forget_closed_loops()
+            for level in self._levels:
+                level.collect(now)
+            return LimiterStats(
+                granted=self._granted,
+                in_flight=self._in_flight,
+                waiting=sum(map(len, self._queues.values())),
+                available=tuple(max(0, level.free) for level in self._levels),
+                pacing=self._gate.pacing,
+            )
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is as good as new: all tokens are back, and nobody waits."""
+        stats = self.stats()
+        full = all(
+            free == bucket.capacity for free, bucket in zip(stats.available, self.buckets, strict=True)
+        )
+        return full and not stats.waiting and not self.next_permit_in()
+
+    def settled(self, ticket: Ticket, report: Report | None) -> None:
+        """Take a permit's tokens back after a response; see `Permit`."""
+        with self._lock:
+            if ticket.serial <= self._disowned:
+                return
+            now = self._clock()
+            self._give_back(now, 0)
+            self._finished += 1
+            if report is not None:
+                self._heed(now, ticket, report)
+        self._serve_if_waiting()
+
+    def lost(self, ticket: Ticket) -> None:
+        """Take a permit's tokens back after a request that was never answered; see `Permit`."""
+        with self._lock:
+            if ticket.serial <= self._disowned:
+                return
+            now = self._clock()
+            self._give_back(now, self._grace)
+            self._lost.append(now + self._grace)
+        self._serve_if_waiting()
+
+    def released(self, ticket: Ticket) -> None:
+        """Take a permit's tokens back after a request that was never sent; see `Permit`."""
+        with self._lock:
+            self._put_back(ticket)
+        self._serve_if_waiting()
+
+    def start_in_child(self) -> None:
+        """Go on in a forked child: what waits or is under way is the parent's, and so may be what is free."""
+        self._lock = threading.Lock()
+        self._queues, self._alarms = {}, {}
+        self._abandoned.clear()
+        self._on_their_way.clear()
+        if not self._serial:
+            return
+        now = self._clock()
+        for level in self._levels:
+            if level is self._longest and level is not self._shortest:
+                for _ in range(self._in_flight):
+                    level.give_back(now + self._grace + level.period)
+            else:
+                level.start_spent((), now)
+        self._lost.extend([now + self._grace] * self._in_flight)
+        self._in_flight = 0
+        self._disowned = self._serial
+
+    def _heed(self, now: int, ticket: Ticket, report: Report) -> None:
+        others = self._gate.answered(
+            now,
+            ticket,
+            report,
+            latest=self._serial,
+            in_flight=self._in_flight,
+            outstanding=self._shortest.bucket.capacity - self._shortest.free,
+            spent=self._longest.bucket.capacity - self._longest.free,
+        )
+        if others:
+            # What is left of the longest window, the server says itself.
+            for level in self._levels:
+                if level is not self._longest:
+                    level.spend(others, now)
+
+    def _give_back(self, now: int, grace: int) -> None:
+        self._in_flight -= 1
+        for level in self._levels:
+            level.give_back(now + grace + level.period)
+
+    def _put_back(self, ticket: Ticket) -> None:
+        if ticket.serial <= self._disowned:
+            return
+        self._in_flight -= 1
+        self._granted -= 1
+        for level in self._levels:
+            level.free += 1
+
+    def _serve_if_waiting(self) -> None:
+        if self._queues:
+            self._serve()
+
+    def _enter(self, reserve: int) -> asyncio.Future[Permit]:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Permit] = loop.create_future()
+        self._queues.setdefault(reserve, OrderedDict())[waiter] = None
+        self._alarms.setdefault(loop, _Alarm()).waiting += 1
+        return waiter
+
+    async def _wait(self, waiter: asyncio.Future[Permit], max_wait: float | None, reserve: int) -> Permit:
+        try:
+            async with asyncio.timeout(max_wait):
+                return await waiter
+        except TimeoutError:
+            if waiter.done() and not waiter.cancelled():
+                return waiter.result()
+            self._leave(waiter, reserve)
+        except BaseException:
+            self._leave(waiter, reserve)
+            raise
+        with self._lock:
+            wait = self._shortest_wait(self._clock(), reserve)
+        raise QuotaWaitError(wait=wait, max_wait=max_wait or 0.0)
+
+    def _leave(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
+        """Leave the queue; a permit that was granted on the way out goes to the next in line."""
+        granted = waiter.done() and not waiter.cancelled()
+        if waiter.get_loop().is_closed():
+            # The garbage collector ends the call, perhaps while this very thread holds the lock.
+            if granted:
+                self._abandoned.append(waiter.result().ticket)
+            return
+        if granted:
+            waiter.result().release()
+            return
+        with self._lock:
+            queued = waiter in self._queues.get(reserve, ())
+            if queued:
+                self._remove(waiter, reserve)
+        if queued:
+            self._serve()
+        else:
+            # A grant from another thread is on its way, and must find nobody.
+            waiter.cancel()
+
+    def _remove(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
+        queue = self._queues[reserve]
+        del queue[waiter]
+        if not queue:
+            del self._queues[reserve]
+        loop = waiter.get_loop()
+        alarm = self._alarms[loop]
+        alarm.waiting -= 1
+        if not alarm.waiting:
+            del self._alarms[loop]
+            if loop is _current_loop():
+                alarm.cancel()
+
+    def _forget_closed_loops(self) -> None:
+        """Drop those who waited in loops that are closed, and take back what they never saw granted."""
+        while self._abandoned:
+            self._put_back(self._abandoned.popleft())
+        for waiter in [each for each in self._on_their_way if each.get_loop().is_closed()]:
+            self._put_back(self._on_their_way.pop(waiter))
+        closed = {loop for loop in self._alarms if loop.is_closed()}
+        if not closed:
+            return
+        for loop in closed:
+            del self._alarms[loop]
+        for reserve, queue in list(self._queues.items()):
+            for waiter in [each for each in queue if each.get_loop() in closed]:
+                del queue[waiter]
+            if not queue:
+                del self._queues[reserve]
+
+    def _take(self, now: int, reserve: int) -> Ticket | None:
+        """Take a token from every bucket, or from none."""
+        levels = self._levels
+        for level in levels:
+            if level.returns and level.returns[0] <= now:
+                level.collect(now)
+            if level.free <= reserve:
+                return None
+        if self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free) != now:
+            return None
+        for level in levels:
+            level.free -= 1
+        self._granted += 1
+        self._in_flight += 1
+        self._serial += 1
+        self._gate.granted(now, self._serial)
+        while self._lost and self._lost[0] <= now:
+            self._lost.popleft()
+            self._finished += 1
+        return Ticket(self._serial, self._finished)
+
+    def _serve(self) -> None:
+        """Grant what can be granted, and see to it that every loop wakes up for what comes next."""
+        while True:
+            with self._lock:
+                now = self._clock()
+                self._forget_closed_loops()
+                granted = self._grant(now)
+                late = self._set_alarms(now)
+            # Where a loop has been closed since, somebody else may have the permit.
+            if all([self._hand_over(*each) for each in granted]):  # noqa: C419  (each of them, in any case)
+                break
+        for loop in late:
+            _call_in(loop, self._serve)
+
+    def _grant(self, now: int) -> list[tuple[asyncio.Future[Permit], Ticket]]:
+        granted: list[tuple[asyncio.Future[Permit], Ticket]] = []
+        for reserve in sorted(self._queues):
+            queue = self._queues[reserve]
+            while queue:
+                waiter = next(iter(queue))
+                # A waiter that was cancelled in this turn of its loop has not left the queue yet.
+                if not waiter.done():
+                    ticket = self._take(now, reserve)
+                    if ticket is None:
+                        return granted
+                    granted.append((waiter, ticket))
+                self._remove(waiter, reserve)
+        return granted
+
+    def _hand_over(self, waiter: asyncio.Future[Permit], ticket: Ticket) -> bool:
+        """Give a waiter its permit in its own loop; False when that loop is closed."""
+        loop = waiter.get_loop()
+        if loop is _current_loop():
+            waiter.set_result(Permit(self, ticket))
+            return True
+        with self._lock:
+            self._on_their_way[waiter] = ticket
+        return _call_in(loop, lambda: self._arrive(waiter))
+
+    def _arrive(self, waiter: asyncio.Future[Permit]) -> None:
+        with self._lock:
+            ticket = self._on_their_way.pop(waiter, None)
+        if ticket is None:
+            return  # granted by the parent of a forked child
+        if waiter.done():
+            self.released(ticket)
+        else:
+            waiter.set_result(Permit(self, ticket))
+
+    def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
+        """Set the alarm of this thread's loop; returns the other loops that must set theirs."""
+        due = self._next_change(now)
+        if due is None:
+            return ()
+        here = _current_loop()
+        late: list[asyncio.AbstractEventLoop] = []
+        for loop, alarm in self._alarms.items():
+            if alarm.handle is not None and alarm.due == due:
+                continue
+            if loop is here:
+                alarm.cancel()
+                alarm.due = due
+                alarm.handle = loop.call_later((due - now) / _SECOND, self._wake, alarm)
+            elif alarm.handle is None or alarm.due > due:
+                late.append(loop)
+        return late
+
+    def _wake(self, alarm: _Alarm) -> None:
+        # The loop's clock may be a little ahead of ours: `_serve` looks, and sets the alarm again.
+        with self._lock:
+            alarm.handle = None
+        self._serve()
+
+    def _next_change(self, now: int) -> int | None:
+        """When the first in line may be granted; None when nobody waits or a response must come first."""
+        if not self._queues:
+            return None
+        reserve = min(self._queues)
+        due = self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
+        if due is None:
+            return None
+        for level in self._levels:
+            if level.free > reserve:
+                continue
+            back = level.next_return()
+            if back is None:
+                return None
+            due = max(due, back)
+        return due
+
+    def _shortest_wait(self, now: int, reserve: int) -> float:
+        """Seconds until a newcomer can be granted at the earliest, in the sense of `earliest`."""
+        for level in self._levels:
+            level.collect(now)
+        ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
+        due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
+        return (max(due, self._gate.earliest(now, self._granted, self._in_flight)) - now) / _SECOND
+
+
+_limiters: WeakSet[RateLimiter] = WeakSet()
+
+
+def _start_in_child() -> None:
+    for limiter in list(_limiters):
+        limiter.start_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_in_child)
+
+
+def _current_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> bool:
+    """Call back in another thread's loop; False when that loop is closed."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        return False
+    return True

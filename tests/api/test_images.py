@@ -1,0 +1,300 @@
+"""The five endpoints and the import's life: against the emulator, and step by step where timing matters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from do_images_async import ImagesAPI, ImageStatus, ImageType, RateLimiter, TokenBucket, errors
+from do_images_async.testing import ImagesEmulator
+from tests.conftest import FAST, ONCE, TOKEN
+from tests.support.servers import HANG, RESET, Answer, Received, Server, image_document, refusal, reply
+
+URL = "https://example.com/golden.qcow2"
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[ImagesEmulator]:
+    async with ImagesEmulator(images=60, import_seconds=0.1) as running:
+        yield running
+
+
+@pytest.fixture
+async def account(emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+    async with ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as client:
+        yield client
+
+
+# --- the endpoints ---
+
+
+async def test_the_whole_catalogue_is_listed_in_order(emulator: ImagesEmulator, account: ImagesAPI) -> None:
+    images = [image async for image in account.list(per_page=7)]
+    assert [image.id for image in images] == [record["id"] for record in emulator.images]
+    for image, record in zip(images, emulator.images, strict=True):
+        assert (image.name, image.type, image.status) == (record["name"], record["type"], record["status"])
+        assert (image.slug, image.public, image.distribution) == (
+            record["slug"],
+            record["public"],
+            record["distribution"],
+        )
+    assert len(emulator.requests) == -(-len(images) // 7)
+
+
+async def test_private_images_are_the_accounts_own(account: ImagesAPI) -> None:
+    images = [image async for image in account.list(private=True)]
+    assert len(images) == 60
+    assert not any(image.public for image in images)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "application"])
+async def test_public_images_by_type(account: ImagesAPI, kind: Any) -> None:
+    images = [image async for image in account.list(type=kind)]
+    assert images
+    assert all(image.public and image.slug for image in images)
+
+
+async def test_the_types_do_not_overlap(account: ImagesAPI) -> None:
+    distributions = {image.id async for image in account.list(type="distribution")}
+    applications = {image.id async for image in account.list(type="application")}
+    assert not distributions & applications
+
+
+async def test_images_by_tag(account: ImagesAPI) -> None:
+    everything = [image async for image in account.list()]
+    tags = {tag for image in everything for tag in image.tags or ()}
+    assert tags
+    for tag in tags:
+        tagged = [image.id async for image in account.list(tag_name=tag)]
+        assert tagged == [image.id for image in everything if tag in (image.tags or ())]
+
+
+async def test_a_tag_that_nothing_has(account: ImagesAPI) -> None:
+    assert [image async for image in account.list(tag_name="no & such + tag")] == []
+
+
+async def test_filters_combine(account: ImagesAPI) -> None:
+    assert [image async for image in account.list(type="distribution", private=True)] == []
+
+
+async def test_one_page(account: ImagesAPI) -> None:
+    page = await account.list_page(page=2, per_page=5)
+    following = await account.list_page(page=3, per_page=5)
+    assert (len(page), page.page, page.next_page) == (5, 2, 3)
+    assert page.total is not None
+    assert not {image.id for image in page.images} & {image.id for image in following.images}
+    assert (await account.list_page()).total == page.total
+    assert len(await account.list_page()) == 20
+
+
+async def test_an_image_by_id_and_by_slug_is_the_same(account: ImagesAPI) -> None:
+    images = [image async for image in account.list(type="distribution")]
+    for image in images[:5]:
+        assert image.slug is not None
+        assert await account.get(image.id) == await account.get(image.slug) == image
+
+
+@pytest.mark.parametrize("key", [1, 2**63 - 1, "no-such-slug"])
+async def test_an_image_that_is_not_there(account: ImagesAPI, key: int | str) -> None:
+    with pytest.raises(errors.NotFoundError) as caught:
+        await account.get(key)
+    assert caught.value.id == "not_found"
+    assert caught.value.request_id
+
+
+async def test_an_image_lives_from_creation_to_deletion(emulator: ImagesEmulator, account: ImagesAPI) -> None:
+    new = await account.create_custom(
+        name="golden", url=URL, region="nyc3", distribution="Debian", description="d", tags=["prod", "a&b"]
+    )
+    assert (new.name, new.type, new.status) == ("golden", ImageType.CUSTOM, ImageStatus.NEW)
+    ready = await account.wait_until_available(new.id, timeout=10, poll_interval=0.02)
+    assert (ready.id, ready.status, ready.regions) == (new.id, ImageStatus.AVAILABLE, ("nyc3",))
+    assert (ready.description, ready.distribution, ready.tags) == ("d", "Debian", ("prod", "a&b"))
+    renamed = await account.update(new.id, name="golden-v2")
+    assert (renamed.name, renamed.description) == ("golden-v2", "d")
+    assert (await account.update(new.id, description="")).description == ""
+    assert (await account.get(new.id)).name == "golden-v2"
+    await account.delete(new.id)
+    assert new.id not in emulator.images
+    with pytest.raises(errors.NotFoundError):
+        await account.delete(new.id)
+
+
+async def test_an_unknown_distribution_is_passed_through(
+    emulator: ImagesEmulator, account: ImagesAPI
+) -> None:
+    image = await account.create_custom(name="a", url=URL, region="nyc3", distribution="Plan 9")
+    assert emulator.requests[-1].body["distribution"] == "Plan 9"
+    assert (await account.get(image.id)).distribution == "Unknown"
+
+
+async def test_a_bad_import_says_why(account: ImagesAPI) -> None:
+    new = await account.create_custom(name="bad", url="https://example.com/bad.exe", region="nyc3")
+    with pytest.raises(errors.ImportFailedError) as caught:
+        await account.wait_until_available(new.id, timeout=10, poll_interval=0.02)
+    assert caught.value.image.id == new.id
+    assert caught.value.image.status == ImageStatus.DELETED
+    assert caught.value.error_message
+    assert caught.value.error_message in str(caught.value)
+
+
+async def test_public_images_can_not_be_changed(account: ImagesAPI) -> None:
+    public = await anext(account.list(type="distribution"))
+    with pytest.raises(errors.APIError) as deleting:
+        await account.delete(public.id)
+    with pytest.raises(errors.APIError) as updating:
+        await account.update(public.id, name="mine")
+    assert {deleting.value.status, updating.value.status} <= {403, 404, 422}
+    assert await account.get(public.id) == public
+
+
+async def test_a_wrong_token_is_refused_once(emulator: ImagesEmulator) -> None:
+    async with ImagesAPI("dop_v1_wrong", base_url=emulator.url, retry=FAST) as api:
+        with pytest.raises(errors.AuthenticationError) as caught:
+            await api.get(1)
+    assert caught.value.id == "unauthorized"
+    assert len(emulator.requests) == 1
+
+
+async def test_the_servers_quota_is_reported(account: ImagesAPI) -> None:
+    await account.list_page()
+    assert account.rate_limit is not None
+    assert (account.rate_limit.limit, account.rate_limit.remaining) == (5000, 4999)
+    await account.list_page()
+    assert account.rate_limit.remaining == 4998
+
+
+async def test_a_burst_beyond_the_quota_is_never_refused() -> None:
+    limiter = RateLimiter(TokenBucket(250, per=60))
+    async with (
+        ImagesEmulator(images=1) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter, max_wait=0) as api,
+    ):
+        key = next(record["id"] for record in emulator.images)
+        results = await asyncio.gather(*(api.get(key) for _ in range(300)), return_exceptions=True)
+        assert sum(isinstance(result, errors.QuotaWaitError) for result in results) == 50
+        assert len(emulator.requests) == 250
+        assert emulator.requests.count(status=429) == 0
+
+
+# --- waiting for an import ---
+
+
+def in_state(state: str | None, **fields: object) -> Answer:
+    return reply({"image": image_document(42) | {"status": state} | fields})
+
+
+async def test_waiting_looks_until_the_image_is_available(server: Server, api: ImagesAPI) -> None:
+    server.script(in_state("NEW"), in_state("pending"), in_state("pending"), in_state("available"))
+    image = await api.wait_until_available(42, timeout=10, poll_interval=0.005)
+    assert (image.id, image.status) == (42, ImageStatus.AVAILABLE)
+    assert [(request.method, request.target) for request in server.received] == [("GET", "/v2/images/42")] * 4
+
+
+async def test_waiting_for_what_is_there_costs_one_request(server: Server, api: ImagesAPI) -> None:
+    server.script(in_state("available"))
+    await api.wait_until_available(42)
+    assert len(server.received) == 1
+
+
+async def test_the_time_between_two_looks_grows_by_half(server: Server, api: ImagesAPI) -> None:
+    seen: list[float] = []
+
+    def answer(_: Received) -> Answer:
+        seen.append(time.monotonic())
+        return in_state("available" if len(seen) == 5 else "pending")
+
+    server.answer_with(answer)
+    await api.wait_until_available(42, timeout=30, poll_interval=0.02)
+    gaps = [later - earlier for earlier, later in pairwise(seen)]
+    assert all(gap >= 0.02 * 1.5**number for number, gap in enumerate(gaps)), gaps
+
+
+@pytest.mark.parametrize("state", ["tomorrow's state", None])
+async def test_waiting_goes_on_through_states_that_are_not_known(
+    server: Server, api: ImagesAPI, state: str | None
+) -> None:
+    server.script(in_state(state), in_state("available"))
+    image = await api.wait_until_available(42, timeout=10, poll_interval=0.005)
+    assert image.status == "available"
+
+
+@pytest.mark.parametrize("state", ["deleted", "retired"])
+@pytest.mark.parametrize("message", ["too large", "", None])
+async def test_an_import_that_failed_is_an_error_with_its_reason(
+    server: Server, api: ImagesAPI, state: str, message: str | None
+) -> None:
+    server.script(in_state("pending"), in_state(state, error_message=message))
+    with pytest.raises(errors.ImportFailedError) as caught:
+        await api.wait_until_available(42, timeout=10, poll_interval=0.005)
+    assert caught.value.error_message == (message or "")
+    assert (caught.value.image.id, caught.value.image.status) == (42, state)
+    for part in ("42", state, message or ""):
+        assert part in str(caught.value)
+
+
+async def test_a_wait_that_is_too_long_keeps_the_last_image(server: Server, api: ImagesAPI) -> None:
+    server.script(in_state("NEW"))
+    server.answer_with(lambda _: in_state("pending", name="last"))
+    with pytest.raises(errors.WaitTimeoutError) as caught:
+        await api.wait_until_available(42, timeout=0.15, poll_interval=0.01)
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.image is not None
+    assert (caught.value.image.status, caught.value.image.name) == ("pending", "last")
+    assert "pending" in str(caught.value)
+
+
+async def test_a_wait_without_any_answer_has_no_image(server: Server, api: ImagesAPI) -> None:
+    server.script(HANG)
+    with pytest.raises(errors.WaitTimeoutError) as caught:
+        await api.wait_until_available(42, timeout=0.05)
+    assert caught.value.image is None
+
+
+async def test_a_request_that_times_out_is_not_the_end_of_the_wait(server: Server, api: ImagesAPI) -> None:
+    server.script(HANG)
+    with pytest.raises(errors.RequestTimeoutError):
+        await api.with_options(retry=ONCE, timeout=0.05).wait_until_available(42, timeout=30)
+
+
+async def test_waiting_for_an_image_that_is_not_there(server: Server, api: ImagesAPI) -> None:
+    server.script(refusal(404))
+    with pytest.raises(errors.NotFoundError):
+        await api.wait_until_available(42)
+
+
+async def test_waiting_survives_what_passes(server: Server, api: ImagesAPI) -> None:
+    server.script(refusal(503), in_state("pending"), RESET, in_state("available"))
+    image = await api.wait_until_available(42, timeout=10, poll_interval=0.005)
+    assert image.status == "available"
+
+
+async def test_waiting_pays_for_every_look(server: Server) -> None:
+    server.answer_with(lambda _: in_state("pending"))
+    limiter = RateLimiter(TokenBucket(2, per=60))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, max_wait=0) as api:
+        with pytest.raises(errors.QuotaWaitError):
+            await api.wait_until_available(42, timeout=10, poll_interval=0.005)
+    assert len(server.received) == 2
+
+
+@pytest.mark.parametrize("name", ["timeout", "poll_interval"])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        *((value, ValueError) for value in (0, -1, float("nan"), float("inf"))),
+        *((value, TypeError) for value in ("5", True, None)),
+    ],
+)
+async def test_times_to_wait_are_seconds(
+    server: Server, api: ImagesAPI, name: str, value: Any, kind: type[Exception]
+) -> None:
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(kind, match=name):
+        await api.wait_until_available(42, **arguments)
+    assert not server.connections

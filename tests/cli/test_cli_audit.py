@@ -1,0 +1,242 @@
+"""`do-images audit` as a process: several accounts, reports as files, comparison, exit statuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import pytest_asyncio
+
+from do_images_async.audit import Finding
+from do_images_async.cli.app import run
+from do_images_async.cli.output import write_file
+from do_images_async.testing import Fault, ImagesEmulator
+from tests.support.cli_processes import Ended, account, do_images_here, start
+from tests.support.servers import HANG, Server, eventually, listing
+
+
+@pytest_asyncio.fixture
+async def emulator() -> AsyncGenerator[ImagesEmulator, None]:
+    async with ImagesEmulator(images=40, quotas=None) as running:
+        yield running
+
+
+async def audit(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
+    return await do_images_here("audit", "-q", *arguments, **account(emulator, emulator.token), **variables)
+
+
+def files_of(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
+
+
+async def test_the_report_says_what_it_is_based_on(emulator: ImagesEmulator) -> None:
+    ended = await audit(emulator, "--price", "0.05", "--price-date", "2026-07-01")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert "2 requests for 1 page" in ended.stdout
+    assert "63 images read of 63 that the server" in ended.stdout
+    assert "at $0.05 per GB (of 2026-07-01)" in ended.stdout
+
+
+async def test_findings_as_csv(emulator: ImagesEmulator) -> None:
+    emulator.images.add(name="=cmd|'/c calc'!A0")
+    rows = list(csv.DictReader(io.StringIO((await audit(emulator, "--csv")).stdout)))
+    data = json.loads((await audit(emulator, "--json")).stdout)
+    assert list(rows[0]) == list(Finding.__annotations__)
+    assert len(rows) == data["findings_total"]
+    assert [int(row["image_id"]) for row in rows] == [each["image_id"] for each in data["findings"]]
+    assert {row["name"] for row in rows if "calc" in row["name"]} == {"'=cmd|'/c calc'!A0"}
+
+
+async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    report, page = tmp_path / "report.json", tmp_path / "report.html"
+    ended = await audit(emulator, "--json", "--output", str(report), "--html", str(page))
+    assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
+    assert json.loads(report.read_text())["images"] == 63
+    assert page.read_text().startswith("<!doctype html>")
+    assert page.read_text().endswith("</html>\n")
+    assert files_of(tmp_path) == ["report.html", "report.json"]
+
+
+async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    last = tmp_path / "last.json"
+    await audit(emulator, "--json", "--output", str(last))
+    big = emulator.images.add(name="big", size_gigabytes=200.0, tags=["prod"])
+    gone = json.loads(last.read_text())["findings"][0]["image_id"]
+    emulator.images.remove(gone)
+    ended = await audit(emulator, "--json", "--baseline", str(last))
+    comparison = json.loads(ended.stdout)["comparison"]
+    assert comparison["exact"]
+    assert ("oversized", big) in {(each["rule"], each["image_id"]) for each in comparison["new"]}
+    assert gone in {each["image_id"] for each in comparison["gone"]}
+    assert ("region", "nyc3") in {(each["group"], each["key"]) for each in comparison["grown"]}
+    text = (await audit(emulator, "--baseline", str(last))).stdout
+    assert "Since 20" in text
+    assert f"oversized {big} big" in text
+    last.write_text("{}")
+    wrong = await audit(emulator, "--baseline", str(last))
+    assert (wrong.status, wrong.stdout) == (2, "")
+    assert "no report of an audit" in wrong.stderr
+
+
+async def test_fail_on(emulator: ImagesEmulator) -> None:
+    emulator.images.add(name="big", size_gigabytes=200.0)
+    quiet = ("--older-than", "1e6", "--stuck", "1e6")
+    assert (await audit(emulator, *quiet, "--fail-on", "high")).status == 0
+    ended = await audit(emulator, *quiet, "--fail-on", "medium")
+    assert (ended.status, ended.stderr) == (1, "")
+    assert "oversized" in ended.stdout
+
+
+async def test_tags_that_are_required_and_droplets_that_are_gone(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    backups = [each["id"] for each in emulator.images if each["type"] == "backup"]
+    droplets = tmp_path / "droplets.json"
+    droplets.write_text(json.dumps([{"backup_ids": backups[:-1]}, {"backup_ids": None}]))
+    ended = await audit(emulator, "--json", "--require-tag", "prod,team-*", "--droplets", str(droplets))
+    findings: list[dict[str, Any]] = json.loads(ended.stdout)["findings"]
+    assert [each["image_id"] for each in findings if each["rule"] == "orphaned-backup"] == backups[-1:]
+    missing = [each for each in findings if each["rule"] == "missing-tag"]
+    assert missing
+    assert not [each for each in findings if each["rule"] == "untagged"]
+    droplets.write_text("[1]")
+    wrong = await audit(emulator, "--droplets", str(droplets))
+    assert wrong.status == 2
+    assert "not a list of Droplets" in wrong.stderr
+
+
+# --- several accounts ---
+
+
+async def test_several_accounts_at_once(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    async with ImagesEmulator(images=40, quotas=None, token="first") as emulator:
+        emulator.tokens.issue(token="second")
+        variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
+        named = ("--account", "prod=ONE", "--account", "lab=TWO")
+        ended = await do_images_here("audit", *named, "--json", "--html", str(page), **variables)
+        text = (await do_images_here("audit", *named, **variables)).stdout
+    assert (ended.status, ended.stderr) == (0, "")
+    data = json.loads(ended.stdout)
+    assert [(each["account"], each["images"]) for each in data["accounts"]] == [("prod", 63), ("lab", 63)]
+    assert data["images"] == data["reported_total"] == 126
+    assert data["requests"] == sum(each["requests"] for each in data["accounts"]) == 4
+    assert {each["account"] for each in data["findings"]} == {"prod", "lab"}
+    assert "By account" in text
+    assert "2 accounts: prod, lab" in text
+    assert 'data-label="Account"' in page.read_text()
+
+
+async def test_an_account_that_fails_makes_the_report_incomplete() -> None:
+    async with ImagesEmulator(images=5, quotas=None, token="first") as emulator:
+        variables = {"ONE": "first", "TWO": "wrong", "DIGITALOCEAN_API_URL": emulator.url}
+        ended = await do_images_here(
+            "audit", "-q", "--account", "prod=ONE", "--account", "lab=TWO", **variables
+        )
+        nobody = await do_images_here("audit", "-q", "--account", "lab=TWO", **variables)
+    assert ended.status == 4
+    assert "INCOMPLETE: lab was not read" in ended.stdout
+    first, second = ended.stderr.splitlines()
+    assert first.startswith("do-images: lab: GET ")
+    assert second == "do-images: incomplete: lab was not read"
+    assert (nobody.status, nobody.stdout) == (3, "")
+    assert "wrong" not in ended.stderr + nobody.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--account", "prod"],
+        ["--account", "=ONE"],
+        ["--account", "prod=NOT_SET_ANYWHERE"],
+        ["--account", "a=HOME", "--account", "a=HOME"],
+        ["--demo", "--account", "a=HOME"],
+        ["--demo", "--json", "--csv"],
+        ["--demo", "--baseline", "/nonexistent.json"],
+        ["--demo", "--fail-on", "critical"],
+        ["--demo", "--price-date", "yesterday"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["audit", *arguments]) == 2
+    assert capsys.readouterr().out == ""
+
+
+# --- interruption and faults ---
+
+
+async def test_an_interruption_leaves_a_report_that_says_it_is_partial(
+    server: Server, tmp_path: Path
+) -> None:
+    catalogue = listing(450)
+    server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
+    process = await start(["audit", "--json", "-q"], account(server))
+    await eventually(lambda: len(server.received) >= 2, within=30)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await process.communicate()
+    data = json.loads(stdout)
+    assert process.returncode == 130
+    assert (data["complete"], data["incomplete"]) == (False, "interrupted after 200 images of 450")
+    assert data["images"] == 200
+    assert stderr == b"do-images: interrupted after 200 images of 450: the report is partial\n"
+
+
+async def test_an_interruption_of_several_accounts_is_one_too(server: Server) -> None:
+    catalogue = listing(450)
+    server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
+    variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": server.url}
+    process = await start(["audit", "-q", "--account", "prod=ONE", "--account", "lab=TWO"], variables)
+    await eventually(lambda: len(server.received) >= 4, within=30)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 130
+    why = "prod: interrupted after 200 images of 450; lab: interrupted after 200 images of 450"
+    assert f"INCOMPLETE: {why}" in " ".join(stdout.decode().split("\n"))
+    assert stderr.decode() == f"do-images: {why}: the report is partial\n"
+
+
+async def test_a_fault_that_stays_reports_nothing_and_leaves_the_old_file(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    old = tmp_path / "report.json"
+    old.write_text("old")
+    emulator.faults.add(Fault(status=403, times=None))
+    ended = await audit(emulator, "--json", "--output", str(old))
+    assert (ended.status, ended.stdout) == (3, "")
+    assert old.read_text() == "old"
+
+
+def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "report"
+    target.write_text("old")
+    target.chmod(0o640)
+    write_file(target, "new \ud800")
+    assert target.read_text() == "new \\ud800"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(click.ClickException, match="No space left"):
+        write_file(target, "newer")
+    assert target.read_text() == "new \\ud800"
+    assert [each.name for each in tmp_path.iterdir()] == ["report"]
+    with pytest.raises(click.ClickException, match="could not be written"):
+        write_file(tmp_path / "nowhere" / "report", "x")
+
+
+def test_a_link_is_followed_and_a_device_is_written(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_file(link, "new")
+    assert (target.read_text(), link.is_symlink()) == ("new", True)
+    write_file(Path("/dev/null"), "gone")

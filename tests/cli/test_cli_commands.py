@@ -1,0 +1,378 @@
+"""Each command as a process of its own, against the emulator: stdout, stderr, and what it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import re
+import signal
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from rich.cells import cell_len
+
+from do_images_async.cli.app import main, run
+from do_images_async.testing import Fault, ImagesEmulator
+from tests.support.cli_processes import Ended, account, do_images, do_images_here, in_terminal, start
+from tests.support.servers import HANG, Server, eventually, image_document, listing, refusal, reply
+
+COMMANDS = ("list", "get", "create", "update", "delete", "wait", "transfer", "convert", "actions", "audit")
+
+
+@pytest_asyncio.fixture
+async def emulator() -> AsyncGenerator[ImagesEmulator, None]:
+    async with ImagesEmulator(images=30, quotas=None, import_seconds=0.1, action_seconds=0.1) as running:
+        yield running
+
+
+async def ask(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
+    return await do_images_here(*arguments, **account(emulator, emulator.token), **variables)
+
+
+async def process(emulator: ImagesEmulator, *arguments: str) -> Ended:
+    """The same as a process of its own."""
+    return await do_images(*arguments, **account(emulator, emulator.token))
+
+
+def first(emulator: ImagesEmulator, **fields: Any) -> dict[str, Any]:
+    """The first private image that has these values."""
+    return next(
+        each
+        for each in emulator.images
+        if not each["public"] and all(each[name] == value for name, value in fields.items())
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"\n    do-images {command} " in capsys.readouterr().out
+
+
+def test_these_are_the_commands() -> None:
+    assert set(COMMANDS) <= set(main.commands)
+
+
+# --- list ---
+
+
+async def test_list_as_a_table_for_a_pipe(emulator: ImagesEmulator) -> None:
+    ended = await process(emulator, "list")
+    assert (ended.status, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert re.split(r" {2,}", lines[0]) == [
+        *("ID", "Name", "Type", "Distribution", "Slug", "Public", "Min Disk", "Created"),
+        *("Status", "Regions", "Tags", "Size"),
+    ]
+    private = [each for each in emulator.images if not each["public"]]
+    assert [line.split()[0] for line in lines[1:]] == [str(each["id"]) for each in private]
+    assert "\x1b" not in ended.stdout
+    assert all(each["name"] in ended.stdout for each in private)
+
+
+async def test_list_as_csv_json_and_lines(emulator: ImagesEmulator) -> None:
+    table = await ask(emulator, "list", "-o", "csv", "--public")
+    rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    records = list(emulator.images)
+    assert [row["name"] for row in rows] == [each["name"] for each in records]
+    assert [row["regions"].split(",") for row in rows if row["regions"]] == [
+        each["regions"] for each in records if each["regions"]
+    ]
+    data = json.loads((await ask(emulator, "list", "--public", "-o", "json")).stdout)
+    assert data == records
+    lines = (await ask(emulator, "list", "--public", "-o", "ndjson")).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == records
+
+
+async def test_list_with_filters_columns_and_no_header(emulator: ImagesEmulator) -> None:
+    wanted = ["list", "--type", "distribution", "--columns", "slug,MinDisk", "--no-header"]
+    ended = await ask(emulator, *wanted)
+    bases = [each for each in emulator.images if each["type"] == "base"]
+    assert [line.split() for line in ended.stdout.splitlines()] == [
+        [each["slug"], str(each["min_disk_size"])] for each in bases
+    ]
+    tagged = await ask(emulator, "list", "--tag", "prod", "-o", "csv", "--columns", "ID", "--no-header")
+    assert tagged.stdout.split() == [
+        str(each["id"]) for each in emulator.images if "prod" in (each["tags"] or ())
+    ]
+
+
+async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
+    emulator.images.add(name="n" * 300, tags=["t" * 100])
+    widths = (80, 120, 200)
+    where = account(emulator, emulator.token)
+    lists = await asyncio.gather(*(in_terminal("list", COLUMNS=str(width), **where) for width in widths))
+    for width, ended in zip(widths, lists, strict=True):
+        assert ended.status == 0
+        plain = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout)
+        assert max(map(cell_len, plain.splitlines())) <= width
+        assert "Status" in plain
+        assert "Size" in plain
+        assert "\x1b[1m" in ended.stdout
+        assert ("not shown at this width" in ended.stderr) == (width < 200)
+
+
+async def test_an_empty_list_hints_at_the_public_images(emulator: ImagesEmulator) -> None:
+    hint = "do-images: no private image is there; --public lists the provider's, too\n"
+    for form, told in (("table", hint), ("csv", "")):
+        ended = await ask(emulator, "list", "--tag", "nobody-has-it", "-o", form)
+        assert (ended.status, len(ended.stdout.splitlines()), ended.stderr) == (0, 1, told)
+
+
+async def test_an_unknown_column_is_wrong_usage_before_anything_is_sent(emulator: ImagesEmulator) -> None:
+    ended = await ask(emulator, "list", "--columns", "ID,Colour")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "'Colour' is no column" in ended.stderr
+    assert len(emulator.requests) == 0
+
+
+async def test_a_formula_in_csv_is_text(emulator: ImagesEmulator) -> None:
+    emulator.images.add(name="=1+1")
+    ended = await ask(emulator, "list", "-o", "csv", "--columns", "name")
+    assert "'=1+1" in ended.stdout.splitlines()
+
+
+async def test_an_interrupted_list_says_that_it_is_a_part(server: Server) -> None:
+    catalogue = listing(450)
+    server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
+    process = await start(["list", "-o", "ndjson"], account(server))
+    await eventually(lambda: len(server.received) >= 2, within=20)
+    assert process.stdout is not None
+    shown = [await process.stdout.readline() for _ in range(200)]
+    process.send_signal(signal.SIGINT)
+    rest, stderr = await process.communicate()
+    assert process.returncode == 130
+    assert json.loads(shown[0])["id"]
+    assert rest == b""
+    assert stderr == b"do-images: INCOMPLETE: interrupted after 200 images of 450\n"
+
+
+@pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv"])
+async def test_a_list_that_is_shorter_than_announced_shows_what_there_is(server: Server, form: str) -> None:
+    server.answer_with(
+        lambda request: reply(
+            {"images": [image_document(1)] if request.query["page"] == "1" else [], "meta": {"total": 3}}
+        )
+    )
+    ended = await do_images_here("list", "-o", form, **account(server))
+    assert ended.status == 4
+    assert str(image_document(1)["name"]) in ended.stdout
+    assert re.fullmatch(r"do-images: INCOMPLETE: .*1 images read; the server counts 3.*\n", ended.stderr)
+
+
+# --- get, create, update, wait ---
+
+
+async def test_get_by_id_and_by_slug(emulator: ImagesEmulator) -> None:
+    image = first(emulator)
+    ended = await process(emulator, "get", "ubuntu-24-04-x64", str(image["id"]), "-o", "json")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert [each["slug"] or each["id"] for each in json.loads(ended.stdout)] == [
+        "ubuntu-24-04-x64",
+        image["id"],
+    ]
+
+
+async def test_get_shows_what_there_is_and_complains_of_the_rest(emulator: ImagesEmulator) -> None:
+    ended = await ask(emulator, "get", "1", "ubuntu-24-04-x64", "--columns", "slug", "--no-header")
+    assert (ended.status, ended.stdout) == (3, "ubuntu-24-04-x64\n")
+    assert re.fullmatch(r"do-images: GET .*/v2/images/1 was answered 404 .*\n", ended.stderr)
+    ended = await ask(emulator, "get", "../account")
+    assert ended.status == 2
+    assert "must be an int, or a slug" in ended.stderr
+
+
+async def test_create_and_wait(emulator: ImagesEmulator) -> None:
+    url = "https://example.com/golden.qcow2"
+    arguments = ("create", "golden", "--image-url", url, "--region", "nyc3", "--tag-names", "a,b")
+    ended = await process(emulator, *arguments, "--wait", "--poll-interval", "0.05", "-o", "json")
+    (image,) = json.loads(ended.stdout)
+    assert ended.status == 0
+    assert ended.stderr == f"do-images: image {image['id']} is being imported\n"
+    assert (image["status"], image["tags"], image["regions"]) == ("available", ["a", "b"], ["nyc3"])
+    begun = await ask(emulator, *arguments, "-o", "csv", "--columns", "ID,Status", "--no-header")
+    number, status = begun.stdout.strip().split(",")
+    assert status == "NEW"
+    waited = await process(
+        emulator, "wait", number, "--poll-interval", "0.05", "--columns", "Status", "--no-header"
+    )
+    assert (waited.status, waited.stdout) == (0, "available\n")
+
+
+async def test_an_import_that_fails_or_takes_too_long(emulator: ImagesEmulator) -> None:
+    failed = first(emulator)
+    failed |= {"status": "deleted", "error_message": "not an image"}
+    ended = await ask(emulator, "wait", str(failed["id"]))
+    assert (ended.status, ended.stdout) == (3, "")
+    assert "not an image" in ended.stderr
+    failed["status"] = "pending"
+    ended = await ask(emulator, "wait", str(failed["id"]), "--timeout", "0.3", "--poll-interval", "0.1")
+    assert (ended.status, ended.stdout) == (3, "")
+    assert "not available after 0.3 s" in ended.stderr
+
+
+async def test_update(emulator: ImagesEmulator) -> None:
+    image = first(emulator, type="custom")
+    ended = await process(
+        emulator, "update", str(image["id"]), "--image-name", "neu", "--columns", "Name", "--no-header"
+    )
+    assert (ended.status, ended.stdout, ended.stderr) == (0, "neu\n", "")
+    assert emulator.images[image["id"]]["name"] == "neu"
+    assert (await ask(emulator, "update", str(image["id"]))).status == 2
+
+
+# --- delete ---
+
+
+async def test_delete_dry_run_shows_and_deletes_nothing(emulator: ImagesEmulator) -> None:
+    image = first(emulator)
+    ended = await ask(emulator, "delete", str(image["id"]), "--dry-run")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"would delete {image['id']} {image['name']} (")
+    assert image["id"] in emulator.images
+
+
+async def test_delete_asks_and_yes_does_not(emulator: ImagesEmulator) -> None:
+    numbers = [each["id"] for each in emulator.images if not each["public"]][:3]
+    where = account(emulator, emulator.token)
+    refused = await in_terminal("delete", str(numbers[0]), typed="n\n", **where)
+    assert refused.status == 130
+    assert "Delete 1 image? [y/N]" in refused.stderr
+    assert numbers[0] in emulator.images
+    agreed = await in_terminal("delete", str(numbers[0]), typed="y\n", **where)
+    assert agreed.status == 0
+    assert numbers[0] not in emulator.images
+    nobody = await ask(emulator, "delete", str(numbers[1]))
+    assert (nobody.status, nobody.stdout) == (2, "")
+    assert "--yes" in nobody.stderr
+    assert numbers[1] in emulator.images
+    sure = await process(emulator, "delete", *map(str, numbers[1:]), "--yes")
+    assert (sure.status, sure.stderr) == (0, "")
+    assert [line.split()[:2] for line in sure.stdout.splitlines()] == [
+        ["deleted", str(number)] for number in numbers[1:]
+    ]
+    assert not set(numbers) & {each["id"] for each in emulator.images}
+
+
+async def test_delete_never_takes_a_public_image(emulator: ImagesEmulator) -> None:
+    public = next(each["id"] for each in emulator.images if each["public"])
+    ended = await ask(emulator, "delete", str(public), "--yes")
+    assert (ended.status, ended.stdout) == (3, "")
+    assert "is public" in ended.stderr
+    assert emulator.requests.count("DELETE") == 0
+
+
+# --- transfer, convert, actions ---
+
+
+async def test_transfer_convert_and_actions(emulator: ImagesEmulator) -> None:
+    backup = first(emulator, type="backup")
+    backup["regions"] = ["nyc3"]
+    number = str(backup["id"])
+    columns = ("--columns", "Status,Type,Region", "-o", "csv", "--no-header")
+    wait = ("--wait", "--poll-interval", "0.05")
+    ended = await process(emulator, "transfer", number, "--region", "ams3,sgp1", *wait, *columns)
+    assert (ended.status, ended.stderr) == (0, "")
+    assert ended.stdout == "completed,transfer,ams3\ncompleted,transfer,sgp1\n"
+    assert set(emulator.images[backup["id"]]["regions"]) == {"nyc3", "ams3", "sgp1"}
+    begun = await ask(emulator, "transfer", number, "--region", "lon1", *columns)
+    assert begun.stdout == "in-progress,transfer,lon1\n"
+    converted = await process(emulator, "convert", number, *wait, *columns)
+    assert (converted.status, converted.stdout) == (0, "completed,convert,\n")
+    assert emulator.images[backup["id"]]["type"] == "snapshot"
+    listed = json.loads((await ask(emulator, "actions", number, "-o", "json")).stdout)
+    assert sorted(each["type"] for each in listed) == ["convert", "transfer", "transfer", "transfer"]
+    one = await process(emulator, "actions", number, "--action-id", str(listed[0]["id"]), "-o", "json")
+    assert json.loads(one.stdout) == listed[:1]
+
+
+async def test_a_region_that_fails_does_not_hide_the_others(emulator: ImagesEmulator) -> None:
+    image = first(emulator, type="snapshot")
+    image["regions"] = ["nyc3"]
+    wait = ("--wait", "--poll-interval", "0.05")
+    for good, more in (("sgp1", wait), ("ams3", ())):
+        regions = ("--region", "mars1", "--region", good)
+        ended = await ask(
+            emulator, "transfer", str(image["id"]), *regions, *more, "--columns", "Region", "--no-header"
+        )
+        assert (ended.status, ended.stdout) == (3, f"{good}\n")
+        assert ended.stderr.startswith("do-images: mars1: ")
+
+
+async def test_actions_that_are_fewer_than_announced_are_shown_as_incomplete(server: Server) -> None:
+    action = {"id": 3, "status": "completed", "type": "transfer"}
+    server.answer_with(
+        lambda request: reply(
+            {"actions": [action] if request.query["page"] == "1" else [], "meta": {"total": 2}}
+        )
+    )
+    ended = await do_images_here("actions", "7", "-o", "json", **account(server))
+    assert (ended.status, [each["id"] for each in json.loads(ended.stdout)]) == (4, [3])
+    assert ended.stderr.startswith("do-images: INCOMPLETE: ")
+
+
+# --- interruption ---
+
+
+async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulator) -> None:
+    numbers = [each["id"] for each in emulator.images if not each["public"]][:2]
+    snapshot = first(emulator, type="snapshot")
+    snapshot["regions"] = ["nyc3"]
+    emulator.faults.add(Fault(method="DELETE", path=f"*/{numbers[1]}", broken="stall", times=None))
+    emulator.faults.add(Fault(method="GET", path="*/actions*", broken="stall", times=None))
+    cases = {
+        (
+            "delete",
+            *map(str, numbers),
+            "--yes",
+        ): "interrupted: 1 of 2 images reported as deleted; those under way may be gone, too",
+        (
+            *("transfer", str(snapshot["id"]), "--region", "sgp1"),
+            *("--wait", "--poll-interval", "0.1"),
+        ): "interrupted: transfers that are under way go on; see `actions`",
+        ("actions", str(snapshot["id"])): "INCOMPLETE: interrupted after 0 actions",
+    }
+    processes = await asyncio.gather(
+        *(start([*arguments], account(emulator, emulator.token)) for arguments in cases)
+    )
+    deletion = processes[0].stdout
+    assert deletion is not None
+    assert (await deletion.readline()).startswith(f"deleted {numbers[0]} ".encode())
+    await eventually(lambda: sum(fault.struck for fault in emulator.faults) >= len(cases), within=60)
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    outputs = await asyncio.gather(*(process.communicate() for process in processes))
+    for told, process, (_, stderr) in zip(cases.values(), processes, outputs, strict=True):
+        assert (process.returncode, stderr.decode()) == (130, f"do-images: {told}\n")
+
+
+# --- progress ---
+
+
+async def test_a_wait_for_quota_is_shown(server: Server) -> None:
+    pages = listing(250)
+    times = iter(range(100))
+    refused = refusal(429, headers={"retry-after": "2"})
+    server.answer_with(lambda request: refused if next(times) == 1 else pages(request))
+    ended = await in_terminal("list", **account(server))
+    assert ended.status == 0
+    assert re.search(r"200/250 images, 1 page, \d s until the quota allows more", ended.stderr)
+
+
+async def test_a_fault_is_retried_unseen(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(Fault(status=503, times=1))
+    ended = await ask(emulator, "get", "ubuntu-24-04-x64", "--columns", "Slug", "--no-header")
+    assert (ended.status, ended.stdout, ended.stderr) == (0, "ubuntu-24-04-x64\n", "")
+
+
+async def test_hostile_names_are_harmless_in_a_table(server: Server) -> None:
+    hostile = image_document(name="\x1b]0;title\x07<b>\n", public=False)
+    server.answer_with(lambda request: reply({"images": [hostile], "meta": {"total": 1}}))
+    ended = await do_images_here("list", **account(server))
+    assert ended.status == 0
+    assert "\\x1b]0;title\\x07<b>\\n" in ended.stdout
+    assert len(ended.stdout.splitlines()) == 2

@@ -1,0 +1,196 @@
+"""`do-images emulator`, as a process: what it serves, says, and leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import ssl
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import aiohttp
+import attrs
+import pytest
+
+from do_images_async import ImagesAPI, errors
+from do_images_async.cli.app import run
+from do_images_async.testing import ImagesEmulator
+from tests.support.servers import unused_port
+
+
+@attrs.define
+class Served:
+    """A running emulator, and what it said at first."""
+
+    process: asyncio.subprocess.Process
+    said: str
+
+    def value(self, name: str) -> str:
+        found = re.search(rf"{name} +(\S+)$", self.said, re.MULTILINE)
+        assert found, self.said
+        return found[1]
+
+    async def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        said, complaints = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, said.decode(), complaints.decode()
+
+
+@contextlib.asynccontextmanager
+async def serving(*options: str) -> AsyncGenerator[Served]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "do_images_async", "emulator", "--port", "0"),
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout
+    said = ""
+    try:
+        while "  admin" not in said or ("--tls" in options and "  trust" not in said):
+            line = (await process.stdout.readline()).decode()
+            if not line:
+                pytest.fail(f"it ended: {said}{(await process.communicate())[1].decode()}")
+            said += line
+        yield Served(process, said)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_serves_until_it_is_told_to_stop_and_says_what(number: signal.Signals) -> None:
+    async with serving("--images", "30", "--seed", "7") as served:
+        assert served.said.startswith("Serving 53 images at http://127.0.0.1:")
+        async with ImagesAPI(served.value("token"), base_url=served.value("at")) as api:
+            listed = [image async for image in api.list(private=True)]
+            with pytest.raises(errors.NotFoundError):
+                await api.get(1)
+        code, said, complaints = await served.stop(number)
+    assert (code, complaints) == (0, "")
+    assert re.fullmatch(r"Served 2 requests in [0-9.]+ s: 1 with 200, 1 with 404\.\n", said)
+    assert [image.id for image in listed] == [
+        image["id"] for image in ImagesEmulator(images=30, seed=7).images if not image["public"]
+    ]
+
+
+async def test_it_stops_at_once_though_a_client_waits() -> None:
+    async with serving("--images", "0") as served, aiohttp.ClientSession() as session:
+        fault = {"broken": "stall", "times": None}
+        async with session.post(f"{served.value('admin')}/faults", json=fault) as response:
+            assert response.status == 201
+        waiting = asyncio.create_task(session.post(f"{served.value('at')}/v2/images"))
+        count = 0
+        while count == 0:
+            async with session.get(f"{served.value('admin')}/requests") as response:
+                count = (await response.json())["count"]
+        code, said, complaints = await served.stop()
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+    assert (code, complaints) == (0, "")
+    assert "Served 1 request in" in said
+    assert "1 unanswered." in said
+
+
+async def test_tls_and_a_token_of_ones_own(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    options = ("--tls", "--ca", str(authority), "--token", "dop_v1_secret", "--scope", "image:read")
+    async with serving(*options) as served:
+        assert "dop_v1_secret" not in served.said
+        assert served.value("trust") == str(authority)
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=authority))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            ImagesAPI("dop_v1_secret", base_url=served.value("at"), session=session) as api,
+        ):
+            page = await api.list_page(private=True)
+            assert page.total == 5000
+            with pytest.raises(errors.PermissionDeniedError, match="image:delete"):
+                await api.delete(page.images[0].id)
+        code, _, complaints = await served.stop()
+    assert (code, complaints) == (0, "")
+
+
+async def test_a_temporary_certificate_goes_with_the_server() -> None:
+    async with serving("--tls", "--images", "0") as served:
+        authority = Path(served.value("trust"))
+        assert authority.exists()  # noqa: ASYNC240
+        await served.stop()
+    assert not authority.parent.exists()
+
+
+async def test_quota_latency_and_imports(tmp_path: Path) -> None:
+    dump = tmp_path / "state.json"
+    options = ("--quota-minute", "3", "--quota-hour", "0", "--latency", "50ms", "--import-seconds", "600")
+    async with serving(*options, "--images", "2", "--dump", str(dump)) as served:
+        loop = asyncio.get_running_loop()
+        async with aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {served.value('token')}"}
+        ) as session:
+            statuses: list[int] = []
+            limits: list[str] = []
+            started = loop.time()
+            body = {"name": "new", "url": "https://a.example/b.img", "region": "nyc3"}
+            for _ in range(4):
+                async with session.post(f"{served.value('at')}/v2/images", json=body) as response:
+                    statuses.append(response.status)
+                    limits.append(response.headers["ratelimit-limit"])
+            assert statuses == [202, 202, 202, 429]
+            assert limits == ["3"] * 4
+            assert loop.time() - started >= 0.2
+        code, _, complaints = await served.stop()
+        assert (code, complaints) == (0, "")
+    state = json.loads(dump.read_text())
+    assert [image["status"] for image in state["images"][-3:]] == ["NEW"] * 3
+
+    async with serving("--load", str(dump)) as served:
+        assert served.said.startswith("Serving 28 images")
+        async with ImagesAPI(served.value("token"), base_url=served.value("at")) as api:
+            assert [each.name async for each in api.list(private=True)].count("new") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--latency", "fast"], "'fast' is no duration; write it like 50ms, 1.5s or 2m."),
+        (["--latency", "-5ms"], "no duration"),
+        (["--ca", "x.pem"], "--ca belongs to --tls"),
+        (["--port", "70000"], "--port"),
+        (["--images", "0", "--scope", "everything"], "scopes must be like image:read"),
+        (["--load", "/no/such/file"], "--load"),
+        (["--host", "192.0.2.1", "--images", "0"], "can't listen on 192.0.2.1 port 8080"),
+    ],
+)
+def test_what_can_not_be_served(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+    assert run(["emulator", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": [{"nome": "x"}]}', "\xff"])
+def test_a_file_that_holds_no_state(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(content, encoding="latin-1")
+    assert run(["emulator", "--images", "0", "--load", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_without_trustme_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    assert run(["emulator", "--tls", "--port", str(unused_port())]) == 2
+    assert "pip install 'do-images-async[testing]'" in capsys.readouterr().err
+
+
+def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "none" / "ca.pem"
+    assert run(["emulator", "--tls", "--ca", str(missing)]) == 2
+    assert "can't write" in capsys.readouterr().err
+    assert run(["emulator", "--images", "0", "--dump", str(tmp_path / "none" / "state.json")]) == 2
+    assert "--dump: there is no directory" in capsys.readouterr().err

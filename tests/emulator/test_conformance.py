@@ -1,0 +1,498 @@
+"""Whether the emulator is the API: every kind of answer, against descriptions of the real one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import attrs
+import pydo
+import pydo.aio
+import pytest
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from jsonschema import ValidationError
+
+from do_images_async.testing import Fault, ImagesEmulator, Quota
+from tests.support.descriptions import DESCRIPTIONS, OWN, PROVIDERS, Description, load
+
+UNLIMITED = (Quota(10**6, 3600.0),)
+GOLDEN = {"name": "golden", "url": "https://example.com/golden.qcow2", "region": "nyc3"}
+
+
+@attrs.frozen
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@attrs.define
+class Caller:
+    """Sends requests as they are, and holds every answer against the descriptions."""
+
+    emulator: ImagesEmulator
+    session: aiohttp.ClientSession
+    seen: Counter[tuple[str, str, int]] = attrs.field(factory=Counter[tuple[str, str, int]])
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        document: Any = None,
+        *,
+        data: bytes | io.BytesIO | None = None,
+        token: str | None = "",
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token or self.emulator.token}"
+        url = self.emulator.url + path
+        async with self.session.request(method, url, json=document, data=data, headers=sent) as response:
+            content = await response.read()
+            received = {name.lower(): value for name, value in response.headers.items()}
+            body = json.loads(content) if content else None
+        answer = Answer(response.status, received, body)
+        bare = path.partition("?")[0]
+        for description in DESCRIPTIONS:
+            description.check(method, bare, answer.status, received, body)
+        self.seen[method, re.sub(r"/\d+", "/0", bare), answer.status] += 1
+        return answer
+
+    async def refused(self, status: int, method: str, path: str, document: Any = None, **rest: Any) -> str:
+        """Call, and be refused with this status; returns the error's id."""
+        answer = await self(method, path, document, **rest)
+        assert answer.status == status, answer.body
+        identifier: str = answer.body["id"]
+        assert answer.headers["x-request-id"] == answer.body["request_id"]
+        return identifier
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[ImagesEmulator]:
+    async with ImagesEmulator(quotas=UNLIMITED, import_seconds=0, action_seconds=0) as running:
+        yield running
+
+
+@pytest.fixture
+async def call(emulator: ImagesEmulator) -> AsyncIterator[Caller]:
+    async with aiohttp.ClientSession() as session:
+        yield Caller(emulator, session)
+
+
+@pytest.fixture
+def mine(emulator: ImagesEmulator) -> str:
+    return f"/v2/images/{emulator.images.add(name='mine', tags=['prod'])}"
+
+
+def public(emulator: ImagesEmulator) -> str:
+    return f"/v2/images/{next(image['id'] for image in emulator.images if image['public'])}"
+
+
+# --- every answer is documented ---
+
+
+async def test_answers_of_success(emulator: ImagesEmulator, call: Caller) -> None:
+    for query in (
+        "",
+        "?per_page=200",
+        "?type=distribution",
+        "?private=true&page=2&per_page=3",
+        "?tag_name=x",
+    ):
+        assert (await call("GET", f"/v2/images{query}")).status == 200
+    assert (await call("GET", "/v2/images/ubuntu-24-04-x64")).body["image"]["slug"] == "ubuntu-24-04-x64"
+
+    created = await call("POST", "/v2/images", {**GOLDEN, "tags": ["prod"], "distribution": "Plan 9"})
+    assert (created.status, created.body["image"]["status"]) == (202, "NEW")
+    path = f"/v2/images/{created.body['image']['id']}"
+    assert (await call("GET", path)).body["image"]["status"] == "available"
+    changed = await call("PUT", path, {"name": "b", "description": "c", "distribution": "Plan 10"})
+    assert changed.body["image"]["distribution"] == "Unknown"
+
+    action = (await call("POST", f"{path}/actions", {"type": "transfer", "region": "ams3"})).body["action"]
+    assert action["status"] == "in-progress"
+    action = (await call("GET", f"{path}/actions/{action['id']}")).body["action"]
+    assert action["status"] == "completed"
+    assert (await call("POST", f"{path}/actions", {"type": "convert"})).status == 201
+    assert len((await call("GET", f"{path}/actions?per_page=1")).body["actions"]) == 1
+
+    snapshot = f"/v2/images/{emulator.images.add()}/account_transfer"
+    team = {"recipient_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4"}
+    for ending, extra in (("cancel", {}), ("decline", {}), ("accept", team)):
+        offer = await call("POST", snapshot, team)
+        body = {"transfer_id": offer.body["transfer_id"], **extra}
+        assert (await call("POST", f"{snapshot}/{ending}", body)).body is None
+
+    assert (await call("DELETE", path)).status == 204
+    # All that has a success in the description has been seen, so that no answer goes unchecked.
+    documented = {
+        (method.upper(), re.sub(r"\{\w+\}", "0", path), int(status))
+        for path, operations in load(OWN)["paths"].items()
+        for method, operation in operations.items()
+        for status in operation["responses"]
+        if status.startswith("2")
+    }
+    assert documented <= set(call.seen)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("per_page=0", "per_page=201", "per_page=-1", "per_page=1.5", "per_page=", "per_page=%D9%A3"),
+        *("page=0", "page=-1", "page=x", "page=1e3", "page=+1", "type=base", "type=", "type=Distribution"),
+        *("private=1", "private=yes", "private=", "private=True"),
+    ],
+)
+async def test_a_query_that_is_refused(call: Caller, query: str) -> None:
+    assert await call.refused(422, "GET", f"/v2/images?{query}") == "unprocessable_entity"
+
+
+@pytest.mark.parametrize("query", ["page=99999999999999999999999", "tag_name=%F0%9F%90%8D%26", "unknown=1"])
+async def test_a_query_that_is_not(call: Caller, query: str) -> None:
+    assert (await call("GET", f"/v2/images?{query}")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("name", None, "name must be a string"),
+        ("name", 5, "name must be a string"),
+        ("name", "", "name is required"),
+        ("url", ["https://a.example/b.img"], "url must be a string"),
+        ("url", "golden.qcow2", "url must be"),
+        ("region", "mars1", "region is invalid"),
+        ("region", 3, "region must be a string"),
+        ("distribution", True, "distribution must be a string"),
+        ("description", None, "description must be a string"),
+        ("tags", "prod", "tags must be an array of strings"),
+        ("tags", ["prod", 3], "tags must be an array of strings"),
+        ("tags", {"prod": "x"}, "tags must be an array of strings"),
+    ],
+)
+async def test_a_field_that_is_refused(call: Caller, field: str, value: object, message: str) -> None:
+    answer = await call("POST", "/v2/images", {**GOLDEN, field: value})
+    assert (answer.status, answer.body["id"]) == (422, "unprocessable_entity")
+    assert message in answer.body["message"]
+
+
+@pytest.mark.parametrize("field", GOLDEN)
+async def test_a_field_that_is_missing(call: Caller, field: str) -> None:
+    answer = await call(
+        "POST", "/v2/images", {name: value for name, value in GOLDEN.items() if name != field}
+    )
+    assert (answer.status, answer.body["message"]) == (422, f"{field} is required")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"null", b"[]", b'"x"', b"{'a': 1}", b'{"a": NaN}', b"\xff\xfe", b"[" * 10_000]
+)
+@pytest.mark.parametrize(
+    ("method", "suffix"),
+    [("PUT", ""), ("POST", "/actions"), *(("POST", f"/account_transfer{end}") for end in ("", "/accept"))],
+)
+async def test_bodies_that_are_no_json_objects(
+    call: Caller, mine: str, data: bytes, method: str, suffix: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert await call.refused(400, method, mine + suffix, data=data, headers=headers) == "bad_request"
+
+
+async def test_bodies_that_are_something_else(call: Caller, mine: str) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    kind = await call.refused(415, "PUT", mine, data=b'{"name": "x"}', headers=form)
+    assert kind == "unsupported_media_type"
+    large = io.BytesIO(json.dumps({**GOLDEN, "description": "x" * 2**20}).encode())
+    json_type = {"Content-Type": "application/json; charset=utf-8"}
+    assert await call.refused(413, "POST", "/v2/images", data=large, headers=json_type) == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "body"),
+    [
+        *(("/actions", {}), ("/actions", {"type": "explode"}), ("/actions", {"type": 1})),
+        *(("/actions", {"type": "transfer"}), ("/actions", {"type": "transfer", "region": "mars1"})),
+        *(("/account_transfer", {}), ("/account_transfer", {"recipient_email": 5})),
+        ("/account_transfer", {"recipient_email": "a@example.com", "recipient_uuid": "b"}),
+        *(("/account_transfer/accept", {"recipient_uuid": "b"}), ("/account_transfer/cancel", {})),
+        *((f"/account_transfer/{end}", {"transfer_id": "3164444"}) for end in ("cancel", "decline")),
+        ("/account_transfer/cancel", {"transfer_id": True}),
+    ],
+)
+async def test_bodies_of_actions_that_are_refused(
+    call: Caller, mine: str, suffix: str, body: dict[str, Any]
+) -> None:
+    assert await call.refused(422, "POST", mine + suffix, body) == "unprocessable_entity"
+
+
+async def test_what_is_not_there(call: Caller, mine: str) -> None:
+    for path in ("/v2/images/1", "/v2/images/no-such-slug", "/v2/images/" + "9" * 5000, f"{mine}/actions/1"):
+        assert await call.refused(404, "GET", path) == "not_found"
+    for path in ("/v2/droplets", "/", "/v2/images/1/2/3/4"):
+        assert await call.refused(404, "GET", path) == "not_found"
+    assert await call.refused(404, "PUT", "/v2/images/ubuntu-24-04-x64", {"name": "x"}) == "not_found"
+    offer = f"{mine}/account_transfer"
+    assert await call.refused(404, "POST", f"{offer}/cancel", {"transfer_id": 10**30}) == "not_found"
+
+
+async def test_a_method_that_is_not_there(call: Caller, mine: str) -> None:
+    assert await call.refused(405, "PATCH", mine, {"name": "x"}) == "method_not_allowed"
+    answer = await call("PUT", "/v2/images", {})
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, POST")
+
+
+async def test_the_providers_images_stay(emulator: ImagesEmulator, call: Caller) -> None:
+    assert await call.refused(403, "DELETE", public(emulator)) == "forbidden"
+    assert await call.refused(403, "PUT", public(emulator), {"name": "x"}) == "forbidden"
+
+
+async def test_conflicts(emulator: ImagesEmulator, call: Caller, mine: str) -> None:
+    emulator.actions.seconds = 60
+    action = {"type": "transfer", "region": "ams3"}
+    assert (await call("POST", f"{mine}/actions", action)).status == 201
+    assert await call.refused(409, "POST", f"{mine}/actions", action) == "conflict"
+    offer = {"recipient_email": "a@example.com"}
+    assert (await call("POST", f"{mine}/account_transfer", offer)).status == 201
+    assert await call.refused(409, "POST", f"{mine}/account_transfer", offer) == "conflict"
+
+
+async def test_faults_with_a_status_alone_have_the_apis_shape(emulator: ImagesEmulator, call: Caller) -> None:
+    """Those of 500 too, which no description of ours documents: the emulator never breaks by itself."""
+    for status in (400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504):
+        emulator.faults.add(Fault(status=status))
+        async with call.session.get(f"{emulator.url}/v2/images") as response:
+            body = await response.json()
+        assert response.status == status
+        for description in DESCRIPTIONS:
+            description.check("GET", "/no/such/path", 404, response.headers, body)
+
+
+# --- tokens and quota ---
+
+
+async def test_tokens_that_are_refused_are_told_the_same(emulator: ImagesEmulator, call: Caller) -> None:
+    expired = emulator.tokens.issue(expires_in=0)
+    revoked = emulator.tokens.issue()
+    emulator.tokens.revoke(revoked)
+    for token in (None, "dop_v1_unknown", expired, revoked):
+        answer = await call("GET", "/v2/images", token=token)
+        assert answer.status == 401
+        assert (answer.body["id"], answer.body["message"]) == ("unauthorized", "Unable to authenticate you.")
+    headers = {"Authorization": "Basic dXNlcjpwYXNz"}
+    assert await call.refused(401, "GET", "/v2/images", token=None, headers=headers) == "unauthorized"
+
+
+async def test_a_token_expires(call: Caller) -> None:
+    now = 1000.0
+    async with ImagesEmulator(clock=lambda: now) as emulator:
+        other = attrs.evolve(call, emulator=emulator)
+        token = emulator.tokens.issue(expires_in=60)
+        now = 1059.0
+        assert (await other("GET", "/v2/images", token=token)).status == 200
+        now = 1060.0
+        assert (await other("GET", "/v2/images", token=token)).status == 401
+
+
+SCOPES = [
+    ("GET", "", None, {"image:read"}),
+    ("PUT", "", {"name": "x"}, {"image:update"}),
+    ("DELETE", "", None, {"image:delete"}),
+    ("GET", "/actions", None, {"image:read"}),
+    ("POST", "/actions", {"type": "transfer", "region": "ams3"}, {"image:update"}),
+    ("POST", "/account_transfer", {"recipient_email": "a@b.c"}, {"image:update", "image:delete"}),
+]
+ALL_SCOPES = {"image:read", "image:create", "image:update", "image:delete", "tag:create"}
+
+
+@pytest.mark.parametrize(("method", "suffix", "body", "needed"), SCOPES)
+async def test_a_token_can_do_what_its_scopes_say(
+    emulator: ImagesEmulator, call: Caller, mine: str, method: str, suffix: str, body: Any, needed: set[str]
+) -> None:
+    for scope in needed:
+        lacking = emulator.tokens.issue(scopes=ALL_SCOPES - {scope})
+        answer = await call(method, mine + suffix, body, token=lacking)
+        assert (answer.status, answer.body["id"]) == (403, "forbidden")
+        assert scope in answer.body["message"]
+    assert (await call(method, mine + suffix, body, token=emulator.tokens.issue(scopes=needed))).status < 300
+
+
+async def test_tags_need_a_scope_of_their_own(emulator: ImagesEmulator, call: Caller) -> None:
+    token = emulator.tokens.issue(scopes=["image:create"])
+    assert (await call("POST", "/v2/images", {**GOLDEN, "tags": []}, token=token)).status == 202
+    answer = await call("POST", "/v2/images", {**GOLDEN, "tags": ["prod"]}, token=token)
+    assert (answer.status, answer.body["message"]) == (403, "The token lacks the scope tag:create.")
+    token = emulator.tokens.issue(scopes=["image:create", "tag:create"])
+    assert (await call("POST", "/v2/images", {**GOLDEN, "tags": ["prod"]}, token=token)).status == 202
+
+
+async def test_a_spent_minute_says_when_to_come_back_and_a_spent_hour_does_not(call: Caller) -> None:
+    now = 10_000.0
+    async with ImagesEmulator(quotas=(Quota(2, 60.0), Quota(3, 3600.0)), clock=lambda: now) as emulator:
+        other = attrs.evolve(call, emulator=emulator)
+        statuses = [(await other("GET", "/v2/images")).status for _ in range(2)]
+        assert statuses == [200, 200]
+        minute = await other("GET", "/v2/images")
+        assert (minute.status, minute.headers["retry-after"]) == (429, "60")
+        assert minute.headers["ratelimit-remaining"] == "0"
+        now = 10_070.0
+        hour = await other("GET", "/v2/images")
+        assert (hour.status, "retry-after" in hour.headers) == (429, False)
+        assert hour.headers["ratelimit-reset"] == "13600"
+        assert hour.body["id"] == "too_many_requests"
+
+
+# --- clients that others wrote ---
+
+
+@pytest.fixture
+def threaded() -> Iterator[ImagesEmulator]:
+    with ImagesEmulator(quotas=UNLIMITED, import_seconds=0, action_seconds=0) as running:
+        yield running
+
+
+def test_pydo(threaded: ImagesEmulator) -> None:
+    client: Any = pydo.Client(threaded.token, endpoint=threaded.url)
+    plain = {"enforce_https": False}
+    images, actions = client.images, client.image_actions
+
+    page = images.list(private=True, per_page=7, page=2, **plain)
+    assert (len(page["images"]), page["meta"]["total"]) == (7, 20)
+    assert images.list(type="distribution", **plain)["images"][0]["slug"] == "ubuntu-24-04-x64"
+    assert images.get("debian-12-x64", **plain)["image"]["slug"] == "debian-12-x64"
+    number = images.create_custom(body={**GOLDEN, "tags": ["prod"]}, **plain)["image"]["id"]
+    assert images.get(number, **plain)["image"]["status"] == "available"
+    assert images.update(number, body={"name": "b"}, **plain)["image"]["name"] == "b"
+
+    action = actions.post(number, body={"type": "transfer", "region": "ams3"}, **plain)["action"]
+    assert actions.get(number, action["id"], **plain)["action"]["status"] == "completed"
+    assert [each["id"] for each in actions.list(number, **plain)["actions"]] == [action["id"]]
+    assert images.get(number, **plain)["image"]["regions"] == ["nyc3", "ams3"]
+    assert images.delete(number, **plain) is None
+
+    # It hands a 404 over as a document, and raises the others.
+    assert images.get(number, **plain)["id"] == "not_found"
+    with pytest.raises(HttpResponseError) as caught:
+        images.create_custom(body={"name": "x"}, **plain)
+    assert caught.value.status_code == 422
+    assert "url is required" in str(caught.value)
+    threaded.tokens.revoke(threaded.token)
+    with pytest.raises(ClientAuthenticationError, match="Unable to authenticate you"):
+        images.list(**plain)
+    assert threaded.requests.count("DELETE", f"/v2/images/{number}", status=204) == 1
+
+
+async def test_pydo_aio(emulator: ImagesEmulator) -> None:
+    plain = {"enforce_https": False}
+    client: Any
+    async with pydo.aio.Client(emulator.token, endpoint=emulator.url) as client:
+        images, actions = client.images, client.image_actions
+        page = await images.list(private=True, per_page=7, page=2, **plain)
+        assert (len(page["images"]), page["meta"]["total"]) == (7, 20)
+        number = (await images.create_custom(body=GOLDEN, **plain))["image"]["id"]
+        assert (await images.get(number, **plain))["image"]["status"] == "available"
+        assert (await images.update(number, body={"name": "b"}, **plain))["image"]["name"] == "b"
+        body = {"type": "transfer", "region": "ams3"}
+        action = (await actions.post(number, body=body, **plain))["action"]
+        action = (await actions.get(number, action["id"], **plain))["action"]
+        assert action["status"] == "completed"
+        assert len((await actions.list(number, **plain))["actions"]) == 1
+        await images.delete(number, **plain)
+        assert (await images.get(number, **plain))["id"] == "not_found"
+        with pytest.raises(HttpResponseError) as caught:
+            await images.create_custom(body={"name": "x"}, **plain)
+        assert caught.value.status_code == 422
+        emulator.tokens.revoke(emulator.token)
+        with pytest.raises(ClientAuthenticationError, match="Unable to authenticate you"):
+            await images.list(**plain)
+
+
+# --- requests that nobody would think of ---
+
+
+def fuzz(document: Path, directory: Path, *options: str) -> Counter[int | None]:
+    """Run schemathesis over the description; returns what it was answered."""
+    with ImagesEmulator(images=30, quotas=UNLIMITED, import_seconds=0.05, action_seconds=0.05) as emulator:
+        command = (
+            *(sys.executable, "-m", "schemathesis.cli", "run", str(document), "--url", emulator.url),
+            *("-H", f"Authorization: Bearer {emulator.token}", "--seed", "7", "--generation-deterministic"),
+            # What is valid can be refused all the same: only a snapshot can be offered. And it takes an image
+            # that has no such transfer for one that is not there.
+            *("--exclude-checks", "positive_data_acceptance,ensure_resource_availability"),
+            *("--no-color", "--warnings", "off", "--max-examples", "3", *options),
+        )
+        outcome = subprocess.run(  # noqa: S603
+            command, cwd=directory, env=dict(os.environ), capture_output=True, text=True, check=False
+        )
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+        return emulator.served
+
+
+@pytest.mark.once
+@pytest.mark.timeout(300)  # seconds of work, but all of it on the processor
+def test_schemathesis_over_our_description(tmp_path: Path) -> None:
+    # The phase of coverage takes the most time, and once is enough.
+    phases = "examples,fuzzing,stateful" if PROVIDERS.exists() else "examples,coverage"
+    served = fuzz(OWN, tmp_path, "--phases", phases)
+    assert {200, 202, 400, 401, 404, 422} <= set(served)
+
+
+@pytest.mark.skipif(not PROVIDERS.exists(), reason="the provider's description is not here")
+@pytest.mark.once
+@pytest.mark.timeout(300)
+def test_schemathesis_over_the_providers_description(tmp_path: Path) -> None:
+    document = load(PROVIDERS)
+    for path, method in (("/v2/images", "post"), ("/v2/images/{image_id}", "put")):
+        _take_any_distribution(document["paths"][path][method]["requestBody"])
+    copy = tmp_path / "images.json"
+    copy.write_text(json.dumps(document, default=str))
+    served = fuzz(copy, tmp_path, "--phases", "examples,coverage")
+    assert {200, 202, 400, 401, 404, 405, 415, 422} <= set(served)
+
+
+def _take_any_distribution(node: Any) -> None:
+    """Its text says that any other value is accepted and ignored, where its schema does not."""
+    if isinstance(node, dict):
+        fields = cast("dict[str, Any]", node)
+        if "distribution" in fields.get("properties", {}):
+            fields["properties"] = {**fields["properties"], "distribution": {"type": "string"}}
+        for value in fields.values():
+            _take_any_distribution(value)
+    elif isinstance(node, list):
+        for value in node:  # pyright: ignore[reportUnknownVariableType]
+            _take_any_distribution(value)
+
+
+# --- the judge ---
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda each: each.name)
+def test_a_wrong_answer_is_noticed(description: Description) -> None:
+    headers = {
+        "content-type": "application/json",
+        "ratelimit-limit": "5000",
+        "ratelimit-remaining": "1",
+        "ratelimit-reset": "1",
+    }
+    error = {"id": "x", "message": "y", "request_id": "4d9d8375-3c56-4925-a3e7-eb137fed17e9"}
+    description.check("DELETE", "/v2/images/7", 404, headers, error)
+    wrong: list[tuple[str, str, int, object]] = [
+        ("DELETE", "/v2/images/7", 404, {"id": "x"}),
+        ("DELETE", "/v2/images/7", 204, {}),
+        ("GET", "/v2/images", 200, {"images": [], "links": {}}),
+        ("GET", "/v2/images", 200, {"images": [{"id": "7"}], "links": {"pages": {}}, "meta": {"total": 1}}),
+        ("GET", "/v2/images/7", 200, None),
+        ("POST", "/v2/images", 200, {"image": {}}),
+        ("GET", "/v2/images/7", 401, {"id": 5, "message": "y"}),
+    ]
+    for method, path, status, body in wrong:
+        with pytest.raises((AssertionError, ValidationError)):
+            description.check(method, path, status, headers, body)

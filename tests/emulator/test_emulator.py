@@ -1,0 +1,709 @@
+"""The emulator's own powers: faults, the journal, tokens, threads, state, and the admin endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from do_images_async import ImagesAPI, RetryPolicy, errors
+from do_images_async.testing import Entry, Fault, ImagesEmulator, Journal, Quota
+from do_images_async.testing.certificates import Certificate
+from tests.support.servers import eventually, unused_port
+
+LIST = "/v2/images"
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[ImagesEmulator]:
+    async with ImagesEmulator(import_seconds=0, action_seconds=0, quotas=None) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(emulator: ImagesEmulator) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client without retries or opinions."""
+    async with aiohttp.ClientSession(
+        emulator.url,
+        headers={"Authorization": f"Bearer {emulator.token}"},
+        connector=aiohttp.TCPConnector(force_close=True),
+    ) as session:
+        yield session
+
+
+@pytest.fixture
+async def once(emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+    """The client, which says what went wrong the first time."""
+    async with ImagesAPI(
+        emulator.token, base_url=emulator.url, retry=RetryPolicy(attempts=1), timeout=0.2
+    ) as api:
+        yield api
+
+
+async def ask(http: aiohttp.ClientSession, path: str = LIST, **options: Any) -> tuple[int, bytes]:
+    async with http.get(path, **options) as response:
+        return response.status, await response.read()
+
+
+# --- faults: which requests they strike ---
+
+
+async def test_a_fault_strikes_as_often_as_it_says(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    once = emulator.faults.add(Fault(status=500))
+    twice = emulator.faults.add(Fault(status=503, times=2))
+    assert [(await ask(http))[0] for _ in range(5)] == [500, 503, 503, 200, 200]
+    assert (once.struck, twice.struck) == (1, 2)
+    emulator.faults.add(Fault(status=502, times=None))
+    assert [(await ask(http))[0] for _ in range(5)] == [502] * 5
+    emulator.faults.clear()
+    assert (await ask(http))[0] == 200
+
+
+async def test_a_fault_strikes_only_what_it_matches(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    fault = emulator.faults.add(Fault(method="GET", path="/v2/images/*", status=500, times=None))
+    number = emulator.images.add()
+    assert (await ask(http))[0] == 200
+    assert (await ask(http, f"{LIST}/{number}"))[0] == 500
+    assert (await ask(http, f"{LIST}/{number}/actions"))[0] == 500
+    async with http.delete(f"{LIST}/{number}") as response:
+        assert response.status == 204
+    assert fault.struck == 2
+
+
+async def test_the_first_fault_that_matches_strikes(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault(path="/v2/images/*", status=500, times=None))
+    emulator.faults.add(Fault(status=503, times=None))
+    assert ((await ask(http))[0], (await ask(http, f"{LIST}/1"))[0]) == (503, 500)
+
+
+async def test_probability_is_drawn_from_the_seed() -> None:
+    async def drawn(seed: int) -> list[int]:
+        async with ImagesEmulator(images=0, seed=seed, quotas=None) as emulator:
+            emulator.faults.add(Fault(status=500, probability=0.3, times=None))
+            async with aiohttp.ClientSession() as session:
+                return [(await ask(session, emulator.url))[0] for _ in range(60)]
+
+    first = await drawn(1)
+    assert first == await drawn(1)
+    assert first != await drawn(2)
+    assert 5 <= first.count(500) <= 35
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"probability": 1.5}, ValueError, "probability"),
+        ({"probability": "often"}, TypeError, "probability"),
+        ({"status": 99}, ValueError, "status"),
+        ({"status": 200.5}, TypeError, "status"),
+        ({"status": True}, TypeError, "status"),
+        ({"times": -1}, ValueError, "times"),
+        ({"delay": -1}, ValueError, "delay"),
+        ({"delay": float("nan")}, ValueError, "delay"),
+        ({"broken": "badly"}, ValueError, "broken"),
+        ({"encoding": "br"}, ValueError, "encoding"),
+        ({"pages": "lost"}, ValueError, "pages"),
+        ({"method": 5}, TypeError, "method"),
+        ({"headers": [("a", "b")]}, TypeError, "headers"),
+        ({"headers": {"a": "b\r\nc: d"}}, ValueError, "headers"),
+        ({"headers": {"a": 1}}, ValueError, "headers"),
+    ],
+)
+def test_a_fault_that_makes_no_sense_is_refused(
+    arguments: dict[str, Any], error: type[Exception], name: str
+) -> None:
+    with pytest.raises(error, match=name):
+        Fault(**arguments)
+
+
+# --- faults: what they do ---
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        (b"\x00\xff", b"\x00\xff"),
+        ("<h1>Bad Gateway</h1>", b"<h1>Bad Gateway</h1>"),
+        ({"id": "x"}, b'{"id": "x"}'),
+        ([1], b"[1]"),
+        (b"", b""),
+    ],
+)
+async def test_any_status_with_any_body(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, body: Any, sent: bytes
+) -> None:
+    emulator.faults.add(Fault(status=502, body=body, headers={"content-type": "text/html"}))
+    async with http.get(LIST) as response:
+        assert (response.status, await response.read()) == (502, sent)
+        assert response.content_type == "text/html"
+
+
+async def test_a_fault_prevents_the_request_or_only_hides_that_it_was_done(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    first, second = emulator.images.add(), emulator.images.add()
+    emulator.faults.add(Fault(method="DELETE", status=500))
+    emulator.faults.add(Fault(method="DELETE", status=500, after=True))
+    for number in (first, second):
+        async with http.delete(f"{LIST}/{number}") as response:
+            assert response.status == 500
+    assert first in emulator.images
+    assert second not in emulator.images
+    assert [entry.carried_out for entry in emulator.requests] == [False, True]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_reset_before_the_headers(emulator: ImagesEmulator, once: ImagesAPI, after: bool) -> None:
+    number = emulator.images.add()
+    emulator.faults.add(Fault(broken="reset", after=after))
+    with pytest.raises(errors.TransportError) as caught:
+        await once.delete(number)
+    assert caught.value.outcome_unknown
+    assert (number in emulator.images) is not after
+    assert emulator.requests[-1].status is None
+    assert emulator.served == {None: 1}
+
+
+@pytest.mark.parametrize("broken", ["reset-body", "cut"])
+async def test_an_answer_that_ends_in_its_body(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, broken: Any
+) -> None:
+    emulator.faults.add(Fault(broken=broken))
+    async with http.get(LIST) as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        half = await response.content.readexactly((response.content_length or 0) // 2)
+        assert half.startswith(b'{"images": ')
+        with pytest.raises(aiohttp.ClientError) as caught:
+            await response.read()
+    assert ("reset" in str(caught.value).lower()) == (broken == "reset-body")
+
+
+@pytest.mark.parametrize("broken", ["stall", "stall-body"])
+async def test_a_stall_lasts_until_the_client_leaves(
+    emulator: ImagesEmulator, once: ImagesAPI, broken: Any
+) -> None:
+    emulator.faults.add(Fault(broken=broken, times=None))
+    with pytest.raises(errors.RequestTimeoutError):
+        await once.list_page()
+    stalled = [task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task)]
+    await eventually(lambda: all(task.done() for task in stalled))
+    emulator.faults.clear()
+    assert (await once.list_page()).total == 43
+
+
+async def test_a_body_that_comes_a_byte_at_a_time(emulator: ImagesEmulator, once: ImagesAPI) -> None:
+    emulator.faults.add(Fault(pace=0.05))
+    with pytest.raises(errors.RequestTimeoutError):
+        await once.list_page()
+    emulator.faults.add(Fault(pace=0.0001, body='{"image": {"id": 7}}'))
+    assert (await once.get(7)).id == 7
+
+
+async def test_a_body_that_is_no_json(emulator: ImagesEmulator, once: ImagesAPI) -> None:
+    emulator.faults.add(Fault(malformed=True))
+    with pytest.raises(errors.DecodeError):
+        await once.list_page()
+
+
+async def test_the_wrong_content_type(emulator: ImagesEmulator, http: aiohttp.ClientSession) -> None:
+    emulator.faults.add(Fault(headers={"content-type": "text/html", "x-odd": "1", "server": ""}))
+    async with http.get(LIST) as response:
+        assert (response.content_type, response.headers["x-odd"]) == ("text/html", "1")
+        assert len((await response.json(content_type=None))["images"]) == 20
+
+
+async def test_gzip_whether_it_was_asked_for_or_not(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault(encoding="gzip", times=2))
+    assert len(json.loads((await ask(http))[1])["images"]) == 20
+    async with (
+        aiohttp.ClientSession(auto_decompress=False, headers={"Accept-Encoding": "identity"}) as plain,
+        plain.get(f"{emulator.url}{LIST}", headers=http.headers) as response,
+    ):
+        assert len(json.loads(gzip.decompress(await response.read()))["images"]) == 20
+
+
+async def test_gzip_that_is_corrupt(emulator: ImagesEmulator, once: ImagesAPI) -> None:
+    emulator.faults.add(Fault(encoding="corrupt-gzip"))
+    with pytest.raises(errors.TransportError):
+        await once.list_page()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\x16\x03\x01 not http", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", b""]
+)
+async def test_bytes_that_are_no_http(emulator: ImagesEmulator, once: ImagesAPI, raw: bytes) -> None:
+    emulator.faults.add(Fault(raw=raw))
+    with pytest.raises(errors.TransportError):
+        await once.list_page()
+    assert (await once.list_page()).total == 43
+
+
+async def test_latency_and_jitter(emulator: ImagesEmulator, http: aiohttp.ClientSession) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def took() -> float:
+        started = loop.time()
+        await ask(http)
+        return loop.time() - started
+
+    emulator.faults.add(Fault(delay=0.05))
+    assert await took() >= 0.05
+    emulator.latency, emulator.jitter = 0.03, 0.01
+    assert await took() >= 0.03
+    pauses = {emulator.faults.pause(Fault(delay=1, jitter=2)) for _ in range(50)}
+    assert len(pauses) > 40
+    assert 1 <= min(pauses) < 2 < max(pauses) <= 3
+
+
+async def test_a_storm_of_429(emulator: ImagesEmulator, http: aiohttp.ClientSession) -> None:
+    emulator.faults.storm(3, retry_after=7)
+    for _ in range(3):
+        async with http.get(LIST) as response:
+            assert (response.status, response.headers["retry-after"]) == (429, "7")
+            assert (await response.json())["id"] == "too_many_requests"
+    assert (await ask(http))[0] == 200
+    emulator.faults.storm(None, retry_after=None)
+    async with http.get(LIST) as response:
+        assert (response.status, "retry-after" in response.headers) == (429, False)
+
+
+async def test_a_client_sails_through_a_storm(emulator: ImagesEmulator) -> None:
+    emulator.faults.storm(2, retry_after=0)
+    async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
+        assert (await api.list_page()).total == 43
+    assert emulator.requests.statuses() == {429: 2, 200: 1}
+
+
+async def test_a_clock_that_is_wrong() -> None:
+    async with ImagesEmulator(clock=lambda: 1000.0) as emulator, aiohttp.ClientSession() as session:
+        resets: list[int] = []
+        emulator.faults.add(Fault(reset_skew=-90, times=1))
+        for _ in range(2):
+            async with session.get(f"{emulator.url}{LIST}") as response:
+                resets.append(int(response.headers["ratelimit-reset"]))
+    assert resets == [4600 - 90, 4600]
+
+
+async def test_an_answer_that_a_fault_gives_counts_and_a_broken_connection_does_not() -> None:
+    async with ImagesEmulator(quotas=(Quota(3, 60.0),)) as emulator, aiohttp.ClientSession() as session:
+        emulator.faults.add(Fault(status=500))
+        emulator.faults.add(Fault(status=500, after=True))
+        emulator.faults.add(Fault(broken="reset"))
+        left: list[str] = []
+        for _ in range(2):
+            async with session.get(f"{emulator.url}{LIST}") as response:
+                left.append(response.headers["ratelimit-remaining"])
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(f"{emulator.url}{LIST}")
+        async with session.get(f"{emulator.url}{LIST}") as response:
+            left.append(response.headers["ratelimit-remaining"])
+    assert left == ["2", "1", "0"]
+
+
+# --- faults: pages ---
+
+
+async def pages(http: aiohttp.ClientSession, *numbers: int) -> list[list[int]]:
+    """The ids of each of these pages, of five images."""
+    found: list[list[int]] = []
+    for number in numbers:
+        body = json.loads((await ask(http, f"{LIST}?per_page=5&page={number}"))[1])
+        found.append([image["id"] for image in body["images"]])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("duplicated", [(0, 5), (0, 5), (5, 10)]),
+        ("created", [(0, 5), (4, 9), (9, 14)]),
+        ("deleted", [(0, 5), (6, 11), (11, 16)]),
+    ],
+)
+async def test_pages_that_are_not_what_they_were(
+    emulator: ImagesEmulator,
+    http: aiohttp.ClientSession,
+    kind: Any,
+    expected: list[tuple[int, int]],
+) -> None:
+    ids = [image["id"] for image in emulator.images]
+    emulator.faults.add(Fault(pages=kind, times=3))
+    assert await pages(http, 1, 2, 3) == [ids[first:last] for first, last in expected]
+    assert await pages(http, 1, 2) == [ids[0:5], ids[5:10]]
+
+
+async def test_the_last_page_shrinks(emulator: ImagesEmulator, http: aiohttp.ClientSession) -> None:
+    ids = [image["id"] for image in emulator.images]
+    emulator.faults.add(Fault(pages="deleted"))
+    assert await pages(http, 9) == [ids[41:43]]
+
+
+@pytest.mark.parametrize(("kind", "total"), [("duplicated", 43), ("created", 44), ("deleted", 42)])
+async def test_the_total_moves_with_the_pages(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, kind: Any, total: int
+) -> None:
+    emulator.faults.add(Fault(pages=kind))
+    assert json.loads((await ask(http, f"{LIST}?page=2"))[1])["meta"]["total"] == total
+
+
+async def test_pages_that_lead_to_themselves(emulator: ImagesEmulator, once: ImagesAPI) -> None:
+    emulator.faults.add(Fault(pages="looping", times=None))
+    with pytest.raises(errors.DecodeError, match="leads back to page 1"):
+        [image async for image in once.list(per_page=5)]
+
+
+async def test_pages_of_actions_are_pages_and_other_answers_are_not(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    number = emulator.images.add(regions=[])
+    for region in ("ams3", "nyc3"):
+        emulator.actions.start(number, "transfer", region)
+    emulator.faults.add(Fault(pages="duplicated", times=None))
+    path = f"{LIST}/{number}/actions?per_page=1"
+    first, second = [(await ask(http, f"{path}&page={page}"))[1] for page in (1, 2)]
+    assert json.loads(first)["actions"] == json.loads(second)["actions"]
+    assert (await ask(http, f"{LIST}/{number}"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"), [("localhost:{port}", "http://localhost:{port}"), ("[", "http://127.0.0.1:{port}")]
+)
+async def test_links_lead_to_where_the_client_sees_the_server(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, host: str, origin: str
+) -> None:
+    port = emulator.url.rpartition(":")[2]
+    _, content = await ask(http, headers={"Host": host.format(port=port)})
+    assert json.loads(content)["links"]["pages"]["next"] == f"{origin.format(port=port)}{LIST}?page=2"
+
+
+# --- the journal ---
+
+
+async def test_the_journal_holds_what_was_asked_and_answered(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    async with http.put(f"{LIST}/7?x=1&x=2", json={"name": "b"}) as response:
+        assert response.status == 404
+    (entry,) = emulator.requests
+    assert (entry.method, entry.path, entry.query) == ("PUT", f"{LIST}/7", {"x": "2"})
+    assert (entry.body, entry.status, entry.carried_out) == ({"name": "b"}, 404, False)
+    assert entry.token is not None
+    assert entry.token not in emulator.token
+    assert emulator.token not in repr(entry)
+    assert emulator.requests.count(token=emulator.token) == 1
+    assert emulator.requests.count(token="another") == 0
+
+
+def entry(time: float, method: str = "GET", path: str = LIST, status: int = 200) -> Entry:
+    return Entry(time=time, method=method, path=path, query={}, body=None, token=None, status=status)
+
+
+def test_requests_are_filtered_and_counted() -> None:
+    journal = Journal()
+    for each in (
+        *(entry(1), entry(2, path=f"{LIST}/7"), entry(3, "DELETE", f"{LIST}/7", 204)),
+        *(entry(4, "DELETE", f"{LIST}/8", 404), entry(5, path=f"{LIST}/8/actions")),
+    ):
+        journal.append(each)
+    assert journal.count() == len(journal) == 5
+    assert journal.count("GET", LIST) == 1
+    assert journal.count("GET", f"{LIST}/*") == 2
+    assert journal.count("DELETE", status=404) == 1
+    assert [each.time for each in journal.where(since=3)] == [3, 4, 5]
+    assert [each.time for each in journal.where("DELETE").where(status=204)] == [3]
+    assert len(journal.where(when=lambda each: each.path.endswith("/actions"))) == 1
+    assert journal.statuses() == {200: 3, 204: 1, 404: 1}
+    assert repr(journal) == "<Journal of 5 requests: 3 of 200, 1 of 204, 1 of 404>"
+    journal.clear()
+    assert repr(journal) == "<Journal of 0 requests>"
+
+
+@pytest.mark.parametrize(("seconds", "worst"), [(0.5, 2), (1, 2), (1.5, 3), (10, 4), (100, 6)])
+def test_the_worst_window_of_any_length(seconds: float, worst: int) -> None:
+    journal = Journal(entries=(entry(time) for time in (0, 0, 1, 5, 50, 59)))
+    assert journal.worst_window(seconds) == worst
+    assert journal.where("POST").worst_window(seconds) == 0
+
+
+async def test_a_journal_that_is_limited_forgets_and_the_count_does_not() -> None:
+    async with ImagesEmulator(journal_limit=2) as emulator, aiohttp.ClientSession() as session:
+        for number in range(5):
+            await ask(session, f"{emulator.url}/{number}")
+        assert [each.path for each in emulator.requests] == ["/3", "/4"]
+        assert emulator.served == {401: 5}
+
+
+# --- tokens ---
+
+
+def test_scopes_must_be_scopes() -> None:
+    emulator = ImagesEmulator()
+    with pytest.raises(TypeError, match="scopes"):
+        emulator.tokens.issue(scopes="image:read")
+    with pytest.raises(ValueError, match=r"scopes .*image:wrte"):
+        emulator.tokens.issue(scopes=["image:wrte"])
+    token = emulator.tokens.issue(scopes=["image:read"])
+    assert token.startswith("dop_v1_")
+    assert set(emulator.tokens) == {emulator.token, token}
+    assert repr(emulator.tokens) == "<Tokens: 2>"
+    assert emulator.token not in repr(emulator)
+
+
+# --- threads ---
+
+
+def test_a_thread_serves_clients_that_block() -> None:
+    before = threading.active_count()
+    with ImagesEmulator(images=3) as emulator:
+        headers = {"Authorization": f"Bearer {emulator.token}"}
+        request = urllib.request.Request(f"{emulator.url}{LIST}?private=true", headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request) as response:  # noqa: S310  (http, to the emulator)
+            assert json.load(response)["meta"]["total"] == 3
+        emulator.faults.add(Fault(status=503))
+        with pytest.raises(urllib.error.HTTPError, match="503") as caught:
+            urllib.request.urlopen(request)  # noqa: S310
+        caught.value.close()
+        assert emulator.requests.count("GET", LIST) == 2
+    assert threading.active_count() == before
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = emulator.url
+
+
+async def test_a_port_that_is_taken_is_said_at_once(emulator: ImagesEmulator) -> None:
+    port = int(emulator.url.rpartition(":")[2])
+    with pytest.raises(OSError, match="address already in use"), ImagesEmulator(port=port):
+        pass
+    with pytest.raises(OSError, match="address already in use"):
+        await ImagesEmulator(port=port).__aenter__()
+
+
+async def test_it_ends_though_a_client_waits() -> None:
+    async with aiohttp.ClientSession() as session:
+        async with ImagesEmulator(images=0) as emulator:
+            emulator.faults.add(Fault(broken="stall"))
+            waiting = asyncio.create_task(session.post(f"{emulator.url}{LIST}"))
+            await eventually(lambda: len(emulator.requests) == 1)
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+def test_it_can_run_again() -> None:
+    emulator = ImagesEmulator(images=1, port=unused_port())
+    numbers: list[int] = []
+    for _ in range(2):
+        with emulator:
+            numbers.append(emulator.images.add())
+    assert all(number in emulator.images for number in numbers)
+
+
+async def test_many_threads_may_use_it_at_once() -> None:
+    with ImagesEmulator(images=50, quotas=None) as emulator:
+        async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
+            listing = asyncio.gather(*(api.list_page(per_page=200) for _ in range(20)))
+            for _ in range(200):
+                emulator.images.remove(emulator.images.add(name="brief"))
+                emulator.requests.count("GET")
+            assert all(page.total == len(page.images) for page in await listing)
+
+
+# --- TLS ---
+
+
+async def test_tls_with_a_certificate_of_its_own(tmp_path: Any) -> None:
+    certificate = Certificate.issue()
+    async with ImagesEmulator(tls=certificate.server) as emulator:
+        assert emulator.url.startswith("https://")
+        connector = aiohttp.TCPConnector(ssl=certificate.client)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            ImagesAPI(emulator.token, base_url=emulator.url, session=session) as api,
+        ):
+            assert (await api.get("debian-12-x64")).slug == "debian-12-x64"
+        async with ImagesAPI(emulator.token, base_url=emulator.url, retry=RetryPolicy(attempts=1)) as api:
+            with pytest.raises(errors.TransportError, match="certificate"):
+                await api.get("debian-12-x64")
+    assert "BEGIN CERTIFICATE" in certificate.authority.decode()
+
+
+def test_without_trustme_tls_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "trustme", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'do-images-async\[testing\]'"):
+        Certificate.issue()
+
+
+# --- state ---
+
+
+async def test_a_state_survives_as_json() -> None:
+    now = 10_000.0
+
+    def clock() -> float:
+        return now
+
+    async with ImagesEmulator(clock=clock, import_seconds=10, action_seconds=10) as first:
+        async with ImagesAPI(first.token, base_url=first.url) as api:
+            number = first.images.add(name="mine", tags=["prod"])
+            new = await api.create_custom(name="a", url="https://a.example/b.img", region="nyc3")
+            action = await api.actions.transfer(number, "ams3")
+            await api.account_transfers.create(number, email="a@example.com")
+            (offer,) = first.transfers
+        now += 4
+        state = json.loads(json.dumps(first.dump()))
+
+    now += 5000
+    async with ImagesEmulator(images=0, clock=clock, import_seconds=10, action_seconds=10) as second:
+        second.load(state)
+        assert second.dump() == state
+        async with ImagesAPI(second.token, base_url=second.url) as api:
+            assert (await api.get(number)).tags == ("prod",)
+            assert (await api.get(new.id)).status == "NEW"
+            assert (await api.actions.get(number, action.id)).status == "in-progress"
+            now += 6
+            assert (await api.get(new.id)).status == "available"
+            assert (await api.actions.get(number, action.id)).status == "completed"
+            assert (await api.get(number)).regions == ("nyc3", "ams3")
+            later = await api.actions.transfer(number, "fra1")
+            assert later.id > action.id
+            assert second.images.add() > new.id
+            await api.account_transfers.cancel(number, offer.id)
+            await api.account_transfers.create(number, email="a@example.com")
+            assert [each.id - offer.id for each in second.transfers] == [0, 1]
+
+
+def test_a_state_can_be_written_by_hand() -> None:
+    emulator = ImagesEmulator()
+    emulator.load({"images": [{"name": "golden"}, {"id": 7, "slug": "seven", "public": True}]})
+    assert [image["name"] for image in emulator.images] == ["golden", "image-7"]
+    assert emulator.images.find("seven") == emulator.images[7]
+    assert emulator.images.find("debian-12-x64") is None
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *({"image": []}, {"images": None}, {"images": [5]}, {"images": [{"nome": "x"}]}),
+        {"images": [{"id": 1}, {"id": 1}]},
+        *({"images": [], "imports": [5]}, {"images": [], "actions": [5]}, {"images": [], "transfers": [5]}),
+    ],
+)
+def test_what_is_no_state_is_refused(state: dict[str, Any]) -> None:
+    emulator = ImagesEmulator()
+    before = emulator.dump()
+    with pytest.raises(ValueError, match=r"state|unique|nome"):
+        emulator.load(state)
+    assert emulator.dump() == before
+
+
+# --- the admin endpoint ---
+
+
+async def test_faults_are_set_from_outside(emulator: ImagesEmulator, http: aiohttp.ClientSession) -> None:
+    admin = f"{emulator.admin_url}/faults"
+    async with aiohttp.ClientSession() as other:
+        fault = {"method": "GET", "path": f"{LIST}/*", "status": 503, "times": 2, "body": {"id": "x"}}
+        async with other.post(admin, json=fault) as response:
+            assert response.status == 201
+        async with other.post(admin, json={"raw_base64": "AAE=", "probability": 0}) as response:
+            assert response.status == 201
+        assert [(await ask(http, f"{LIST}/1"))[0] for _ in range(3)] == [503, 503, 404]
+        async with other.get(admin) as response:
+            first, second = (await response.json())["faults"]
+            assert (first["struck"], first["times"], first["status"]) == (2, 2, 503)
+            assert second["raw_base64"] == "AAE="
+        async with other.delete(admin) as response:
+            assert response.status == 204
+    assert len(emulator.faults) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status", "message"),
+    [
+        ("/faults", b'{"status": 1}', 422, "status must be"),
+        ("/faults", b'{"stat": 500}', 422, "a fault has no stat; it has after, body,"),
+        ("/faults", b'{"raw_base64": "?"}', 422, ""),
+        ("/faults", b'{"body_base64": 5}', 422, ""),
+        ("/faults", b"{", 400, "not JSON"),
+        ("/faults", b"[]", 400, "object"),
+        ("/tokens", b'{"scopes": "image:read"}', 422, "scopes"),
+        ("/tokens", b'{"scope": ["image:read"]}', 422, "unknown: scope"),
+        ("/nothing", b"{}", 404, ""),
+    ],
+)
+async def test_what_the_admin_endpoint_refuses(
+    emulator: ImagesEmulator, path: str, data: bytes, status: int, message: str
+) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(emulator.admin_url + path, data=data) as response,
+    ):
+        assert response.status == status
+        assert message in (await response.json())["message"]
+
+
+async def test_the_journal_is_read_from_outside(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    await ask(http)
+    await ask(http, f"{LIST}/1")
+    async with aiohttp.ClientSession() as other:
+        async with other.get(f"{emulator.admin_url}/requests?path={LIST}/*&status=404") as response:
+            found = await response.json()
+        assert (found["count"], found["requests"][0]["path"]) == (1, f"{LIST}/1")
+        async with other.get(f"{emulator.admin_url}/requests?status=many") as response:
+            assert response.status == 422
+        async with other.get(emulator.admin_url) as response:
+            assert await response.json() == {"requests": 2, "statuses": {"200": 1, "404": 1}, "faults": 0}
+        async with other.delete(f"{emulator.admin_url}/requests") as response:
+            assert response.status == 204
+    assert len(emulator.requests) == 0
+
+
+async def test_state_and_tokens_go_through_the_admin_endpoint(emulator: ImagesEmulator) -> None:
+    async with aiohttp.ClientSession() as other:
+        async with other.get(f"{emulator.admin_url}/state") as response:
+            state = await response.json()
+        state["images"] = [{"id": 42, "name": "only"}]
+        async with other.put(f"{emulator.admin_url}/state", json=state) as response:
+            assert response.status == 204
+        async with other.put(f"{emulator.admin_url}/state", json={}) as response:
+            assert response.status == 422
+        async with other.post(f"{emulator.admin_url}/tokens", json={"scopes": ["image:read"]}) as response:
+            token = (await response.json())["token"]
+    async with ImagesAPI(token, base_url=emulator.url) as api:
+        assert (await api.get(42)).name == "only"
+        with pytest.raises(errors.PermissionDeniedError, match="image:delete"):
+            await api.delete(42)
+
+
+async def test_faults_quota_and_journal_know_nothing_of_the_admin_endpoint() -> None:
+    async with ImagesEmulator(quotas=(Quota(1, 60.0),)) as emulator, aiohttp.ClientSession() as session:
+        emulator.faults.add(Fault(status=500, times=None))
+        for _ in range(3):
+            assert (await ask(session, emulator.admin_url))[0] == 200
+        assert len(emulator.requests) == 0
+
+
+async def test_the_admin_endpoint_answers_to_this_machine_alone(
+    emulator: ImagesEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.7", 403), (None, 403)):
+            monkeypatch.setattr(web.BaseRequest, "remote", address)
+            assert (await ask(session, emulator.admin_url))[0] == status

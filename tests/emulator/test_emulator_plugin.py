@@ -1,0 +1,142 @@
+"""The pytest plugin, in runs of its own, under each plugin that runs asynchronous tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.project.test_readme import README
+
+PLUGIN = ("-p", "do_images_async_pytest")
+ASYNCIO = ("-p", "pytest_asyncio.plugin")
+
+ASYNC_TESTS = """
+import pytest
+from do_images_async import ImagesAPI
+from do_images_async.testing import ImagesEmulator
+
+{mark}
+async def test_both(images_emulator: ImagesEmulator, images_api: ImagesAPI):
+    assert (await images_api.get("debian-12-x64")).slug == "debian-12-x64"
+    assert images_emulator.requests.count("GET", "/v2/images/*", status=200) == 1
+
+{mark}
+async def test_another_emulator(images_emulator, images_api):
+    assert len(images_emulator.requests) == 0
+    assert len([image async for image in images_api.list(private=True)]) == 20
+"""
+
+BLOCKING_TEST = """
+import urllib.request
+import pytest
+
+@pytest.mark.images_emulator(images=3, token="dop_v1_known")
+def test_a_client_that_blocks(images_emulator):
+    headers = {"Authorization": "Bearer dop_v1_known"}
+    request = urllib.request.Request(images_emulator.url + "/v2/images?private=true", headers=headers)
+    with urllib.request.urlopen(request) as response:
+        assert response.status == 200
+        assert b'"total": 3' in response.read()
+    assert images_emulator.requests.count("GET", "/v2/images") == 1
+"""
+
+
+def run(
+    directory: Path, source: str, *options: str, autoload: bool = False, ini: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run the tests of a project that knows nothing of this one."""
+    (directory / "test_it.py").write_text(source)
+    (directory / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    if not autoload:
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-X", "dev", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def passed(outcome: subprocess.CompletedProcess[str]) -> int:
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    found = re.search(r"(\d+) passed", outcome.stdout)
+    assert found, outcome.stdout
+    return int(found[1])
+
+
+@pytest.mark.parametrize(
+    ("mark", "options", "ini"),
+    [
+        ("", (*ASYNCIO, "--asyncio-mode=auto"), ""),
+        ("@pytest.mark.asyncio", (*ASYNCIO, "--asyncio-mode=strict"), ""),
+        ("@pytest.mark.asyncio(loop_scope='module')", (*ASYNCIO, "--asyncio-mode=strict"), ""),
+        ("", (*ASYNCIO, "--asyncio-mode=auto"), "asyncio_default_test_loop_scope = session"),
+        ("", (*ASYNCIO, "-p", "pytest_aiohttp.plugin", "--asyncio-mode=auto"), ""),
+        ("@pytest.mark.anyio", ("-p", "anyio.pytest_plugin", "-k", "not trio"), ""),
+        ("@pytest.mark.anyio", ("-p", "anyio.pytest_plugin", *ASYNCIO, "-k", "not trio"), ""),
+    ],
+    ids=[
+        *("asyncio-auto", "asyncio-strict", "asyncio-module-loop", "asyncio-session-loop"),
+        *("aiohttp", "anyio", "anyio-beside-asyncio"),
+    ],
+)
+def test_the_fixtures_work_with(tmp_path: Path, mark: str, options: tuple[str, ...], ini: str) -> None:
+    if "pytest_asyncio.plugin" in options:
+        ini += "\nasyncio_default_fixture_loop_scope = function"
+    assert passed(run(tmp_path, ASYNC_TESTS.format(mark=mark), *PLUGIN, *options, ini=ini)) == 2
+
+
+def test_a_plain_test_needs_no_other_plugin(tmp_path: Path) -> None:
+    assert passed(run(tmp_path, BLOCKING_TEST, *PLUGIN, "--strict-markers")) == 1
+
+
+def test_without_a_plugin_for_async_tests_the_client_says_what_it_needs(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "def test_it(images_api): ...", *PLUGIN)
+    assert "images_api needs a plugin that runs async tests: pytest-asyncio, or anyio's" in outcome.stdout
+    assert "1 error" in outcome.stdout
+
+
+def test_pytest_finds_it_by_itself_and_it_costs_nothing_until_used(tmp_path: Path) -> None:
+    """Every plugin of the environment is loaded, and this one has imported nothing."""
+    source = """
+    import sys
+
+    def test_nothing_is_imported(request):
+        assert request.config.pluginmanager.has_plugin("do_images_async")
+        assert "do_images_async_pytest" in sys.modules
+        assert [name for name in sys.modules if name.split(".")[0] in ("do_images_async", "aiohttp")] == []
+    """
+    without_aiohttp = ("-p", "no:aiohttp", "-p", "no:schemathesis", "-p", "no:looptime_plugin")
+    outcome = run(
+        tmp_path,
+        re.sub("^    ", "", source, flags=re.MULTILINE),
+        *without_aiohttp,
+        autoload=True,
+        ini="asyncio_default_fixture_loop_scope = function",
+    )
+    assert passed(outcome) == 1
+
+
+def test_the_emulator_needs_no_pytest() -> None:
+    program = (
+        "import sys; import do_images_async.testing as t\n"
+        "with t.ImagesEmulator(): pass\n"
+        "assert not [name for name in sys.modules if 'pytest' in name], sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603
+
+
+def test_the_strangers_test_of_the_readme(tmp_path: Path) -> None:
+    program = re.search(r"^```python\n(# test_[^\n]+\n.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert program, "the README shows a test"
+    options = (*PLUGIN, *ASYNCIO, "--asyncio-mode=auto", "--strict-markers")
+    ini = "asyncio_default_fixture_loop_scope = function"
+    assert passed(run(tmp_path, program[1], *options, ini=ini)) == 1

@@ -1,0 +1,117 @@
+"""The documentation's two web backends, started as processes, called over HTTP, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+from aiohttp import web
+
+from do_images_async.testing import ImagesEmulator
+from tests.conftest import TOKEN
+from tests.support.programs import Program, running
+from tests.support.servers import HANG, Server, eventually, refusal, unused_port
+
+BACKENDS = ("backend_aiohttp.py", "backend_fastapi.py")
+MINUTE = 250
+
+
+@attrs.frozen
+class Backend:
+    """One that answers, and a session of somebody who asks."""
+
+    program: Program
+    session: aiohttp.ClientSession
+
+    async def get(self, path: str) -> tuple[int, dict[str, Any], str | None]:
+        async with self.session.get(path) as answer:
+            return answer.status, await answer.json(), answer.headers.get("Retry-After")
+
+    async def health(self) -> dict[str, Any]:
+        return (await self.get("/health"))[1]
+
+    async def until_in_flight(self, calls: int) -> None:
+        async with asyncio.timeout(10):
+            while (await self.health())["in_flight"] != calls:  # noqa: ASYNC110  (another process)
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(name: str, *, url: str, token: str) -> AsyncGenerator[Backend]:
+    port = unused_port()
+    async with (
+        running(name, url=url, token=token, PORT=str(port)) as program,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        backend = Backend(program, session)
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await backend.health()
+                except aiohttp.ClientConnectionError:
+                    assert program.process.returncode is None, (await program.errors).decode()
+                    await asyncio.sleep(0.02)
+                else:
+                    break
+        yield backend
+        code, errors = await program.stop()
+        assert [line for line in errors.splitlines() if "was answered 500" not in line] == []
+        assert code in (0, -signal.SIGTERM)  # uvicorn hands the signal on when it has shut down
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_requests_share_one_client_until_its_quota_is_spent(name: str) -> None:
+    connections: Counter[object] = Counter()
+
+    def note_connection(request: web.Request) -> None:
+        assert request.transport is not None
+        connections[request.transport.get_extra_info("peername")] += 1
+
+    async with ImagesEmulator(images=3) as emulator:
+        emulator.on_request.append(note_connection)
+        private = [image["id"] for image in emulator.images if not image["public"]]
+        async with serving(name, url=emulator.url, token=emulator.token) as backend:
+            for _ in range(2):
+                answers = await asyncio.gather(*(backend.get(f"/images/{private[n % 3]}") for n in range(20)))
+                assert [(status, body["id"]) for status, body, _ in answers] == [
+                    (200, private[n % 3]) for n in range(20)
+                ]
+            assert len(connections) <= 20, "the second wave must find the first one's connections"
+            assert (await backend.get("/images/ubuntu-24-04-x64"))[1]["slug"] == "ubuntu-24-04-x64"
+            assert (await backend.get("/images/1"))[:2] == (404, {"error": "no such image"})
+            assert (await backend.get("/images/no%20slug"))[0] == 400
+            assert await backend.health() == {"in_flight": 0, "tokens_left": MINUTE - 42}
+
+            answers = await asyncio.gather(*(backend.get(f"/images/{private[0]}") for _ in range(240)))
+            counts = Counter(status for status, _, _ in answers)
+            # On a busy machine some wait longer for the first answers than the backend allows.
+            assert counts[200] + counts[503] == 240
+            assert counts[200] == MINUTE - 42
+            waits = [int(wait or 0) for status, _, wait in answers if status == 503]
+            assert min(waits) >= 1
+            assert max(waits) <= 62, "the first tokens come back a minute after they went"
+        assert len(emulator.requests) == 42 + counts[200]
+        assert emulator.requests.count(status=429) == 0
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Server) -> None:
+    server.answer_with(lambda request: refusal(500) if request.path.endswith("/1") else HANG)
+    async with serving(name, url=server.url, token=TOKEN) as backend:
+        visits = [asyncio.create_task(backend.get("/images/ubuntu-24-04-x64")) for _ in range(5)]
+        await backend.until_in_flight(5)
+        await eventually(lambda: len(server.received) == 5, within=20)
+        for visit in visits:
+            visit.cancel()
+        await asyncio.gather(*visits, return_exceptions=True)
+        await backend.until_in_flight(0)
+        await eventually(lambda: server.open_connections == 0, within=20)
+        assert len(server.received) == 5, "a call that was cancelled is not sent again"
+        assert (await backend.get("/images/1"))[:2] == (502, {"error": "the image service failed"})

@@ -1,0 +1,261 @@
+"""The documentation's code runs as it stands there, prints what the page says, and the site builds."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import io
+import itertools
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import attrs
+import pytest
+
+import benchmarks.__main__ as benchmarks
+import do_images_async
+from do_images_async import ImagesAPI, audit, events, redis, testing
+from do_images_async.audit import rules
+from do_images_async.cli.app import main as do_images
+from do_images_async.testing import ImagesEmulator
+from tests.support.programs import PROGRAMS, impatient
+from tests.support.redis_servers import EXECUTABLE, RedisServer, redis_server, shared_redis
+
+__all__ = ["redis_server", "shared_redis"]  # fixtures
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "tests" / "docs"
+PAGES = sorted((DOCS / "pages").rglob("*.md"))
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+
+NOT_ON_THEIR_OWN = {
+    # Aliases, and what is the transport's.
+    *("Event", "EventHook", "log", "logger", "outcome_of", "route_of", "tell"),
+    *(name for name in rules.__all__ if name.islower()),  # the page shows their whole module
+}
+RUN_ELSEWHERE = {
+    "python3 -m venv": ".ci/package installs the wheel into an empty environment",
+    "bash .ci/run": "it runs this test",
+    "nox -f .ci/noxfile.py -s release": ".ci/run builds the package; the tag is the release's",
+    ".venv/bin/pytest": "it runs this test",
+    "mkdocs build": "test_the_site_builds_without_a_warning",
+}
+"""What the sh blocks that are not run here begin with, and who runs them instead."""
+
+
+@attrs.frozen
+class Block:
+    """A block of code, and what follows it on the page."""
+
+    language: str
+    text: str
+    output: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = list(BLOCK.finditer(text))
+    blocks: list[Block] = []
+    for block, following in itertools.zip_longest(found, found[1:]):
+        adjacent = following is not None and not text[block.end() : following.start()].strip()
+        output = following[2] if following is not None and adjacent and following[1] == "text" else None
+        blocks.append(Block(block[1], block[2], output))
+    return blocks
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(DOCS / "pages"))
+
+
+def pages_with(language: str) -> list[Path]:
+    return [page for page in PAGES if any(block.language == language for block in blocks_of(page))]
+
+
+@pytest.fixture
+async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImagesEmulator]:
+    """One that programs find; pages run on threads beside it, with event loops of their own."""
+    async with ImagesEmulator(images=30, seed=7) as running:
+        monkeypatch.setenv("DIGITALOCEAN_TOKEN", running.token)
+        monkeypatch.setenv("DIGITALOCEAN_API_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def logging_left_alone() -> Iterator[None]:
+    """What a page does to logging is undone."""
+    root, ours = logging.getLogger(), logging.getLogger("do_images_async")
+    levels, handlers = (root.level, ours.level), root.handlers[:]
+    yield
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    root.handlers[:] = handlers
+
+
+def outcome_of(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  (ours)
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=55,
+    )
+
+
+def run(block: str, names: dict[str, Any]) -> None:
+    """Run a block as a program, or, when it awaits at the top level, with an open client."""
+    code = compile(block, "<page>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    if code.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(_run_with_client(code, names))
+    else:
+        exec(code, names)  # noqa: S102  (the page is ours)
+
+
+async def _run_with_client(code: CodeType, names: dict[str, Any]) -> None:
+    async with ImagesAPI.from_env() as images:
+        names["images"] = images
+        await eval(code, names)  # noqa: S307  (the page is ours)
+
+
+@pytest.mark.usefixtures("logging_left_alone")
+@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+async def test_the_code_of_a_page_runs_and_prints_what_it_says(
+    page: Path, emulator: ImagesEmulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if any("REDIS_URL" in block.text for block in blocks_of(page)):
+        if EXECUTABLE is None:
+            pytest.skip("there is no redis-server")
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        monkeypatch.setenv("REDIS_URL", redis.url)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks_of(page):
+        if block.language != "python" or INCLUDED.match(block.text):
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            await asyncio.to_thread(run, impatient(block.text), names)
+        if block.output is not None:
+            assert printed.getvalue() == block.output
+
+
+@pytest.mark.parametrize("page", pages_with("sh"), ids=name_of)
+async def test_the_shell_commands_of_a_page_run(page: Path, emulator: ImagesEmulator) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for block in blocks_of(page):
+        if block.language != "sh" or any(block.text.startswith(start) for start in RUN_ELSEWHERE):
+            continue
+        command = ("/bin/bash", "-euo", "pipefail", "-c", block.text)
+        done = await asyncio.to_thread(outcome_of, *command, PATH=path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_every_program_is_shown_and_has_a_test() -> None:
+    shown = {name for page in PAGES for name in INCLUDED.findall(page.read_text())}
+    assert shown == {path.name for path in PROGRAMS.glob("*.py")}
+    tests = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    for name in shown:
+        assert re.search(rf'"{name}"|programs import .*\b{name.removesuffix(".py")}\b', tests), name
+
+
+async def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> None:
+    command = (sys.executable, "-W", "error", str(PROGRAMS / "audit_images.py"))
+    done = await asyncio.to_thread(outcome_of, *command)
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+    assert done.stdout.startswith("30 images, ")
+    assert re.search(r"MEDIUM +no-owner +\d+ images: ask who made it", done.stdout)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """A name of the package is on a page of its own, or in the one of its module."""
+    text = "".join(page.read_text() for page in PAGES)
+    modules = {"errors", "events"}
+    values = {"__version__", "converter"}
+    missing = [
+        name
+        for name in do_images_async.__all__
+        if name not in modules | values and f"::: do_images_async.{name}\n" not in text
+    ]
+    for module in (events, audit, testing, redis):
+        missing += [
+            f"{module.__name__}.{name}"
+            for name in module.__all__
+            if f"::: {module.__name__}.{name}\n" not in text and name not in NOT_ON_THEIR_OWN
+        ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_what_a_page_points_to_is_there(page: Path) -> None:
+    text = page.read_text()
+    spans = " ".join(re.findall(r"`([^`\n]+)`", text))
+    named = re.findall(r"(?<!\S)(?:tests|do_images_async|\.ci)/[\w./-]+", spans)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    for module, rest in re.findall(r"python -m (benchmarks[.\w]*)([^\n`]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+        if module == "benchmarks":
+            assert {word for word in rest.split() if word.isalpha()} <= set(benchmarks.NAMES), rest
+    for target, anchor in re.findall(r"\]\(([^():#]*)(?:#([^()]+))?\)", text):
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), f"{target}#{anchor}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What the headings of a page can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_what_is_said_of_the_command_line_is_so(page: Path) -> None:
+    text = page.read_text().replace(", ", " ")  # Kubernetes has its words in a list
+    for name, rest in re.findall(r"\bdo-images (\w[\w-]*)([^\n|&`]*)", text):
+        command = do_images.commands.get(name)
+        assert command is not None, name
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--?[a-z][\w-]*", rest)) <= options | {"--help"}, f"{name}{rest}"
+
+
+def test_no_page_says_that_it_is_not_written() -> None:
+    unwritten = [page.name for page in PAGES if re.search(r"\b(TBD|TODO|FIXME)\b", page.read_text())]
+    assert unwritten == []
+
+
+@pytest.mark.once
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    done = outcome_of(
+        *(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"),
+        *("-f", str(DOCS / "mkdocs.yml"), "-d", str(tmp_path / "site")),
+        NO_MKDOCS_2_WARNING="1",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    site = tmp_path / "site"
+    built = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
+    assert built >= {name_of(page).replace(".md", ".html") for page in PAGES}
+    for page in site.rglob("*.html"):
+        fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text())
+        assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], "the site needs no network"
+
+
+ARCHITECTURE = (DOCS / "pages" / "developer" / "architecture.md").read_text()
+PACKAGE = ROOT / "do_images_async"
+
+
+def test_the_architecture_page_names_every_module_and_no_other() -> None:
+    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    named = set(re.findall(r"^- `([\w/]+\.py)`: ", ARCHITECTURE, re.MULTILINE))
+    assert named == {name for name in modules if not name.endswith("__init__.py")}

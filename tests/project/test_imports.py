@@ -1,0 +1,74 @@
+"""Imports inside the package point one way, as the architecture page draws them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "do_images_async"
+BASE = {"_arguments", "_credentials", "_version", "errors", "models"}
+CORE = BASE | {"_quota", "_http", "events"}
+
+ALLOWED: dict[str, set[str]] = {
+    "_version": set(),
+    "_arguments": set(),
+    "_credentials": {"_arguments"},
+    "models": {"modeling"},
+    "modeling": set(),
+    "errors": {"models"},
+    "events": {"errors", "models"},
+    "retention": BASE,
+    "_quota": BASE,
+    "redis": BASE | {"_quota"},
+    "_http": BASE | {"events", "_quota"},
+    "_api": CORE,
+    "audit": CORE | {"_api"},
+    "testing": set(),
+    "cli": CORE | {"_api", "audit", "redis", "retention", "testing", "__init__"},
+    "__main__": {"cli"},
+    "__init__": CORE | {"_api", "audit", "retention"},
+}
+"""Which parts each part may import."""
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "plugin" not in path.parts)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
+    part = part_of(path)
+    assert imported_parts(path) - {part} <= ALLOWED[part]
+
+
+def test_the_table_has_every_part() -> None:
+    assert {part_of(path) for path in MODULES} == ALLOWED.keys() & {part_of(path) for path in MODULES}
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Return the parts of the package that a file imports, wherever in the file it does so."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert not node.level, "imports are absolute"
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = submodules if node.module == "do_images_async" else [node.module]
+        else:
+            continue
+        for name in names:
+            root, _, rest = name.partition(".")
+            if root == "do_images_async":
+                part = rest.split(".")[0]
+                exists = (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").exists()
+                found.add(part if part and exists else "__init__")
+    return found

@@ -1,0 +1,446 @@
+"""What the limiter makes of what the server says: laws, exact moments, and a noisy neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import pairwise
+
+import aiohttp
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Server
+from do_images_async import ImagesAPI
+from do_images_async._quota.limiter import Permit, RateLimiter, Report, TokenBucket
+from do_images_async.errors import QuotaWaitError, RateLimitError
+from do_images_async.testing import ImagesEmulator, Quota
+from tests.conftest import ONCE
+from tests.support.neighbours import Neighbourhood, neighbours_calls
+from tests.support.virtual_time import SECOND, clock, let_run, run_virtually
+
+law = settings(derandomize=True, deadline=None, database=None, max_examples=120)
+
+PLENTY = TokenBucket(1000, per=60, margin=0)
+
+
+def limiter_of(*buckets: TokenBucket) -> RateLimiter:
+    return RateLimiter(*(buckets or (PLENTY,)), clock=clock)
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def take(limiter: RateLimiter, number: int) -> list[Permit]:
+    return [await limiter.acquire(max_wait=0) for _ in range(number)]
+
+
+async def is_closed(limiter: RateLimiter) -> bool:
+    try:
+        (await limiter.acquire(max_wait=0)).release()
+    except QuotaWaitError:
+        return True
+    return False
+
+
+def refused(retry_after: float | None = None, reset_in: float | None = None) -> Report:
+    """What a 429 says: of a burst, or of the hour."""
+    remaining = None if retry_after is None else 500
+    return Report(remaining=remaining, refused=True, retry_after=retry_after, reset_in=reset_in)
+
+
+# The last word.
+
+
+@attrs.define
+class LastWord:
+    """What may be sent by the newest-sent request that was answered, counted anew at every step."""
+
+    flying: dict[int, int] = attrs.field(factory=dict[int, int])
+    """Serial of each request under way: how many of those before it were over when it went."""
+    serial: int = 0
+    over: int = 0
+    heard_of: int = 0
+    most: int | None = None
+    probe_at: int = 0
+
+    def may_send(self, now: int) -> bool:
+        if self.most is None or self.serial < self.most:
+            return True
+        return not self.flying and now >= self.probe_at
+
+    def send(self) -> None:
+        self.serial += 1
+        self.flying[self.serial] = self.over
+
+    def answer(self, serial: int, remaining: int, now: int, reset_in: int) -> None:
+        over = self.flying.pop(serial)
+        self.over += 1
+        if serial < self.heard_of:
+            return
+        # It was counted with those that were over when it went. All others may come on top.
+        self.heard_of, self.most = serial, over + 1 + remaining
+        self.probe_at = now + (reset_in + 1) * SECOND
+
+
+@law
+@given(
+    st.lists(
+        st.one_of(
+            st.just(("send", 0, 0)),
+            st.just(("send", 0, 0)),
+            st.tuples(st.just("answer"), st.integers(0, 20), st.integers(0, 6)),
+            st.tuples(st.just("wait"), st.integers(1, 8), st.just(0)),
+        ),
+        max_size=50,
+    )
+)
+def test_it_grants_by_the_last_word_however_the_answers_are_ordered(
+    moves: list[tuple[str, int, int]],
+) -> None:
+    async def main() -> None:
+        now = 0
+        limiter = RateLimiter(PLENTY, clock=lambda: now)
+        word = LastWord()
+        permits: dict[int, Permit] = {}
+        for move, amount, remaining in moves:
+            if move == "wait":
+                now += amount * SECOND
+            elif move == "answer" and permits:
+                serial = sorted(permits)[amount % len(permits)]
+                permits.pop(serial).settle(Report(remaining=remaining, reset_in=5.0))
+                word.answer(serial, remaining, now, reset_in=5)
+            elif move == "send":
+                may = word.may_send(now)
+                try:
+                    permit = await limiter.acquire(max_wait=0)
+                except QuotaWaitError:
+                    assert not may
+                else:
+                    assert may
+                    word.send()
+                    permits[word.serial] = permit
+
+    run_virtually(main())
+
+
+def test_an_answer_to_an_older_request_changes_nothing() -> None:
+    async def main() -> None:
+        limiter = limiter_of()
+        old, new = await take(limiter, 2)
+        new.settle(Report(remaining=3, reset_in=50))
+        old.settle(Report(remaining=900, reset_in=50))
+        assert len(await take(limiter, 2)) == 2  # the older one may not be in the three
+        assert await is_closed(limiter)
+
+    run_virtually(main())
+
+
+def test_a_limiter_that_starts_anew_heeds_what_was_spent_before() -> None:
+    async def main() -> None:
+        limiter = limiter_of()
+        (first,) = await take(limiter, 1)
+        first.settle(Report(remaining=0, counted=1000, reset_in=30))
+        probe = asyncio.create_task(limiter.acquire())
+        late = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(30.5)
+        assert not probe.done()
+        await asyncio.sleep(1)
+        assert (probe.done(), late.done()) == (True, False)
+        probe.result().settle(Report(remaining=10, counted=990))
+        await late
+
+    run_virtually(main())
+
+
+# A refusal.
+
+
+@pytest.mark.parametrize(
+    ("word", "opens"),
+    [
+        pytest.param(refused(retry_after=30.0, reset_in=900), 30, id="retry-after, of a burst"),
+        pytest.param(refused(reset_in=900.0), 901, id="ratelimit-reset, of the hour"),
+        pytest.param(refused(), 1, id="nothing"),
+    ],
+)
+def test_a_refusal_closes_for_everybody_and_one_probe_goes_first(word: Report, opens: float) -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(1000, per=3600))
+        permits = await take(limiter, 4)
+        for permit in permits:
+            permit.settle(word)  # all four belong to one closing
+        late = [asyncio.create_task(limiter.acquire()) for _ in range(20)]
+        await asyncio.sleep(opens - 0.01)
+        assert not any(caller.done() for caller in late)
+        await asyncio.sleep(1.1)  # sister processes come at other moments
+        assert [caller.done() for caller in late] == [True, *[False] * 19]
+        await asyncio.sleep(100)
+        assert sum(caller.done() for caller in late) == 1
+        for caller in late:
+            caller.cancel()
+
+    run_virtually(main())
+
+
+def test_it_opens_by_one_more_with_every_success() -> None:
+    async def main() -> None:
+        limiter = limiter_of()
+        (permit,) = await take(limiter, 1)
+        permit.settle(refused(reset_in=1.0))
+        callers = [asyncio.create_task(limiter.acquire()) for _ in range(40)]
+        await asyncio.sleep(4)
+        under_way: list[int] = []
+        for caller in callers:
+            under_way.append(limiter.stats().in_flight)
+            (await caller).settle(Report())
+            await let_run()
+        # Each success lets one more go besides its own successor, until there is nobody left to go.
+        assert under_way == [*range(1, 21), *range(20, 0, -1)]
+
+    run_virtually(main())
+
+
+def test_refusals_without_a_word_double_the_pause() -> None:
+    async def main() -> None:
+        limiter = limiter_of()
+        pauses: list[float] = []
+        for _ in range(5):
+            begin = seconds()
+            permit = await limiter.acquire()
+            pauses.append(seconds() - begin)
+            permit.settle(Report(refused=True))
+        # With up to a tenth more, at most a second, so that sister processes do not come together.
+        assert [least <= pause <= least * 1.1 for least, pause in zip((1, 2, 4, 8), pauses[1:], strict=True)]
+
+    run_virtually(main())
+
+
+# Pacing.
+
+
+def test_a_refusal_that_the_own_log_cannot_explain_turns_on_even_pacing() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(60, per=60, margin=0), TokenBucket(1000, per=3600))
+        for permit in await take(limiter, 30):
+            permit.settle(Report())
+        (permit,) = await take(limiter, 1)
+        permit.settle(Report(refused=True, retry_after=5.0))
+        assert limiter.stats().pacing
+        moments: list[float] = []
+        for _ in range(25):
+            permit = await limiter.acquire()
+            moments.append(seconds())
+            permit.settle(Report())
+        # Thirty of the sixty were accepted in the minute before: one in two seconds, then a little faster.
+        assert all(1.6 <= later - earlier <= 2.0 for earlier, later in pairwise(moments[2:]))
+
+    run_virtually(main())
+
+
+def test_when_the_others_stop_the_full_rate_is_back() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(60, per=60, margin=0), TokenBucket(100_000, per=3600))
+        counted = 0
+
+        async def call(*, others: int) -> None:
+            nonlocal counted
+            permit = await limiter.acquire()
+            counted += 1 + others
+            permit.settle(Report(remaining=100_000 - counted, counted=counted))
+
+        for _ in range(10):
+            await call(others=2)
+        assert limiter.stats().pacing
+        assert limiter.stats().available[0] <= 60 - 28
+        while limiter.stats().pacing:
+            await call(others=0)
+            assert seconds() < 400
+        await asyncio.sleep(60)
+        await take(limiter, 60)
+
+    run_virtually(main())
+
+
+def test_pacing_ends_though_the_server_tells_no_counts() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(60, per=60, margin=0))
+        (permit,) = await take(limiter, 1)
+        permit.settle(Report(refused=True, retry_after=5.0))
+        while limiter.stats().pacing:
+            (await limiter.acquire()).settle(Report())
+            assert seconds() < 600
+        await asyncio.sleep(60)
+        await take(limiter, 60)
+
+    run_virtually(main())
+
+
+def test_before_anything_is_known_of_others_half_of_what_is_left_may_be_under_way() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(20, per=60, margin=0), TokenBucket(1000, per=3600))
+        (first,) = await take(limiter, 1)
+        first.settle(Report(remaining=999, counted=1))
+        for _ in range(2):
+            callers = [asyncio.create_task(limiter.acquire()) for _ in range(19)]
+            await let_run()
+            under_way = sum(caller.done() for caller in callers)
+            for caller in callers:
+                caller.cancel()
+            for caller in callers[:under_way]:
+                caller.result().release()
+            assert under_way == (6 if seconds() < 60 else 19)
+            await asyncio.sleep(61)
+
+    run_virtually(main())
+
+
+def test_caution_makes_a_first_burst_wait_for_answers_and_turns_nobody_away() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(250, per=60))
+
+        async def call(number: int) -> None:
+            await asyncio.sleep(number / 500)
+            permit = await limiter.acquire(max_wait=1)
+            await asyncio.sleep(0.1)
+            permit.settle(Report(remaining=4999 - number, counted=number + 1, reset_in=3600.0))
+
+        await asyncio.gather(*(call(number) for number in range(250)))
+        with pytest.raises(QuotaWaitError) as caught:
+            await limiter.acquire(max_wait=1)
+        assert caught.value.wait > 55
+
+    run_virtually(main())
+
+
+def test_requests_of_others_take_tokens_for_a_period() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(50, per=60, margin=0), TokenBucket(1000, per=3600))
+        first, second = await take(limiter, 2)
+        first.settle(Report(remaining=999, counted=1))
+        second.settle(Report(remaining=958, counted=42))  # forty are not ours
+        assert limiter.stats().available[0] == 8
+        await asyncio.sleep(59.9)
+        assert limiter.stats().available[0] == 8
+        await asyncio.sleep(0.2)
+        assert limiter.stats().available[0] == 50
+
+    run_virtually(main())
+
+
+def test_what_was_spent_before_the_start_is_not_taken_for_a_burst_of_others() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(50, per=60, margin=0), TokenBucket(1000, per=3600))
+        for number, permit in enumerate(await take(limiter, 10)):
+            permit.settle(Report(remaining=599 - number, counted=401 + number))
+        assert limiter.stats().available[0] == 40
+        assert not limiter.stats().pacing
+
+    run_virtually(main())
+
+
+@law
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(1, 20))
+def test_alone_it_never_sees_others(latencies: list[int], workers: int) -> None:
+    """Whatever the order in which the answers come, the own requests are not taken for somebody else's."""
+
+    async def main() -> None:
+        limits = Limit(10, 4.0), Limit(60, 60.0)
+        server = Server(limits)
+        limiter = limiter_of(*(TokenBucket(limit.capacity, per=limit.seconds) for limit in limits))
+
+        async def call(latency: int) -> None:
+            permit = await limiter.acquire()
+            await asyncio.sleep(latency / 20)
+            answer = server.count(seconds())
+            await asyncio.sleep(latency % 7 / 20)
+            permit.settle(answer.report)
+
+        pending = iter(latencies * 4)
+
+        async def work() -> None:
+            for latency in pending:
+                await call(latency)
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+        assert server.refused == 0
+        assert not limiter.stats().pacing
+
+    run_virtually(main())
+
+
+# A noisy neighbour.
+
+
+@pytest.mark.parametrize(
+    ("limits", "hours"),
+    [
+        pytest.param((MINUTE, Limit(15_000, 3600.0)), 0.4, id="the minute is what is short"),
+        pytest.param((MINUTE, HOUR), 2.0, id="the hour is what is short"),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_closing(
+    limits: Sequence[Limit], hours: float, seed: int
+) -> None:
+    random.seed(seed)  # the limiter's own dice, for the jitter of its pauses
+    street = Neighbourhood(limits, seed)
+
+    async def main() -> None:
+        limiter = limiter_of(*(TokenBucket(each.capacity, per=each.seconds) for each in limits))
+        await street.live([limiter], hours * 3600, callers=20)
+
+    run_virtually(main())
+    left = min(limit.capacity * hours * 3600 / limit.seconds for limit in limits) - street.theirs
+    assert street.accepted >= 0.95 * left
+    assert set(street.closings) == {1}, street.closings
+
+
+async def test_beside_a_noisy_neighbour_over_http() -> None:
+    """The same in small, through the client and the emulator, for almost two windows of four seconds."""
+    quota, duration = Quota(80, 4.0), 7.0
+    async with AsyncExitStack() as stack:
+        emulator = await stack.enter_async_context(
+            ImagesEmulator(quotas=(quota, Quota(100_000, 3600.0)), latency=0.005, jitter=0.01)
+        )
+        limiter = RateLimiter(TokenBucket(quota.limit, per=quota.seconds), TokenBucket(100_000, per=3600))
+        api = await stack.enter_async_context(
+            ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter, retry=ONCE)
+        )
+        bearer = {"Authorization": f"Bearer {emulator.token}"}
+        session = await stack.enter_async_context(aiohttp.ClientSession(headers=bearer))
+        accepted, theirs = 0, 0
+        refusals: list[float] = []
+
+        async def work() -> None:
+            nonlocal accepted
+            while True:
+                try:
+                    await api.get("ubuntu-24-04-x64")
+                except RateLimitError:
+                    refusals.append(seconds())
+                else:
+                    accepted += 1
+
+        async def neighbour() -> None:
+            nonlocal theirs
+            for pause in neighbours_calls(random.Random(1), quota.limit / quota.seconds):
+                await asyncio.sleep(pause)
+                theirs += 1
+                async with session.get(f"{emulator.url}/v2/images") as response:
+                    await response.read()
+
+        tasks = [asyncio.create_task(each) for each in (neighbour(), *(work() for _ in range(10)))]
+        await asyncio.sleep(duration)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    left = quota.limit * duration / quota.seconds - theirs
+    assert accepted >= 0.95 * left, (accepted, left, refusals)
+    # A closing lasts for a second at least.
+    assert all(later - earlier >= 1 for earlier, later in pairwise(refusals)), refusals

@@ -1,0 +1,198 @@
+"""The shared quota beside others who spend it: as strict as a limiter in one process, and as quick."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from unittest import mock
+
+import msgspec
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.quota.simulation import MINUTE, Limit, Server
+from do_images_async._quota.gate import Ticket
+from do_images_async._quota.limiter import Permit, RateLimiter, Report, TokenBucket
+from do_images_async.errors import QuotaWaitError
+from do_images_async.redis import RedisRateLimiter
+from do_images_async.redis.store import Answered, Exchange, microseconds
+from tests.support.neighbours import Neighbourhood
+from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
+from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
+from tests.support.virtual_time import run_virtually
+
+__all__ = ["redis_server", "shared_redis"]  # fixtures
+
+pytestmark = needs_redis
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_once_a_closing(
+    redis_server: RedisServer, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random.seed(seed)  # the limiters' own dice, for the jitter of their pauses
+    names = random.Random(seed)  # who is served first among equals
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(int=names.getrandbits(128)))
+    minutes, limits = 6, (MINUTE, Limit(15_000, 3600.0))
+    street = Neighbourhood(limits, seed)
+
+    async def main() -> None:
+        buckets = [TokenBucket(each.capacity, per=each.seconds) for each in limits]
+        async with AsyncExitStack() as stack:
+            limiters = [
+                await stack.enter_async_context(
+                    RedisRateLimiter(virtual_redis(redis_server), "dop_v1_a", *buckets)
+                )
+                for _ in range(4)
+            ]
+            await street.live(limiters, minutes * 60, callers=20)
+
+    run_virtually(main(), turn=1000)  # the store's clock is no finer
+    left = MINUTE.capacity * minutes - street.theirs
+    assert street.accepted >= 0.95 * left
+    assert set(street.closings) <= {1}, street.closings
+
+
+# The same history for both.
+
+
+class Twins:
+    """A limiter in this process and a worker of a store, asked and told the same at the same moments."""
+
+    def __init__(self, client: redis.Redis, limits: Sequence[Limit]) -> None:
+        buckets = [TokenBucket(limit.capacity, per=limit.seconds, margin=0) for limit in limits]
+        self.now = 0
+        self.server = Server(limits)
+        self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000)
+        self.flying: list[tuple[Permit, Ticket, Report]] = []
+        self._script = client.register_script(SCRIPT_BY_ARGUMENT)
+        self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
+        self._keys = [f"twin{next(numbers)}:{part}" for part in range(9 + len(limits))]
+        self._joined = False
+        self._asked = itertools.count(1)
+
+    async def send(self) -> None:
+        """Ask both for a permit, and send what they agree upon."""
+        reply = self._exchange(want=1)
+        serials = list(reply["granted"][0][1])
+        try:
+            permit = await self.limiter.acquire(max_wait=0)
+        except QuotaWaitError:
+            assert serials == []
+            return
+        assert serials == [permit.ticket.serial]
+        assert reply["finished"] == permit.ticket.finished
+        self.flying.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))
+
+    def answer(self, which: int) -> None:
+        permit, ticket, report = self.flying.pop(which % len(self.flying))
+        permit.settle(report)
+        reply = self._exchange(Answered.of(ticket, report, self.now))
+        stats = self.limiter.stats()
+        assert tuple(max(0, free) for free in reply["free"]) == stats.available
+        assert reply["pacing"] == stats.pacing
+
+    def _exchange(self, *answered: Answered, want: int = 0) -> dict[str, Any]:
+        ask = Exchange(
+            number=str(next(self._asked)),
+            worker="twin",
+            epoch="",
+            new_epoch="one",
+            joined=self._joined,
+            holds=0,
+            answered=list(answered),
+            lost=0,
+            unsent=0,
+            elsewhere=[],
+            settling=0,
+            wants=[(0, want)] if want else [],
+            buckets=self._buckets,
+            lease=microseconds(1e6),
+            grace=0,
+            clock=self.now,
+            dice=0.0,
+        )
+        self._joined = True
+        answer = self._script(keys=self._keys, args=[msgspec.json.encode(ask), START + self.now])
+        reply: dict[str, Any] = msgspec.json.decode(answer)
+        return reply
+
+
+numbers = itertools.count()
+TICK = 100_003
+"""Microseconds; no sum of intervals is one of ticks, so that nobody's rounding matters."""
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(1, 8)),
+        st.tuples(st.just("send"), st.integers(1, 8)),
+        st.tuples(st.just("answer"), st.integers(0, 20)),
+        st.tuples(st.just("answer"), st.integers(0, 20)),
+        st.tuples(st.just("others"), st.integers(1, 6)),
+        st.tuples(st.just("wait"), st.integers(1, 30)),
+    ),
+    max_size=60,
+)
+
+
+@settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=120,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(moves, st.integers(2, 30), st.integers(20, 200))
+def test_the_store_lets_go_what_a_limiter_in_one_process_would(
+    redis_server: RedisServer, moves: list[tuple[str, int]], minute: int, hour: int
+) -> None:
+    async def main(client: redis.Redis) -> None:
+        twins = Twins(client, (Limit(minute, 6.0), Limit(hour, 60.0)))
+        for move, amount in moves:
+            if move == "wait":
+                twins.now += amount * TICK
+            elif move == "others":
+                for _ in range(amount):
+                    twins.server.count(twins.now / 1_000_000)
+            elif move == "send":
+                for _ in range(amount):
+                    await twins.send()
+            elif twins.flying:
+                twins.answer(amount)
+            twins.now += 7
+
+    with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):
+        run_virtually(main(client))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_store_keeps_pace_with_a_limiter_in_one_process(redis_server: RedisServer, seed: int) -> None:
+    """Minutes with others that come and go: closings, even pacing that grows, and its end."""
+    dice = random.Random(seed)
+
+    async def main(client: redis.Redis) -> bool:
+        twins = Twins(client, (Limit(30, 6.0), Limit(2000, 60.0)))
+        was_paced = False
+        for _ in range(60):
+            twins.server.count(twins.now / 1_000_000)  # by a previous run
+            twins.now += 100_000
+        for step in range(1500):
+            twins.now += dice.randrange(20_000, 150_000)
+            burst = 20 * (step == 300)
+            for _ in range(burst + (dice.random() < (0.2, 0.6, 0.0)[step // 500])):
+                twins.server.count(twins.now / 1_000_000)
+            await twins.send()
+            while twins.flying and dice.random() < 0.7:
+                twins.answer(0 if dice.random() < 0.9 else 1)
+            was_paced = was_paced or twins.limiter.stats().pacing
+        assert twins.server.refused
+        return was_paced and not twins.limiter.stats().pacing
+
+    with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):
+        assert run_virtually(main(client))
