@@ -7,7 +7,7 @@ import asyncio
 from benchmarks.measure import Result, Sample, Work, at_most, compare, ratio
 from benchmarks.peers import plenty
 from do_images_async import RateLimiter, TokenBucket
-from do_images_async._quota.limiter import Permit
+from do_images_async._quota.protocols import Permit
 
 __all__ = ["run"]
 

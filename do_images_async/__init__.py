@@ -6,7 +6,9 @@ from do_images_async import errors, events
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.images import ImagesAPI
 from do_images_async._http.retry import RetryPolicy
-from do_images_async._quota.limiter import Limiter, LimiterStats, RateLimiter, TokenBucket
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import Limiter, LimiterStats
 from do_images_async._version import __version__
 from do_images_async.models import (
     AccountTransfer,

@@ -14,6 +14,7 @@ from limits.strategies import MovingWindowRateLimiter
 from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Limiter, Outcome, Setting, simulate
 from benchmarks.virtual_time import VirtualLoop
 from do_images_async._quota import limiter as ratelimit
+from do_images_async._quota.protocols import Permit
 
 __all__ = ["CONTENDERS", "contend"]
 
@@ -30,7 +31,7 @@ class Ours:
     def __init__(self) -> None:
         self._limiter = ratelimit.RateLimiter(clock=_now_ns)
 
-    async def acquire(self) -> ratelimit.Permit:
+    async def acquire(self) -> Permit:
         return await self._limiter.acquire()
 
 

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from benchmarks.virtual_time import VirtualLoop
-from do_images_async._quota.limiter import Report
+from do_images_async._quota.protocols import Report
 
 __all__ = [
     "HOUR",

@@ -33,7 +33,7 @@ from do_images_async._credentials import Token, read_token
 from do_images_async._http.request import Call, Options
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._http.transport import Transport
-from do_images_async._quota.limiter import Limiter
+from do_images_async._quota.protocols import Limiter
 from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
 from do_images_async.events import EventHook
 from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit

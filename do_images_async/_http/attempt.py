@@ -29,7 +29,7 @@ from do_images_async._http.deadlines import Deadline
 from do_images_async._http.failures import ConnectionBrokenError, UnwritableError
 from do_images_async._http.headers import parse_rate_limit, report_of
 from do_images_async._http.request import Call, Options
-from do_images_async._quota.limiter import Limiter
+from do_images_async._quota.protocols import Limiter
 from do_images_async.errors import APIError, DOImagesError
 from do_images_async.events import (
     AttemptEnded,

@@ -6,7 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-from do_images_async._quota.gate import Report
+from do_images_async._quota.protocols import Report
 from do_images_async.models import RateLimit
 
 if TYPE_CHECKING:

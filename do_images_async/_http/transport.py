@@ -32,7 +32,7 @@ from do_images_async._http.retry import (
     leaves_doubt,
     may_send_again,
 )
-from do_images_async._quota.limiter import Limiter
+from do_images_async._quota.protocols import Limiter
 from do_images_async._quota.sharing import shared_limiter
 from do_images_async._version import __version__
 from do_images_async.errors import (

@@ -24,9 +24,9 @@ import math
 import random
 from collections import deque
 
-import msgspec
+from do_images_async._quota.protocols import Report, Ticket
 
-__all__ = ["LONGEST_PAUSE", "Gate", "Report", "Ticket"]
+__all__ = ["LONGEST_PAUSE", "Gate"]
 
 _SECOND = 1_000_000_000
 LONGEST_PAUSE = 3605.0
@@ -39,36 +39,6 @@ _AHEAD = 8
 
 _ON_THE_WAY = 2 * _SECOND
 """After this long a request without an answer is not waited for: it may be lost."""
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one response says of the quota.
-
-    Attributes:
-        remaining: requests left in the longest window; None when it does not say.
-        counted: requests that the server has counted in it, ours and others'; None when it does not say.
-        refused: whether the request was refused for the quota.
-        retry_after: seconds until a refused request has a chance; None when it does not say.
-        reset_in: seconds until the oldest request of the longest window expires; None when it does not say.
-    """
-
-    remaining: int | None = None
-    counted: int | None = None
-    refused: bool = False
-    retry_after: float | None = None
-    reset_in: float | None = None
-
-
-class Ticket(msgspec.Struct, frozen=True, gc=False):
-    """Where a request stands among the others.
-
-    Attributes:
-        serial: its number in the order of grants, from 1.
-        finished: how many requests were known to be over when it was granted.
-    """
-
-    serial: int
-    finished: int
 
 
 class Others:

@@ -19,49 +19,22 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
 from weakref import WeakSet
 
-import attrs
 import msgspec
 
 from do_images_async._arguments import check_callable, check_seconds
 from do_images_async._quota.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
-from do_images_async._quota.gate import Gate, Report, Ticket
+from do_images_async._quota.gate import Gate
+from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
 from do_images_async.errors import QuotaWaitError
 
-__all__ = [
-    "DOCUMENTED",
-    "AnyPermit",
-    "Limiter",
-    "LimiterStats",
-    "Permit",
-    "RateLimiter",
-    "Report",
-    "TokenBucket",
-]
+__all__ = ["RateLimiter", "TokenPermit"]
 
 _SECOND = 1_000_000_000
 
 
-class AnyPermit(Protocol):
-    """What a limiter hands out; see `Permit`."""
-
-    def settle(self, report: Report | None = None) -> None: ...
-    def release(self) -> None: ...
-    def lose(self) -> None: ...
-
-
-class Limiter(Protocol):
-    """What a client needs of a limiter, in this process or elsewhere; see `RateLimiter`."""
-
-    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> AnyPermit: ...
-    def check_reserve(self, reserve: int) -> None: ...
-    def next_permit_in(self) -> float: ...
-    def stats(self) -> LimiterStats: ...
-
-
-class Permit(msgspec.Struct, eq=False):
+class TokenPermit(msgspec.Struct, eq=False):
     """The right to send one request. Whoever holds it reports once what became of the request."""
 
     _limiter: RateLimiter | None
@@ -88,25 +61,6 @@ class Permit(msgspec.Struct, eq=False):
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             limiter.lost(self.ticket)
-
-
-@attrs.frozen(kw_only=True)
-class LimiterStats:
-    """A limiter at a moment.
-
-    Attributes:
-        granted: permits granted so far, less those that came back unsent: the requests made.
-        in_flight: requests that were granted and are not answered yet.
-        waiting: calls that wait for a permit.
-        available: tokens free now, one number for each bucket.
-        pacing: whether requests go out evenly, since somebody else spends the quota too.
-    """
-
-    granted: int
-    in_flight: int
-    waiting: int
-    available: tuple[int, ...]
-    pacing: bool = False
 
 
 class _Alarm:
@@ -175,9 +129,9 @@ class RateLimiter:
         # What was granted in loops that are closed. The one exception: it is added to without the lock.
         self._abandoned: deque[Ticket] = deque()
         # What was granted to a waiter in another loop that has not seen it yet.
-        self._on_their_way: dict[asyncio.Future[Permit], Ticket] = {}
+        self._on_their_way: dict[asyncio.Future[TokenPermit], Ticket] = {}
         # One queue for each reserve that somebody must leave; a future in it gets a Permit.
-        self._queues: dict[int, OrderedDict[asyncio.Future[Permit], None]] = {}
+        self._queues: dict[int, OrderedDict[asyncio.Future[TokenPermit], None]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
         _limiters.add(self)
 
@@ -211,7 +165,7 @@ class RateLimiter:
             if not self._queues:
                 ticket = self._take(now, reserve)
                 if ticket is not None:
-                    return Permit(self, ticket)
+                    return TokenPermit(self, ticket)
             self._forget_closed_loops()
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
@@ -359,14 +313,16 @@ class RateLimiter:
         if self._queues:
             self._serve()
 
-    def _enter(self, reserve: int) -> asyncio.Future[Permit]:
+    def _enter(self, reserve: int) -> asyncio.Future[TokenPermit]:
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Permit] = loop.create_future()
+        waiter: asyncio.Future[TokenPermit] = loop.create_future()
         self._queues.setdefault(reserve, OrderedDict())[waiter] = None
         self._alarms.setdefault(loop, _Alarm()).waiting += 1
         return waiter
 
-    async def _wait(self, waiter: asyncio.Future[Permit], max_wait: float | None, reserve: int) -> Permit:
+    async def _wait(
+        self, waiter: asyncio.Future[TokenPermit], max_wait: float | None, reserve: int
+    ) -> TokenPermit:
         try:
             async with asyncio.timeout(max_wait):
                 return await waiter
@@ -381,7 +337,7 @@ class RateLimiter:
             wait = self._shortest_wait(self._clock(), reserve)
         raise QuotaWaitError(wait=wait, max_wait=max_wait or 0.0)
 
-    def _leave(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
+    def _leave(self, waiter: asyncio.Future[TokenPermit], reserve: int) -> None:
         """Leave the queue; a permit that was granted on the way out goes to the next in line."""
         granted = waiter.done() and not waiter.cancelled()
         if waiter.get_loop().is_closed():
@@ -402,7 +358,7 @@ class RateLimiter:
             # A grant from another thread is on its way, and must find nobody.
             waiter.cancel()
 
-    def _remove(self, waiter: asyncio.Future[Permit], reserve: int) -> None:
+    def _remove(self, waiter: asyncio.Future[TokenPermit], reserve: int) -> None:
         queue = self._queues[reserve]
         del queue[waiter]
         if not queue:
@@ -467,8 +423,8 @@ class RateLimiter:
         for loop in late:
             _call_in(loop, self._serve)
 
-    def _grant(self, now: int) -> list[tuple[asyncio.Future[Permit], Ticket]]:
-        granted: list[tuple[asyncio.Future[Permit], Ticket]] = []
+    def _grant(self, now: int) -> list[tuple[asyncio.Future[TokenPermit], Ticket]]:
+        granted: list[tuple[asyncio.Future[TokenPermit], Ticket]] = []
         for reserve in sorted(self._queues):
             queue = self._queues[reserve]
             while queue:
@@ -482,17 +438,17 @@ class RateLimiter:
                 self._remove(waiter, reserve)
         return granted
 
-    def _hand_over(self, waiter: asyncio.Future[Permit], ticket: Ticket) -> bool:
+    def _hand_over(self, waiter: asyncio.Future[TokenPermit], ticket: Ticket) -> bool:
         """Give a waiter its permit in its own loop; False when that loop is closed."""
         loop = waiter.get_loop()
         if loop is _current_loop():
-            waiter.set_result(Permit(self, ticket))
+            waiter.set_result(TokenPermit(self, ticket))
             return True
         with self._lock:
             self._on_their_way[waiter] = ticket
         return _call_in(loop, lambda: self._arrive(waiter))
 
-    def _arrive(self, waiter: asyncio.Future[Permit]) -> None:
+    def _arrive(self, waiter: asyncio.Future[TokenPermit]) -> None:
         with self._lock:
             ticket = self._on_their_way.pop(waiter, None)
         if ticket is None:
@@ -500,7 +456,7 @@ class RateLimiter:
         if waiter.done():
             self.released(ticket)
         else:
-            waiter.set_result(Permit(self, ticket))
+            waiter.set_result(TokenPermit(self, ticket))
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
         """Set the alarm of this thread's loop; returns the other loops that must set theirs."""

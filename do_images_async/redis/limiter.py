@@ -24,8 +24,7 @@ from redis.asyncio import Redis
 from do_images_async._arguments import check_callable, check_seconds, check_text
 from do_images_async._credentials import read_token
 from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
-from do_images_async._quota.gate import Report, Ticket
-from do_images_async._quota.limiter import AnyPermit, LimiterStats
+from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.redis.share import LocalShare
 from do_images_async.redis.store import Answered, Exchange, Reply, Store, microseconds
@@ -185,7 +184,7 @@ class RedisRateLimiter:
             with contextlib.suppress(QuotaStoreError):
                 await self._store.exchange(self._unconfirmed or self._compose())
 
-    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> AnyPermit:
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
         """Wait for a permit and take it.
 
         Args:
@@ -205,7 +204,7 @@ class RedisRateLimiter:
         loop = self._bind()
         deadline = math.inf if max_wait is None else loop.time() + max_wait
         while True:
-            permit: AnyPermit | None
+            permit: Permit | None
             if self._share is not None:
                 self._nudge()
                 left = None if max_wait is None else max(0.0, deadline - loop.time())

@@ -9,8 +9,9 @@ from typing import Self
 
 import attrs
 
-from do_images_async._quota.gate import Report
-from do_images_async._quota.limiter import AnyPermit, Permit, RateLimiter, TokenBucket
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import Permit, Report
 
 __all__ = ["LocalShare"]
 
@@ -89,7 +90,7 @@ class LocalShare:
         stats = self.limiter.stats()
         return bool(stats.waiting or stats.in_flight)
 
-    async def acquire(self, *, max_wait: float | None, reserve: int) -> AnyPermit | None:
+    async def acquire(self, *, max_wait: float | None, reserve: int) -> Permit | None:
         """A permit; None when the store is back."""
         most = min(bucket.capacity for bucket in self.limiter.buckets) - 1
         share = min(reserve // self._workers, most)

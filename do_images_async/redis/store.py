@@ -11,8 +11,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from do_images_async._quota.gate import LONGEST_PAUSE, Report, Ticket
-from do_images_async._quota.limiter import TokenBucket
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.gate import LONGEST_PAUSE
+from do_images_async._quota.protocols import Report, Ticket
 from do_images_async.errors import QuotaStoreError
 
 __all__ = ["Exchange", "Reply", "Store", "microseconds"]

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import REGISTRY
 
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket
-from do_images_async._quota.limiter import Permit
+from do_images_async._quota.protocols import Permit
 from do_images_async.errors import (
     ClientStateError,
     DecodeError,

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Server
 from do_images_async import ImagesAPI
-from do_images_async._quota.limiter import Permit, RateLimiter, Report, TokenBucket
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import Permit, Report
 from do_images_async.errors import QuotaWaitError, RateLimitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE

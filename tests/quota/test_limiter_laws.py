@@ -18,7 +18,8 @@ from hypothesis import Phase, event, example, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from do_images_async._quota.limiter import Permit, RateLimiter
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import Permit
 from do_images_async.errors import QuotaWaitError
 from tests.support.quota_models import (
     Exchange,

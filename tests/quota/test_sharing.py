@@ -19,7 +19,8 @@ import pytest
 from do_images_async import ImagesAPI, Limiter, RateLimiter, TokenBucket
 from do_images_async._quota import limiter as ratelimit
 from do_images_async._quota import sharing
-from do_images_async._quota.limiter import DOCUMENTED, Permit
+from do_images_async._quota.buckets import DOCUMENTED
+from do_images_async._quota.protocols import Permit
 from do_images_async.errors import QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
 

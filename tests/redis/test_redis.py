@@ -18,7 +18,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from do_images_async import ImagesAPI, TokenBucket
-from do_images_async._quota.limiter import AnyPermit, Report
+from do_images_async._quota.protocols import Permit, Report
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
@@ -57,7 +57,7 @@ async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
         yield maker
 
 
-async def take(limiter: RedisRateLimiter, number: int, **options: Any) -> list[AnyPermit]:
+async def take(limiter: RedisRateLimiter, number: int, **options: Any) -> list[Permit]:
     return list(await asyncio.gather(*(limiter.acquire(**options) for _ in range(number))))
 
 

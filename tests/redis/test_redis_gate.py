@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.quota.simulation import MINUTE, Limit, Server
-from do_images_async._quota.gate import Ticket
-from do_images_async._quota.limiter import Permit, RateLimiter, Report, TokenBucket
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.limiter import RateLimiter, TokenPermit
+from do_images_async._quota.protocols import Report, Ticket
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.redis.store import Answered, Exchange, microseconds
@@ -70,7 +71,7 @@ class Twins:
         self.now = 0
         self.server = Server(limits)
         self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000)
-        self.flying: list[tuple[Permit, Ticket, Report]] = []
+        self.flying: list[tuple[TokenPermit, Ticket, Report]] = []
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
         self._keys = [f"twin{next(numbers)}:{part}" for part in range(9 + len(limits))]
@@ -86,6 +87,7 @@ class Twins:
         except QuotaWaitError:
             assert serials == []
             return
+        assert isinstance(permit, TokenPermit)
         assert serials == [permit.ticket.serial]
         assert reply["finished"] == permit.ticket.finished
         self.flying.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from benchmarks.quota.simulation import Answer, Limit, Server
-from do_images_async._quota.limiter import Limiter
+from do_images_async._quota.protocols import Limiter
 
 __all__ = ["Neighbourhood", "neighbours_calls"]
 

@@ -12,7 +12,9 @@ from typing import Protocol
 
 import attrs
 
-from do_images_async._quota.limiter import Permit, RateLimiter, TokenBucket
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import Permit
 from tests.support.virtual_time import SECOND, TICK, clock
 
 __all__ = [

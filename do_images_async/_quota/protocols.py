@@ -1,0 +1,91 @@
+"""What a limiter is to its users, and what a response tells it: the seam between HTTP and the quota.
+
+`_http` and `redis` depend on this module, not on a particular limiter.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+import msgspec
+
+__all__ = ["Limiter", "LimiterStats", "Permit", "Report", "Ticket"]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one response says of the quota.
+
+    Attributes:
+        remaining: requests left in the longest window; None when it does not say.
+        counted: requests that the server has counted in it, ours and others'; None when it does not say.
+        refused: whether the request was refused for the quota.
+        retry_after: seconds until a refused request has a chance; None when it does not say.
+        reset_in: seconds until the oldest request of the longest window expires; None when it does not say.
+    """
+
+    remaining: int | None = None
+    counted: int | None = None
+    refused: bool = False
+    retry_after: float | None = None
+    reset_in: float | None = None
+
+
+class Ticket(msgspec.Struct, frozen=True, gc=False):
+    """Where a request stands among the others.
+
+    Attributes:
+        serial: its number in the order of grants, from 1.
+        finished: how many requests were known to be over when it was granted.
+    """
+
+    serial: int
+    finished: int
+
+
+class Permit(Protocol):
+    """The right to send one request. Its holder reports exactly once what happened to the request."""
+
+    def settle(self, report: Report | None = None) -> None:
+        """The response's headers arrived: the tokens come back one period from now.
+
+        Args:
+            report: what the headers say of the quota.
+        """
+        ...
+
+    def release(self) -> None:
+        """The request was never sent: the tokens come back at once."""
+        ...
+
+    def lose(self) -> None:
+        """The request may have been sent and no response arrived: the tokens come back a grace later."""
+        ...
+
+
+class Limiter(Protocol):
+    """What a client needs of a limiter, in this process or elsewhere; see `RateLimiter`."""
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit: ...
+    def check_reserve(self, reserve: int) -> None: ...
+    def next_permit_in(self) -> float: ...
+    def stats(self) -> LimiterStats: ...
+
+
+@attrs.frozen(kw_only=True)
+class LimiterStats:
+    """A limiter at a moment.
+
+    Attributes:
+        granted: permits granted so far, less those that came back unsent: the requests made.
+        in_flight: requests that were granted and are not answered yet.
+        waiting: calls that wait for a permit.
+        available: tokens free now, one number for each bucket.
+        pacing: whether requests go out evenly, since somebody else spends the quota too.
+    """
+
+    granted: int
+    in_flight: int
+    waiting: int
+    available: tuple[int, ...]
+    pacing: bool = False
