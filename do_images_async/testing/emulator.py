@@ -16,10 +16,10 @@ from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
 from do_images_async.testing.actions import ActionStore, TransferStore
 from do_images_async.testing.admin import Admin
 from do_images_async.testing.catalogue import private_images, public_images
-from do_images_async.testing.desk import Desk
 from do_images_async.testing.faults import Faults
 from do_images_async.testing.journal import Journal
 from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
+from do_images_async.testing.request_handler import RequestHandler
 from do_images_async.testing.routes import Route, Routes, with_refusals
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.threads import ServingThread
@@ -99,7 +99,7 @@ class ImagesEmulator:
             journal=self.requests, faults=self.faults, tokens=self.tokens, dump=self.dump, load=self.load
         )
         self._dice = random.Random(seed)
-        self._desk = Desk(
+        self._handler = RequestHandler(
             tokens=self.tokens,
             meter=Meter(quotas, clock),
             faults=self.faults,
@@ -136,7 +136,7 @@ class ImagesEmulator:
         app = web.Application(client_max_size=2**20)
         self._admin.install(app)
         for route in with_refusals(self._routes()):
-            app.router.add_route(route.method, route.path, self._desk.endpoint(route))
+            app.router.add_route(route.method, route.path, self._handler.endpoint(route))
         # To aiohttp 0 is no limit: whoever stalls would keep the emulator from ending.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await runner.setup()

@@ -174,8 +174,8 @@ class Faults:
         """Take all faults away."""
         self._faults.clear()
 
-    def strike(self, request: web.BaseRequest) -> Fault | None:
-        """The fault that strikes this request, if any does."""
+    def match(self, request: web.BaseRequest) -> Fault | None:
+        """Return the fault that applies to this request and count it; None if there is none."""
         for fault in self:
             if fault.matches(request) and self._dice.random() < fault.probability:
                 fault.struck += 1

@@ -1,4 +1,4 @@
-"""Listings that are not what they were when the page before was read."""
+"""Pages of a listing that changes while it is read, or whose links are wrong."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from yarl import URL
 
 from do_images_async.testing.faults import Pages
 
-__all__ = ["disturb"]
+__all__ = ["altered_page"]
 
 Document = dict[str, Any]
 
 
-async def disturb(
+async def altered_page(
     kind: Pages, number: int, page: Document, another: Callable[[int], Awaitable[Document]]
 ) -> Document:
-    """The page as the fault has it; what is no page of a listing stays as it is.
+    """Return the page as the fault changes it; other documents are returned unchanged.
 
     Args:
-        kind: what is wrong.
+        kind: the fault's `pages`.
         number: the number of the page.
-        page: what it should be.
-        another: gives a page by its number.
+        page: the correct page.
+        another: returns another page by its number.
     """
     key = next((name for name in ("images", "actions") if name in page), None)
     if key is None:

@@ -14,6 +14,7 @@ from tests.project.test_readme import README
 
 PLUGIN = ("-p", "do_images_async_pytest")
 ASYNCIO = ("-p", "pytest_asyncio.plugin")
+ANYIO = ("-p", "anyio.pytest_plugin")
 
 ASYNC_TESTS = """
 import pytest
@@ -52,6 +53,11 @@ def run(
     """Run the tests of a project that knows nothing of this one."""
     (directory / "test_it.py").write_text(source)
     (directory / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}")
+    return pytest_in(directory, *options, autoload=autoload)
+
+
+def pytest_in(directory: Path, *options: str, autoload: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a directory, with the plugins that the options name."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     if not autoload:
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -134,9 +140,47 @@ def test_the_emulator_needs_no_pytest() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603
 
 
-def test_the_strangers_test_of_the_readme(tmp_path: Path) -> None:
-    program = re.search(r"^```python\n(# test_[^\n]+\n.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    assert program, "the README shows a test"
-    options = (*PLUGIN, *ASYNCIO, "--asyncio-mode=auto", "--strict-markers")
-    ini = "asyncio_default_fixture_loop_scope = function"
-    assert passed(run(tmp_path, program[1], *options, ini=ini)) == 1
+EXAMPLE = re.search(r"^```python\n(# test_[^\n]+\n.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [ASYNCIO, (*ASYNCIO, "-p", "pytest_aiohttp.plugin"), ANYIO, (*ASYNCIO, *ANYIO)],
+    ids=["pytest-asyncio", "pytest-aiohttp", "anyio", "asyncio-and-anyio"],
+)
+def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
+    tmp_path: Path, plugins: tuple[str, ...]
+) -> None:
+    """In an empty directory, with only these plugins active."""
+    assert EXAMPLE, "the README shows a test"
+    (tmp_path / "test_cleanup.py").write_text(EXAMPLE[1])
+    outcome = pytest_in(tmp_path, *PLUGIN, *plugins)
+    assert passed(outcome) == 1
+    assert "failed" not in outcome.stdout
+
+
+def test_an_async_test_that_does_not_use_the_fixtures_is_not_marked(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("async def test_plain(tmp_path): ...\n")
+    outcome = pytest_in(tmp_path, *PLUGIN, *ASYNCIO)
+    assert "async def functions are not natively supported" in outcome.stdout
+
+
+def test_a_class_or_module_with_a_mark_keeps_it(tmp_path: Path) -> None:
+    source = """
+import asyncio, pytest
+
+@pytest.mark.asyncio(loop_scope="class")
+class TestLoop:
+    loops = set()
+
+    async def test_first(self, images_api):
+        self.loops.add(id(asyncio.get_running_loop()))
+        await images_api.list_page()
+
+    async def test_second(self, images_api):
+        self.loops.add(id(asyncio.get_running_loop()))
+        await images_api.list_page()
+        assert len(self.loops) == 1
+"""
+    (tmp_path / "test_it.py").write_text(source)
+    assert passed(pytest_in(tmp_path, *PLUGIN, *ASYNCIO)) == 2

@@ -6,7 +6,8 @@ from a package imports the package. Here nothing but pytest is imported until a 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,9 +30,37 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_fixtures_for_pytest_asyncio())
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> Generator[None, Any, Any]:
+    """Mark an async test that asks for one of the fixtures, unless the project has marked it.
+
+    pytest-asyncio (in its default mode, strict) and anyio run only tests that have their mark.
+    """
+    if inspect.iscoroutinefunction(obj) and collector.istestfunction(obj, name) and _uses_fixtures(obj):
+        _mark(collector, obj)
+    return (yield)
+
+
+def _uses_fixtures(function: Callable[..., Any]) -> bool:
+    return not {"images_emulator", "images_api"}.isdisjoint(inspect.signature(function).parameters)
+
+
+def _mark(collector: pytest.Module | pytest.Class, function: Callable[..., Any]) -> None:
+    own = {mark.name for mark in getattr(function, "pytestmark", ())}
+    inherited = {name for name in ("asyncio", "anyio") if collector.get_closest_marker(name)}
+    if not own.isdisjoint(("asyncio", "anyio")) or inherited:
+        return
+    if _has_pytest_asyncio(collector.config):
+        pytest.mark.asyncio(function)
+    elif _has_plugin(collector.config, "anyio", "anyio.pytest_plugin"):
+        pytest.mark.anyio(function)
+
+
 @pytest.fixture
 def images_emulator(request: pytest.FixtureRequest) -> Iterator[ImagesEmulator]:
-    """The Images API on a local socket, new for each test; it serves on a thread of its own.
+    """Yield the Images API on a local socket, new for each test; it serves on a thread of its own.
 
     `@pytest.mark.images_emulator(images=300, quotas=None)` passes arguments to `ImagesEmulator`.
     """
@@ -46,9 +75,9 @@ def images_emulator(request: pytest.FixtureRequest) -> Iterator[ImagesEmulator]:
 
 @pytest.fixture
 def images_api(request: pytest.FixtureRequest) -> ImagesAPI:
-    """An `ImagesAPI` that talks to `images_emulator`, in the event loop of the test.
+    """Return an `ImagesAPI` that talks to `images_emulator`, in the event loop of the test.
 
-    For tests that pytest-asyncio (which pytest-aiohttp builds on) or anyio runs.
+    For async tests under pytest-asyncio (and so pytest-aiohttp) or anyio; they need no mark and no mode.
     """
     client: ImagesAPI
     if "anyio_backend" in request.fixturenames:
@@ -81,12 +110,16 @@ def _require_asyncio(backend: Any) -> None:
 
 
 def _has_pytest_asyncio(config: pytest.Config) -> bool:
-    names = ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")
+    return _has_plugin(config, "asyncio", "pytest_asyncio", "pytest_asyncio.plugin")
+
+
+def _has_plugin(config: pytest.Config, *names: str) -> bool:
+    """Return whether a plugin is active, under the name of its entry point or of its module."""
     return any(config.pluginmanager.has_plugin(name) for name in names)
 
 
 def _fixtures_for_pytest_asyncio() -> ModuleType:
-    """A plugin with a fixture for each loop that pytest-asyncio may run a test in."""
+    """Return a plugin with a fixture for each loop scope of pytest-asyncio."""
     from pytest_asyncio import fixture
 
     plugin = ModuleType("do_images_async_pytest_asyncio")
@@ -102,7 +135,7 @@ def _fixtures_for_pytest_asyncio() -> ModuleType:
 
 
 def _loop_scope(request: pytest.FixtureRequest) -> str:
-    """The scope of the loop that pytest-asyncio runs this test in."""
+    """Return the scope of the loop that pytest-asyncio runs this test in."""
     mark = request.node.get_closest_marker("asyncio")
     given = None if mark is None else mark.kwargs.get("loop_scope")
     return str(given or request.config.getini("asyncio_default_test_loop_scope"))

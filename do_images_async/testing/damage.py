@@ -1,4 +1,4 @@
-"""What a fault makes of an answer, down to the bytes and the connection."""
+"""Send a response with a fault applied to its headers, its bytes, or the connection."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from aiohttp import web
 
 from do_images_async.testing.faults import Fault
 
-__all__ = ["reset", "spoil"]
+__all__ = ["reset", "send_damaged"]
 
 
-async def spoil(fault: Fault, request: web.Request, response: web.Response) -> web.StreamResponse:
-    """Give the client what the fault leaves of `response`."""
+async def send_damaged(fault: Fault, request: web.Request, response: web.Response) -> web.StreamResponse:
+    """Send `response` as the fault damages it."""
     if fault.raw is not None:
         return _send_raw(fault.raw, request, response)
     if fault.broken == "reset":
         reset(request)
         return response
     if fault.broken == "stall":
-        await _until_left(request)
+        await _until_disconnected(request)
         return response
-    body = _spoilt_body(fault, response)
-    _spoil_headers(fault, response)
+    body = _damaged_body(fault, response)
+    _change_headers(fault, response)
     if fault.broken or fault.pace:
         return await _send_slowly(fault, request, response, body)
     response.body = body
     return response
 
 
-def _spoilt_body(fault: Fault, response: web.Response) -> bytes:
+def _damaged_body(fault: Fault, response: web.Response) -> bytes:
     body = response.body if isinstance(response.body, bytes) else b""
     if fault.malformed:
         body = body[: len(body) // 2]
@@ -40,15 +40,15 @@ def _spoilt_body(fault: Fault, response: web.Response) -> bytes:
         return body
     response.headers["content-encoding"] = "gzip"
     packed = gzip.compress(body, mtime=0)
-    return packed if fault.encoding == "gzip" else _damaged(packed)
+    return packed if fault.encoding == "gzip" else _corrupted(packed)
 
 
-def _damaged(packed: bytes) -> bytes:
+def _corrupted(packed: bytes) -> bytes:
     # The eight bytes at the end are the checksum and the length.
     return packed[:-8] + bytes(byte ^ 0xFF for byte in packed[-8:])
 
 
-def _spoil_headers(fault: Fault, response: web.Response) -> None:
+def _change_headers(fault: Fault, response: web.Response) -> None:
     reset_at = response.headers.get("ratelimit-reset")
     if fault.reset_skew and reset_at is not None:
         response.headers["ratelimit-reset"] = str(int(reset_at) + round(fault.reset_skew))
@@ -72,9 +72,9 @@ async def _send_slowly(
     else:
         await partial.write(sent)
     if fault.broken == "stall-body":
-        await _until_left(request)
+        await _until_disconnected(request)
     elif fault.broken == "reset-body":
-        # What was written must have left, or the client would see a reset before the headers.
+        # Without a pause the reset may overtake the headers.
         await asyncio.sleep(0.02)
         reset(request)
     elif fault.broken and request.transport is not None:
@@ -89,7 +89,7 @@ def _send_raw(raw: bytes, request: web.Request, response: web.Response) -> web.R
     return response
 
 
-async def _until_left(request: web.Request) -> None:
+async def _until_disconnected(request: web.Request) -> None:
     while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110  (no event says it)
         await asyncio.sleep(0.02)
 

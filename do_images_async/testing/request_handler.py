@@ -1,4 +1,4 @@
-"""What happens to each request: noted, delayed, counted, let in or refused, answered, and perhaps spoilt."""
+"""Handle a request: log it, wait the latency, count the quota, authenticate, answer, and apply a fault."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import attrs
 from aiohttp import web
 
 from do_images_async.testing.answers import Problem, failure, success, usual_problem
+from do_images_async.testing.damage import send_damaged
 from do_images_async.testing.faults import Fault, Faults, Pages
 from do_images_async.testing.journal import Entry, Journal, digest
-from do_images_async.testing.pages import disturb
+from do_images_async.testing.pages import altered_page
 from do_images_async.testing.quota import Meter
 from do_images_async.testing.routes import Route
-from do_images_async.testing.spoil import spoil
 from do_images_async.testing.tokens import Tokens, demand
 
-__all__ = ["Desk"]
+__all__ = ["RequestHandler"]
 
 _NO_FAULT = Fault()
 
 
 @attrs.frozen(kw_only=True)
-class Desk:
-    """Where every request to the API comes in.
+class RequestHandler:
+    """Handle every request under the API's paths.
 
     Args:
         tokens, meter, faults, journal, served: the emulator's.
         hooks: called with each request before anything else.
-        pause: gives the seconds to wait before a request is looked at.
+        pause: returns the seconds to wait before a request is handled.
         clock: Unix time in seconds.
     """
 
@@ -46,18 +46,18 @@ class Desk:
     clock: Callable[[], float]
 
     def endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The handler for a route."""
+        """Return the aiohttp handler for a route."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             for hook in self.hooks:
                 hook(request)
-            visit = self._enter(request, route, await _read(request))
+            exchange = self._begin(request, route, await _read(request))
             await asyncio.sleep(self.pause())
-            return await self._serve(visit)
+            return await self._serve(exchange)
 
         return handle
 
-    def _enter(self, request: web.Request, route: Route, content: bytes | None) -> _Visit:
+    def _begin(self, request: web.Request, route: Route, content: bytes | None) -> _Exchange:
         token = _token(request)
         entry = Entry(
             time=self.clock(),
@@ -68,53 +68,53 @@ class Desk:
             token=None if token is None else digest(token),
         )
         self.journal.append(entry)
-        return _Visit(request=request, route=route, content=content, token=token, entry=entry)
+        return _Exchange(request=request, route=route, content=content, token=token, entry=entry)
 
-    async def _serve(self, visit: _Visit) -> web.StreamResponse:
-        fault = self.faults.strike(visit.request)
+    async def _serve(self, exchange: _Exchange) -> web.StreamResponse:
+        fault = self.faults.match(exchange.request)
         if fault is None:
-            response = await self._answer(visit, _NO_FAULT)
-            self._note(visit, response.status)
+            response = await self._answer(exchange, _NO_FAULT)
+            self._record(exchange, response.status)
             return response
         await asyncio.sleep(self.faults.pause(fault))
-        response = await self._faulty(visit, fault)
-        self._note(visit, None if fault.silent or fault.broken else response.status)
-        return await spoil(fault, visit.request, response)
+        response = await self._faulty(exchange, fault)
+        self._record(exchange, None if fault.silent or fault.broken else response.status)
+        return await send_damaged(fault, exchange.request, response)
 
-    def _note(self, visit: _Visit, status: int | None) -> None:
-        visit.entry.status = status
+    def _record(self, exchange: _Exchange, status: int | None) -> None:
+        exchange.entry.status = status
         self.served[status] += 1
 
-    async def _answer(self, visit: _Visit, fault: Fault) -> web.Response:
+    async def _answer(self, exchange: _Exchange, fault: Fault) -> web.Response:
         headers: dict[str, str] = {}
         try:
-            self.meter.spend(visit.token, headers)
-            grant = self.tokens.authenticate(visit.token)
-            if visit.content is None:
+            self.meter.spend(exchange.token, headers)
+            grant = self.tokens.authenticate(exchange.token)
+            if exchange.content is None:
                 raise usual_problem(413)
-            demand(grant, visit.scopes())
-            status, document = await visit.route.handler(visit.request)
-            if fault.pages and document is not None and not visit.content:
-                document = await visit.disturbed(fault.pages, document)
+            demand(grant, exchange.scopes())
+            status, document = await exchange.route.handler(exchange.request)
+            if fault.pages and document is not None and not exchange.content:
+                document = await exchange.altered(fault.pages, document)
         except Problem as problem:
             return failure(problem, headers)
-        visit.entry.carried_out = True
+        exchange.entry.carried_out = True
         return success(status, document, headers)
 
-    async def _faulty(self, visit: _Visit, fault: Fault) -> web.Response:
-        """The answer that the fault spoils, or its own; which counts, as any that the API gives."""
+    async def _faulty(self, exchange: _Exchange, fault: Fault) -> web.Response:
+        """Return the response that the fault damages or replaces; it counts against the quota either way."""
         if not fault.prevents:
-            response = await self._answer(visit, fault)
-            return _invented(fault, response.headers) if fault.answers else response
+            response = await self._answer(exchange, fault)
+            return _substitute(fault, response.headers) if fault.answers else response
         headers: dict[str, str] = {}
         if fault.answers:
-            self.meter.count(visit.token, headers)
-        return _invented(fault, headers)
+            self.meter.count(exchange.token, headers)
+        return _substitute(fault, headers)
 
 
 @attrs.frozen(kw_only=True)
-class _Visit:
-    """One request, and what is known of it."""
+class _Exchange:
+    """A request while it is handled."""
 
     request: web.Request
     route: Route
@@ -123,25 +123,25 @@ class _Visit:
     entry: Entry
 
     def scopes(self) -> Iterator[str]:
-        """What the token must be good for; tags need a scope of their own."""
+        """Yield the scopes that the token needs; setting tags needs one more."""
         yield from self.route.scope.split()
         body: Any = self.entry.body
         creates = (self.route.method, self.route.path) == ("POST", "/v2/images")
         if creates and isinstance(body, Mapping) and body.get("tags"):  # pyright: ignore[reportUnknownMemberType]
             yield "tag:create"
 
-    async def disturbed(self, kind: Pages, document: dict[str, Any]) -> dict[str, Any]:
-        """The page as the fault has it."""
+    async def altered(self, kind: Pages, document: dict[str, Any]) -> dict[str, Any]:
+        """Return the page as the fault changes it."""
 
         async def another(number: int) -> dict[str, Any]:
             url = self.request.rel_url.update_query(page=number)
             _, page = await self.route.handler(self.request.clone(rel_url=url))
             return page or {}
 
-        return await disturb(kind, int(self.request.query.get("page", "1")), document, another)
+        return await altered_page(kind, int(self.request.query.get("page", "1")), document, another)
 
 
-def _invented(fault: Fault, counted: Mapping[str, str]) -> web.Response:
+def _substitute(fault: Fault, counted: Mapping[str, str]) -> web.Response:
     headers = {name: value for name, value in counted.items() if name.lower().startswith("ratelimit-")}
     status = fault.status or 200
     if fault.body is None:
@@ -150,7 +150,7 @@ def _invented(fault: Fault, counted: Mapping[str, str]) -> web.Response:
 
 
 async def _read(request: web.Request) -> bytes | None:
-    """The body; None when it is larger than any that the API takes."""
+    """Return the body, or None if it is larger than the API allows."""
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
