@@ -1,8 +1,8 @@
-"""What is wrong with a stream of images, and what it costs."""
+"""The audit of a stream of images: what is wrong with them, and what they cost."""
 
 from do_images_async.audit.accounts import combined
+from do_images_async.audit.baseline import Baseline, compare
 from do_images_async.audit.collect import audit
-from do_images_async.audit.compare import compare
 from do_images_async.audit.comparison import Change, Comparison, PastFinding
 from do_images_async.audit.context import (
     PRICE,
@@ -15,7 +15,7 @@ from do_images_async.audit.context import (
 )
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
 from do_images_async.audit.memory import Memory
-from do_images_async.audit.report import AuditReport, Group, QuotaLeft, RuleSummary
+from do_images_async.audit.report import SCHEMA, AuditReport, Group, QuotaLeft, RuleSummary
 from do_images_async.audit.rules import (
     DEFAULT_RULES,
     duplicate_names,
@@ -23,6 +23,7 @@ from do_images_async.audit.rules import (
     near_retirement,
     older_than,
     orphaned_backups,
+    orphaned_snapshots,
     oversized,
     required_tags,
     retired,
@@ -30,22 +31,27 @@ from do_images_async.audit.rules import (
     stuck_import,
     untagged,
 )
+from do_images_async.audit.settings import NamedRule, RuleSettings
 
 __all__ = [
     "DEFAULT_RULES",
     "END_OF_SUPPORT",
     "PRICE",
     "PRICE_DATE",
+    "SCHEMA",
     "AuditReport",
+    "Baseline",
     "Change",
     "Comparison",
     "Context",
     "Finding",
     "Group",
     "Memory",
+    "NamedRule",
     "PastFinding",
     "QuotaLeft",
     "Rule",
+    "RuleSettings",
     "RuleSummary",
     "Severity",
     "audit",
@@ -56,6 +62,7 @@ __all__ = [
     "near_retirement",
     "older_than",
     "orphaned_backups",
+    "orphaned_snapshots",
     "oversized",
     "required_tags",
     "retired",

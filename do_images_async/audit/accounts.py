@@ -17,9 +17,10 @@ Number = TypeVar("Number", int, float)
 
 
 def combined(reports: Mapping[str, AuditReport], *, keep: int = 1000) -> AuditReport:
-    """One report over those of several accounts; each finding names its account.
+    """Return one report over those of several accounts; each finding names its account.
 
-    The provider's public images are counted once for each account, as they are in the accounts' reports.
+    Prices, rules and what is ignored are those of the first report: make all with the same. The provider's
+    public images are counted once for each account, as they are in the accounts' reports.
 
     Args:
         reports: the accounts' reports by the accounts' names; at least one.
@@ -32,11 +33,17 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int = 1000) -> AuditRe
         raise ValueError("reports must hold at least one report")
     all_of = tuple(reports.values())
     first = all_of[0]
+    in_use = [each.in_use for each in all_of if each.in_use is not None]
     return AuditReport(
         created_at=max(each.created_at for each in all_of),
         price=first.price,
         price_date=first.price_date,
         backup_price=first.backup_price,
+        rules=first.rules,
+        ignored_rules=first.ignored_rules,
+        ignored_tags=first.ignored_tags,
+        ignored=_sum("ignored", (each.ignored for each in all_of)),
+        in_use=_sum("in use", in_use) if len(in_use) == len(all_of) else None,
         total=_sum("total", (each.total for each in all_of)),
         private=_sum("private", (each.private for each in all_of)),
         public=_sum("public", (each.public for each in all_of)),

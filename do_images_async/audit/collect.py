@@ -6,7 +6,15 @@ import asyncio
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Final
@@ -19,12 +27,15 @@ from do_images_async.audit.context import (
     Context,
     Finding,
     Rule,
+    Severity,
     is_backup,
+    is_own,
     is_public,
     worst_first,
 )
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
 from do_images_async.audit.rules import DEFAULT_RULES
+from do_images_async.audit.settings import checked_names, matches_tag, settings_of
 from do_images_async.models import Image
 
 __all__ = ["audit"]
@@ -40,6 +51,7 @@ _AGES: Final = (
     (math.inf, "over 2 years"),
 )
 _SLICE: Final = 1000
+_DEAREST: Final = 1e6
 
 
 async def audit(
@@ -51,6 +63,9 @@ async def audit(
     price_date: date | None = None,
     backup_price: float = 0.0,
     keep: int = 1000,
+    ignore_rules: Collection[str] = (),
+    ignore_tags: Collection[str] = (),
+    in_use: Container[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> AuditReport:
     """Read images to the end and report totals, costs and findings; costs the requests that `images` costs.
@@ -66,10 +81,16 @@ async def audit(
         price_date: when that price was looked up; by default `PRICE_DATE`, unless `price` is another.
         backup_price: the same for backups; 0 since a Droplet's plan pays for them, unless it is usage-based.
         keep: how many findings the report holds at most, the worst; counts are exact all the same.
+        ignore_rules: names of rules whose findings are left out.
+        ignore_tags: tags, or patterns such as "keep-*", of images that no rule looks at; they still count in
+            the totals.
+        in_use: ids of the images that a Droplet was made from or lists. They are never stale: a finding that
+            would have one deleted says that a Droplet uses it, with a severity of at most LOW.
         progress: called after each image with the number of images so far.
 
     Raises:
-        ValueError: an argument can't be used.
+        ValueError: a number is out of its range, or `now` has no time zone.
+        TypeError: `ignore_rules` or `ignore_tags` is a single string.
         DOImagesError: `images` failed; nothing is reported of what was read until then.
     """
     context = Context(
@@ -79,7 +100,12 @@ async def audit(
         raise ValueError(f"keep must be at least 0, not {keep}")
     if price_date is None and price == PRICE:
         price_date = PRICE_DATE
-    collector = _Collector(context, rules, keep)
+    exceptions = _Exceptions(
+        rules=checked_names(ignore_rules, "ignore_rules"),
+        tags=checked_names(ignore_tags, "ignore_tags"),
+        in_use=in_use,
+    )
+    collector = _Collector(context, rules, keep, exceptions)
     async with aclosing(_each(images)) as stream:
         async for image in stream:
             collector.add(image)
@@ -127,7 +153,7 @@ class _Tally:
 
 
 class _Worst:
-    """The worst findings, at most so many."""
+    """The worst findings, up to a number."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -165,13 +191,31 @@ class _RuleTally:
         )
 
 
+@attrs.frozen(kw_only=True)
+class _Exceptions:
+    """Images and rules that are left out of the findings, or of the savings."""
+
+    rules: tuple[str, ...]
+    tags: tuple[str, ...]
+    in_use: Container[int] | None
+
+    def ignores(self, image: Image) -> bool:
+        return bool(self.tags) and matches_tag(image.tags or (), self.tags)
+
+    def uses(self, image: Image) -> bool:
+        return self.in_use is not None and is_own(image) and image.id in self.in_use
+
+
 class _Collector:
     """Everything that is known after the images so far."""
 
-    def __init__(self, context: Context, rules: Sequence[Rule], keep: int) -> None:
+    def __init__(self, context: Context, rules: Sequence[Rule], keep: int, exceptions: _Exceptions) -> None:
         self.total = _Tally()
         self._context = context
         self._rules = tuple(rules)
+        self._exceptions = exceptions
+        self._ignored = _Tally()
+        self._in_use = _Tally()
         self._private = _Tally()
         self._public = _Tally()
         self._backups = _Tally()
@@ -188,14 +232,27 @@ class _Collector:
         cost = self._context.monthly_cost(image)
         for tally in self._tallies(image):
             tally.add(size, cost)
-        findings = [found for rule in self._rules if (found := rule(image, self._context)) is not None]
+        if self._exceptions.uses(image):
+            self._in_use.add(size, cost)
+        if self._exceptions.ignores(image):
+            self._ignored.add(size, cost)
+            return
+        findings = list(self._found(image))
         for finding in findings:
             self._note(finding)
         if any(finding.stale for finding in findings):
             self._stale.add(size, cost)
 
+    def _found(self, image: Image) -> Iterable[Finding]:
+        used = self._exceptions.uses(image)
+        for rule in self._rules:
+            finding = rule(image, self._context)
+            if finding is None or finding.rule in self._exceptions.rules:
+                continue
+            yield _kept(finding) if used and finding.stale else finding
+
     def _tallies(self, image: Image) -> list[_Tally]:
-        """Where the image counts: once in each region, however often the server repeats it."""
+        """Return where the image counts: once in each region, however often the server repeats it."""
         public = is_public(image)
         tallies = [
             self.total,
@@ -222,6 +279,11 @@ class _Collector:
             price=self._context.price,
             price_date=None,
             backup_price=self._context.backup_price,
+            rules=settings_of(self._rules),
+            ignored_rules=self._exceptions.rules,
+            ignored_tags=self._exceptions.tags,
+            ignored=self._ignored.group("ignored"),
+            in_use=None if self._exceptions.in_use is None else self._in_use.group("in use"),
             total=self.total.group("total"),
             private=self._private.group("private"),
             public=self._public.group("public"),
@@ -237,6 +299,12 @@ class _Collector:
                 sorted(summaries, key=lambda each: (-each.severity, -each.monthly_cost, each.rule))
             ),
         )
+
+
+def _kept(finding: Finding) -> Finding:
+    """Return the finding about an image that must not be deleted, since a Droplet uses it."""
+    severity = min(finding.severity, Severity.LOW)
+    return attrs.evolve(finding, severity=severity, action="keep it: a Droplet uses it", stale=False)
 
 
 def _age_label(image: Image, context: Context) -> str:
@@ -267,6 +335,6 @@ def _aware(now: datetime | None) -> datetime:
 
 
 def _money(value: float, name: str) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of USD from 0, not {value}")
+    if not 0 <= value <= _DEAREST:
+        raise ValueError(f"{name} must be a number of USD from 0 to {_DEAREST:,.0f}, not {value}")
     return value

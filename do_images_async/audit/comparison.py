@@ -1,4 +1,4 @@
-"""How an audit differs from an earlier one, as data."""
+"""How an audit differs from an earlier one: the result of `compare`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Change", "Comparison", "PastFinding"]
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """What became of a group of images.
+    """The change of a group of images.
 
     Attributes:
         group: what it is formed by: "total", "type", "region" or "distribution".
         key: its key, as in the report.
-        images, gigabytes, monthly_cost: by how much more it has now; negative when it shrank.
+        images, gigabytes, monthly_cost: how much more it has now; negative when it shrank.
     """
 
     group: str
@@ -37,6 +37,7 @@ class PastFinding:
     image_id: int
     name: str
     account: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -49,8 +50,10 @@ class Comparison:
         grown: groups that occupy more than before, the most first.
         new: findings that the earlier report does not have, the worst first.
         gone: findings that it has and this one has not.
-        exact: whether both reports are complete and hold all their findings. If not, one that was cut off or
-            never read may be missing among `new` and `gone`, or be there by mistake.
+        exact: whether both reports are complete and hold all their findings. If not, a finding that was cut
+            off, or whose image was not read, may be wrongly in `new` or `gone`, or missing there.
+        differences: settings that differ, each as "old: days 365 then, days 180 now".
+        not_compared: rules whose settings differ; their findings are in neither `new` nor `gone`.
     """
 
     since: datetime
@@ -59,14 +62,18 @@ class Comparison:
     new: tuple[Finding, ...]
     gone: tuple[PastFinding, ...]
     exact: bool
+    differences: tuple[str, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as JSON-able data."""
+        """Return the comparison as JSON-able data."""
         return {
             "since": self.since.isoformat(),
             "exact": self.exact,
+            "differences": list(self.differences),
+            "not_compared": list(self.not_compared),
             "total": attrs.asdict(self.total),
             "grown": [attrs.asdict(change) for change in self.grown],
             "new": [as_data(each) for each in self.new],
-            "gone": [attrs.asdict(each) for each in self.gone],
+            "gone": [as_data(each) for each in self.gone],
         }

@@ -1,8 +1,7 @@
-"""What an audit says of one image, and what rules know beside the image."""
+"""A finding, and what a rule gets beside the image."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from enum import IntEnum
@@ -36,6 +35,9 @@ Each image is paid once, in however many regions it is. Backups are paid with th
 PRICE_DATE: Final = date(2026, 3, 1)
 """When `PRICE` was looked up."""
 
+_LARGEST: Final = 1e9
+"""The largest size that is taken for one, in GB: with 1e308 from a broken answer, sums would overflow."""
+
 
 class Severity(IntEnum):
     """How much a finding matters; a higher one compares as greater."""
@@ -48,7 +50,7 @@ class Severity(IntEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """What a rule says of one image.
+    """A finding: one rule about one image.
 
     Attributes:
         rule: the rule's name.
@@ -79,12 +81,12 @@ class Finding:
 
 
 def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
-    """The sort key that puts the worst finding first: severity, then cost, then id; never a tie by chance."""
+    """Return the sort key that puts the worst finding first: by severity, cost and id, with no ties."""
     return -finding.severity, -finding.monthly_cost, finding.image_id, finding.rule, finding.detail
 
 
 def as_data(record: attrs.AttrsInstance) -> dict[str, Any]:
-    """A finding, or a summary of findings, as JSON-able data: a severity is its name in lower case."""
+    """Return a finding, or a summary of findings, as JSON-able data: a severity is its name in lower case."""
     return attrs.asdict(record, value_serializer=lambda _, __, value: _plain(value))
 
 
@@ -96,7 +98,7 @@ def _plain(value: object) -> object:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What rules know beside the image.
+    """What a rule gets beside the image.
 
     Attributes:
         now: the moment that ages are counted to; aware.
@@ -111,18 +113,18 @@ class Context:
     memory: Memory = attrs.field(factory=Memory, repr=False, eq=False)
 
     def age(self, image: Image) -> timedelta | None:
-        """How old the image is: negative when it is dated in the future, None when it has no date."""
+        """Return how old the image is: negative when it is dated in the future, None when it has no date."""
         return None if image.created_at is None else self.now - image.created_at
 
     def gigabytes(self, image: Image) -> float:
-        """What the image occupies, in GB: a deleted one, and one whose size is not known, nothing."""
+        """Return what the image occupies, in GB: 0 if it is deleted, or its size is missing or absurd."""
         size = image.size_gigabytes
-        if size is None or image.status == ImageStatus.DELETED or not 0 < size < math.inf:
+        if size is None or image.status == ImageStatus.DELETED or not 0 < size <= _LARGEST:
             return 0.0
         return size
 
     def monthly_cost(self, image: Image) -> float:
-        """What the image costs in USD a month: each GB once, whatever the number of regions."""
+        """Return what the image costs in USD a month: each GB once, whatever the number of regions."""
         if not is_own(image):
             return 0.0
         price = self.backup_price if is_backup(image) else self.price
@@ -131,7 +133,7 @@ class Context:
     def finding(
         self, image: Image, rule: str, severity: Severity, detail: str, action: str, *, stale: bool = False
     ) -> Finding:
-        """A finding about this image, with its size and cost filled in; arguments as for `Finding`."""
+        """Return a finding about this image, with its size and cost filled in; arguments as for `Finding`."""
         return Finding(
             rule=rule,
             severity=severity,
@@ -148,19 +150,19 @@ class Context:
 
 
 Rule = Callable[[Image, Context], Finding | None]
-"""Looks at one image and says what is wrong with it, if anything."""
+"""A function that returns what is wrong with one image, or None."""
 
 
 def is_public(image: Image) -> bool:
-    """Whether every account has the image; one that does not say is taken as private."""
+    """Return whether every account has the image; one that does not say is taken as private."""
     return image.public is True
 
 
 def is_own(image: Image) -> bool:
-    """Whether the account pays for the image and may delete it: the provider's own are of no concern."""
+    """Return whether the account pays for the image and may delete it, unlike the provider's own."""
     return not is_public(image) and image.type != ImageType.ADMIN
 
 
 def is_backup(image: Image) -> bool:
-    """Whether the image is paid with a Droplet."""
+    """Return whether the image is paid with a Droplet."""
     return image.type == ImageType.BACKUP

@@ -1,17 +1,21 @@
-"""What an audit says: numbers, findings, and both as plain data."""
+"""The report of an audit: numbers, findings, and both as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from do_images_async.audit.comparison import Comparison
 from do_images_async.audit.context import Finding, Severity, as_data
+from do_images_async.audit.settings import RuleSettings
 
-__all__ = ["NOTHING", "AuditReport", "Group", "QuotaLeft", "RuleSummary"]
+__all__ = ["NOTHING", "SCHEMA", "AuditReport", "Group", "QuotaLeft", "RuleSummary"]
+
+SCHEMA: Final = 1
+"""The version of what `AuditReport.to_dict` returns; a change other than a new key raises it."""
 
 NOTHING = "(none)"
 """The key of the images that do not have what a group is formed by."""
@@ -69,7 +73,7 @@ class QuotaLeft:
     left: int
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class AuditReport:
     """The result of an audit.
 
@@ -82,6 +86,12 @@ class AuditReport:
         price: USD per GB and month that snapshots and custom images were counted with.
         price_date: when that price was looked up; None when it is the caller's own.
         backup_price: the same for backups.
+        rules: what was looked for, and with which limits.
+        ignored_rules: rules whose findings were left out.
+        ignored_tags: tags, or patterns of tags, of images that no rule looked at.
+        ignored: those images.
+        in_use: the account's images that a Droplet uses, which are never stale; None when the caller did not
+            tell.
         total: everything that was read.
         private: the account's images.
         public: the provider's.
@@ -124,35 +134,49 @@ class AuditReport:
     quota: tuple[QuotaLeft, ...] = ()
     incomplete: str | None = None
     comparison: Comparison | None = None
+    rules: tuple[RuleSettings, ...] = ()
+    ignored_rules: tuple[str, ...] = ()
+    ignored_tags: tuple[str, ...] = ()
+    ignored: Group = attrs.field(factory=lambda: Group("ignored", 0, 0.0, 0.0))
+    in_use: Group | None = None
+
+    def __repr__(self) -> str:
+        """Return the numbers; the groups and findings would fill pages."""
+        missing = "" if self.complete else f", INCOMPLETE: {self.why_incomplete}"
+        return (
+            f"<AuditReport of {self.created_at:%Y-%m-%d %H:%M}: {self.images:,} images, "
+            f"{self.gigabytes:,.1f} GB, {self.monthly_cost:,.2f} USD a month, "
+            f"{self.findings_total:,} findings{missing}>"
+        )
 
     @property
     def images(self) -> int:
-        """How many images were read."""
+        """Return how many images were read."""
         return self.total.images
 
     @property
     def gigabytes(self) -> float:
-        """What all images occupy, in GB."""
+        """Return what all images occupy, in GB."""
         return self.total.gigabytes
 
     @property
     def monthly_cost(self) -> float:
-        """What all images cost, in USD a month."""
+        """Return what all images cost, in USD a month."""
         return self.total.monthly_cost
 
     @property
     def savings(self) -> float:
-        """What deleting the stale images would save, in USD a month."""
+        """Return what deleting the stale images would save, in USD a month."""
         return self.stale.monthly_cost
 
     @property
     def complete(self) -> bool:
-        """Whether as many images were read as the server said there are, as far as is known."""
+        """Return whether as many images were read as the server said there are, as far as is known."""
         return self.why_incomplete is None
 
     @property
     def why_incomplete(self) -> str | None:
-        """Why the report is of a part of the images; None when it is whole."""
+        """Return why the report is of a part of the images; None when it is complete."""
         if self.incomplete is not None:
             return self.incomplete
         if self.reported_total is None or self.images >= self.reported_total:
@@ -160,17 +184,13 @@ class AuditReport:
         return f"{self.images:,} images read of {self.reported_total:,}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data; keys are only ever added.
+        """Return the report as JSON-able data; `do-images schema report` prints its JSON Schema.
 
-        `created_at`, `complete`, `incomplete` (why it is not), `images`, `reported_total`, `gigabytes`,
-        `monthly_cost`, `savings`, `price`, `price_date`, `backup_price`; `private`, `public`, `backups` and
-        `stale`, each with `images`, `gigabytes` and `monthly_cost`; `by_type`, `by_region`, `by_distribution`
-        and `by_age`, lists of the same with a `key`; `findings_total`, `findings_by_rule` and `findings`,
-        lists of the attributes of `RuleSummary` and `Finding`, a severity as its name in lower case;
-        `requests`, `pages`, `elapsed`; `quota`, a list of `limit`, `per` and `left`; `comparison`, if there
-        is one. Sizes are in GB, money is in USD a month, times are in seconds.
+        `schema` is the version; keys may be added without a new one. Sizes are in GB, money is in USD a
+        month, times are in seconds. A severity is its name in lower case.
         """
         return {
+            "schema": SCHEMA,
             "created_at": self.created_at.isoformat(),
             "complete": self.complete,
             "incomplete": self.why_incomplete,
@@ -182,10 +202,15 @@ class AuditReport:
             "price": self.price,
             "price_date": self.price_date.isoformat() if self.price_date else None,
             "backup_price": self.backup_price,
+            "rules": [{"rule": each.rule, "settings": _plain(each)} for each in self.rules],
+            "ignored_rules": list(self.ignored_rules),
+            "ignored_tags": list(self.ignored_tags),
             "private": _amounts(self.private),
             "public": _amounts(self.public),
             "backups": _amounts(self.backups),
             "stale": _amounts(self.stale),
+            "ignored": _amounts(self.ignored),
+            "in_use": _amounts(self.in_use) if self.in_use else None,
             "by_type": _keyed(self.by_type),
             "by_region": _keyed(self.by_region),
             "by_distribution": _keyed(self.by_distribution),
@@ -199,6 +224,13 @@ class AuditReport:
             "quota": [attrs.asdict(each) for each in self.quota],
             "comparison": self.comparison.to_dict() if self.comparison else None,
         }
+
+
+def _plain(rule: RuleSettings) -> dict[str, Any]:
+    return {
+        key: value if isinstance(value, str | int | float) else list(value)
+        for key, value in rule.settings.items()
+    }
 
 
 def _amounts(group: Group) -> dict[str, Any]:

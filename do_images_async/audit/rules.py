@@ -1,4 +1,4 @@
-"""What may be wrong with one image: each rule is a pure function of the image and a context.
+"""The rules: each is a pure function of the image and a context.
 
 A rule of your own takes three lines:
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from datetime import date, timedelta
-from fnmatch import fnmatchcase
 from typing import Final
 
 from do_images_async.audit.context import Context, Finding, Rule, Severity, is_backup, is_own, is_public
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
+from do_images_async.audit.settings import NamedRule, matches_tag
 from do_images_async.models import Image, ImageStatus, ImageType
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "near_retirement",
     "older_than",
     "orphaned_backups",
+    "orphaned_snapshots",
     "oversized",
     "required_tags",
     "retired",
@@ -44,7 +45,7 @@ def _is_stored(image: Image) -> bool:
     return is_own(image) and image.status not in _NOT_STORED
 
 
-def older_than(days: float = 365.0) -> Rule:
+def older_than(days: float = 365.0) -> NamedRule:
     """Images of the account that are older than so many days; from twice that on, of high severity."""
     _check_limit(days, "days")
 
@@ -56,10 +57,10 @@ def older_than(days: float = 365.0) -> Rule:
         detail = f"{age.days:,} days old"
         return context.finding(image, "old", severity, detail, "delete it if unused", stale=True)
 
-    return rule
+    return NamedRule("old", rule, {"days": days})
 
 
-def oversized(gigabytes: float = 50.0) -> Rule:
+def oversized(gigabytes: float = 50.0) -> NamedRule:
     """Images of the account that are larger than so many GB."""
     _check_limit(gigabytes, "gigabytes")
 
@@ -70,10 +71,10 @@ def oversized(gigabytes: float = 50.0) -> Rule:
         detail = f"larger than {gigabytes:g} GB"
         return context.finding(image, "oversized", Severity.MEDIUM, detail, "rebuild it smaller")
 
-    return rule
+    return NamedRule("oversized", rule, {"gigabytes": gigabytes})
 
 
-def untagged() -> Rule:
+def untagged() -> NamedRule:
     """Snapshots and custom images without a tag; backups are made by the provider, without."""
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -81,10 +82,10 @@ def untagged() -> Rule:
             return None
         return context.finding(image, "untagged", Severity.LOW, "no tag says whose it is", "tag it")
 
-    return rule
+    return NamedRule("untagged", rule)
 
 
-def failed_import() -> Rule:
+def failed_import() -> NamedRule:
     """Custom images whose import failed: the API keeps them as deleted, with its reason."""
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -94,10 +95,10 @@ def failed_import() -> Rule:
         action = "import it again"
         return context.finding(image, "failed-import", Severity.MEDIUM, detail, action, stale=True)
 
-    return rule
+    return NamedRule("failed-import", rule)
 
 
-def stuck_import(hours: float = 24.0) -> Rule:
+def stuck_import(hours: float = 24.0) -> NamedRule:
     """Images of the account that are still being imported after so many hours."""
     _check_limit(hours, "hours")
 
@@ -109,10 +110,10 @@ def stuck_import(hours: float = 24.0) -> Rule:
         action = "delete, import again"
         return context.finding(image, "stuck-import", Severity.MEDIUM, detail, action, stale=True)
 
-    return rule
+    return NamedRule("stuck-import", rule, {"hours": hours})
 
 
-def retired() -> Rule:
+def retired() -> NamedRule:
     """Images that are retired; public ones are only of interest, as nothing new should be built on them."""
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -124,10 +125,10 @@ def retired() -> Rule:
         detail = f"retired: {image.slug}" if image.slug else "retired"
         return context.finding(image, "retired", Severity.INFO, detail, "build on a newer one")
 
-    return rule
+    return NamedRule("retired", rule)
 
 
-def required_tags(*patterns: str) -> Rule:
+def required_tags(*patterns: str) -> NamedRule:
     """Snapshots and custom images that lack a tag which each must have.
 
     Args:
@@ -135,21 +136,23 @@ def required_tags(*patterns: str) -> Rule:
     """
     if not patterns:
         raise ValueError("patterns must hold at least one tag")
+    if not all(patterns):
+        raise ValueError("patterns must not hold an empty string")
 
     def rule(image: Image, context: Context) -> Finding | None:
         if is_backup(image) or not _is_stored(image):
             return None
         tags = image.tags or ()
-        missing = [each for each in patterns if not any(fnmatchcase(tag, each) for tag in tags)]
+        missing = [each for each in patterns if not matches_tag(tags, (each,))]
         if not missing:
             return None
         detail = f"lacks {', '.join(missing)}"
         return context.finding(image, "missing-tag", Severity.MEDIUM, detail, "tag it")
 
-    return rule
+    return NamedRule("missing-tag", rule, {"patterns": patterns})
 
 
-def single_region() -> Rule:
+def single_region() -> NamedRule:
     """Snapshots and custom images that are in one region only: if it is away, so are they."""
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -159,10 +162,10 @@ def single_region() -> Rule:
         detail = f"only in {image.regions[0]}"
         return context.finding(image, "one-region", Severity.INFO, detail, "transfer it to a second one")
 
-    return rule
+    return NamedRule("one-region", rule)
 
 
-def duplicate_names() -> Rule:
+def duplicate_names() -> NamedRule:
     """Snapshots and custom images that have the name of one before them.
 
     The audit remembers a fixed number of names, about 260,000 (see `Memory`): in a larger account it may
@@ -178,10 +181,10 @@ def duplicate_names() -> Rule:
         detail = f"has the name of {first}"
         return context.finding(image, "duplicate-name", Severity.LOW, detail, "rename or delete one")
 
-    return rule
+    return NamedRule("duplicate-name", rule)
 
 
-def orphaned_backups(backup_ids: Container[int]) -> Rule:
+def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
     """Backups whose Droplet no longer exists.
 
     Images do not name their Droplet, but Droplets their backups: only who has read those can tell.
@@ -198,10 +201,28 @@ def orphaned_backups(backup_ids: Container[int]) -> Rule:
             image, "orphaned-backup", Severity.MEDIUM, "its Droplet is gone", action, stale=True
         )
 
-    return rule
+    return NamedRule("orphaned-backup", rule)
 
 
-def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPPORT) -> Rule:
+def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
+    """Snapshots that no Droplet lists: their Droplet is gone, or was another account's.
+
+    Such a snapshot may be the only copy that is left, so it is never counted as stale.
+
+    Args:
+        snapshot_ids: the `snapshot_ids` of every Droplet that exists, and the images they were made from.
+    """
+
+    def rule(image: Image, context: Context) -> Finding | None:
+        if image.type != ImageType.SNAPSHOT or image.id in snapshot_ids or not _is_stored(image):
+            return None
+        detail, action = "its Droplet is gone", "keep it if it is the only copy"
+        return context.finding(image, "orphaned-snapshot", Severity.LOW, detail, action)
+
+    return NamedRule("orphaned-snapshot", rule)
+
+
+def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPPORT) -> NamedRule:
     """Public base images whose distribution's support ends within so many days, or has ended.
 
     Args:
@@ -221,7 +242,7 @@ def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPP
         detail = f"{slug}: support {verb} {end}"
         return context.finding(image, "near-retirement", Severity.INFO, detail, "build on a newer one")
 
-    return rule
+    return NamedRule("near-retirement", rule, {"days": days})
 
 
 def _check_limit(value: float, name: str) -> None:
@@ -244,4 +265,4 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     duplicate_names(),
     near_retirement(),
 )
-"""Every rule of this module that needs to be told nothing, with its default limit."""
+"""Every rule of this module that needs no argument, with its default limit."""

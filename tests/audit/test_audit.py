@@ -9,7 +9,7 @@ import random
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
@@ -37,6 +37,7 @@ from do_images_async.audit import (
     untagged,
     worst_first,
 )
+from do_images_async.audit.settings import settings_of
 from do_images_async.testing import ImagesEmulator
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -76,7 +77,7 @@ IMAGES = st.builds(
 LISTS = st.lists(IMAGES, max_size=25)
 # A duplicate is found in what comes second: only for this rule is the order of the images anything.
 BASIC = (older_than(), oversized(), untagged(), failed_import(), stuck_import(), retired())
-ORDERLESS = tuple(rule for rule in DEFAULT_RULES if "duplicate_names" not in rule.__qualname__)
+ORDERLESS = tuple(rule for rule in DEFAULT_RULES if settings_of((rule,))[0].rule != "duplicate-name")
 
 
 def run(images: Iterable[Image], **options: Any) -> AuditReport:
@@ -501,6 +502,7 @@ async def test_the_report_as_data() -> None:
     nothing = {"images": 0, "gigabytes": 0.0, "monthly_cost": 0.0}
     assert data.pop("by_age")[4] == {"key": "1 to 2 years", **amounts}
     assert data == {
+        "schema": 1,
         "created_at": "2026-03-01T12:00:00+00:00",
         "complete": False,
         "incomplete": "1 images read of 2",
@@ -512,6 +514,18 @@ async def test_the_report_as_data() -> None:
         "price": 0.06,
         "price_date": "2026-03-01",
         "backup_price": 0.0,
+        "rules": [
+            {"rule": "old", "settings": {"days": 365.0}},
+            {"rule": "oversized", "settings": {"gigabytes": 50.0}},
+            {"rule": "untagged", "settings": {}},
+            {"rule": "failed-import", "settings": {}},
+            {"rule": "stuck-import", "settings": {"hours": 24.0}},
+            {"rule": "retired", "settings": {}},
+        ],
+        "ignored_rules": [],
+        "ignored_tags": [],
+        "ignored": nothing,
+        "in_use": None,
         "private": amounts,
         "public": nothing,
         "backups": nothing,
@@ -552,6 +566,30 @@ async def test_the_report_as_data() -> None:
         "quota": [{"limit": 250, "per": 60.0, "left": 248}],
         "comparison": None,
     }
+
+
+def test_the_repr_of_a_report_is_a_line() -> None:
+    report = run([image(number) for number in range(1, 50)])
+    assert repr(report) == (
+        "<AuditReport of 2026-03-01 12:00: 49 images, 490.0 GB, 29.40 USD a month, "
+        f"{report.findings_total} findings>"
+    )
+    assert "INCOMPLETE: 49 images read of 60" in repr(attrs.evolve(report, reported_total=60))
+
+
+@pytest.mark.parametrize("offset", [-23, 0, 14])
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])  # noqa: DTZ901
+def test_dates_at_the_ends_of_the_calendar(moment: datetime, offset: int) -> None:
+    zone = timezone(timedelta(hours=offset))
+    report = run([image(1, created_at=moment.replace(tzinfo=zone))])
+    assert report.images == 1
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_sizes_that_are_none_do_not_spoil_the_sums() -> None:
+    report = run([image(1), image(2, size_gigabytes=1e308), image(3, size_gigabytes=1e308)])
+    assert report.gigabytes == 10.0
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
 def test_a_report_is_complete_unless_the_server_counts_more() -> None:

@@ -13,7 +13,17 @@ import attrs
 import pytest
 
 from do_images_async import Image, ImageStatus, ImageType
-from do_images_async.audit import AuditReport, audit, combined, compare, older_than, oversized, untagged
+from do_images_async.audit import (
+    AuditReport,
+    Baseline,
+    audit,
+    combined,
+    compare,
+    older_than,
+    oversized,
+    required_tags,
+    untagged,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = (older_than(), oversized(), untagged())
@@ -81,9 +91,78 @@ def test_a_report_that_was_cut_is_not_exact() -> None:
     assert not compare(cut, as_data(whole)).exact
 
 
-@pytest.mark.parametrize("baseline", ["{}", "[]", "null", '{"findings": 7}', '{"findings": [{}]}'])
-def test_what_is_no_report(baseline: str) -> None:
-    with pytest.raises(ValueError, match="baseline is no report"):
+def test_a_limit_that_has_changed_is_said_instead_of_findings_that_are_new() -> None:
+    images = [image(number, created_at=NOW - timedelta(days=200)) for number in range(1, 9)]
+    before = asyncio.run(audit([*images, image(9)], rules=RULES, now=NOW))
+    rules = (older_than(180), oversized(), untagged())
+    after = asyncio.run(audit([*images, image(9, 60.0)], rules=rules, now=NOW, price=0.05))
+    comparison = compare(after, as_data(before))
+    assert comparison.differences == ("old: days 365 then, days 180 now", "price: 0.06 then, 0.05 now")
+    assert comparison.not_compared == ("old",)
+    assert [(each.rule, each.image_id) for each in comparison.new] == [("oversized", 9)]
+    assert comparison.exact
+
+
+def test_a_rule_that_only_one_has_is_said() -> None:
+    images = [image(1, tags=()), image(2, tags=("prod",))]
+    before = asyncio.run(audit(images, rules=(untagged(),), now=NOW))
+    after = asyncio.run(audit(images, rules=(required_tags("team-*", "prod"),), now=NOW))
+    comparison = compare(after, as_data(before))
+    assert comparison.differences == ("missing-tag: only now", "untagged: only then")
+    assert (comparison.new, comparison.gone) == ((), ())
+    other = asyncio.run(audit(images, rules=(required_tags("dev"),), now=NOW))
+    (difference,) = compare(other, as_data(after)).differences
+    assert difference == "missing-tag: patterns team-*, prod then, patterns dev now"
+
+
+def test_images_that_only_one_report_ignores_are_not_compared() -> None:
+    images = [image(1, 60.0, tags=("keep",)), image(2, 60.0), image(3, tags=())]
+    before = run(*images)
+    options = {"ignore_tags": ["keep"], "ignore_rules": ["untagged"]}
+    after = asyncio.run(audit(images[:1], rules=RULES, now=NOW, **options))  # type: ignore[arg-type]
+    comparison = compare(after, as_data(before))
+    assert comparison.differences == (
+        "ignored rules: none then, untagged now",
+        "ignored tags: none then, keep now",
+    )
+    assert [each.image_id for each in comparison.gone] == [2]
+    assert compare(before, as_data(after)).new == before.findings[1:2]
+
+
+def test_a_baseline_is_read_once() -> None:
+    report = run(image(1, 60.0))
+    baseline = Baseline.from_dict(as_data(report))
+    assert (baseline.created_at, baseline.incomplete, baseline.findings_total) == (NOW, None, 1)
+    assert compare(report, baseline) == compare(report, as_data(report))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": None}, "'schema' is not a whole number"),
+        ({"schema": 2}, "its 'schema' is 2, and this version reads 1"),
+        ({"created_at": "yesterday"}, "'created_at' is not a date"),
+        ({"complete": "yes"}, "'complete' is not true or false"),
+        ({"findings": 7}, "'findings' is not a list"),
+        ({"findings": [{}]}, "it has no 'findings.0.rule'"),
+        ({"findings": [7]}, "'findings.0' is not an object"),
+        ({"by_type": [{"key": "snapshot", "images": True}]}, "'by_type.0.images' is not a whole number"),
+        ({"price": 10**400}, "int too large"),
+        ({"rules": [{"rule": "old", "settings": {"days": None}}]}, "'rules.0.settings.days' is not a number"),
+    ],
+)
+def test_what_is_no_report(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="baseline is no report of an audit: ") as raised:
+        compare(run(), as_data(run(image(1, 60.0))) | change)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [("{}", "it has no 'schema'"), ("[]", "not an object"), ("null", "not an object")],
+)
+def test_what_is_no_report_at_all(baseline: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         compare(run(), json.loads(baseline))
 
 

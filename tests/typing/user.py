@@ -34,7 +34,19 @@ from do_images_async import (
     events,
     fan_out,
 )
-from do_images_async.audit import AuditReport, Context, Finding, Rule, Severity, audit, older_than
+from do_images_async.audit import (
+    AuditReport,
+    Baseline,
+    Context,
+    Finding,
+    NamedRule,
+    Rule,
+    RuleSettings,
+    Severity,
+    audit,
+    compare,
+    older_than,
+)
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import Entry, Fault, ImagesEmulator
 
@@ -190,11 +202,14 @@ def no_owner(image: Image, context: Context) -> Finding | None:
 
 
 async def audits() -> None:
-    rules: list[Rule] = [no_owner, older_than(90)]
-    report = await audit(ImagesAPI.from_env(on_event=hook).list(), rules=rules)
+    rules: list[Rule] = [NamedRule("no-owner", no_owner), older_than(90)]
+    images = ImagesAPI.from_env(on_event=hook).list()
+    report = await audit(images, rules=rules, ignore_tags=["keep-*"], in_use={7})
     assert_type(report, AuditReport)
     assert_type(report.findings, tuple[Finding, ...])
     assert_type(report.to_dict(), dict[str, Any])
+    assert_type(report.rules, tuple[RuleSettings, ...])
+    assert_type(compare(report, Baseline.from_dict(report.to_dict())).differences, tuple[str, ...])
 
 
 async def tests_of_ones_own() -> None:

@@ -1,0 +1,73 @@
+"""The rules and limits that a report was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+import attrs
+
+from do_images_async.audit.context import Context, Finding, Rule
+from do_images_async.models import Image
+
+__all__ = ["NamedRule", "RuleSettings", "Setting", "checked_names", "matches_tag", "settings_of"]
+
+Setting: TypeAlias = float | str | Sequence[str]
+"""A limit or pattern of a rule, as JSON can hold it."""
+
+
+@attrs.frozen(eq=False)
+class NamedRule:
+    """A rule with its name and limits, so that a report says what it was made with.
+
+    Attributes:
+        name: the name that its findings have.
+        check: the rule itself.
+        settings: its limits by their names, such as `{"days": 365.0}`.
+    """
+
+    name: str
+    check: Rule = attrs.field(repr=False)
+    settings: Mapping[str, Setting] = attrs.field(factory=dict[str, Setting])
+
+    def __call__(self, image: Image, context: Context) -> Finding | None:
+        """Return what the rule finds in the image."""
+        return self.check(image, context)
+
+
+@attrs.frozen
+class RuleSettings:
+    """A rule that a report was made with.
+
+    Attributes:
+        rule: its name; that of the function for a rule that is no `NamedRule`.
+        settings: its limits by their names.
+    """
+
+    rule: str
+    settings: Mapping[str, Setting]
+
+
+def settings_of(rules: Iterable[Rule]) -> tuple[RuleSettings, ...]:
+    """Return the names and limits of these rules."""
+    return tuple(_settings(rule) for rule in rules)
+
+
+def _settings(rule: Rule) -> RuleSettings:
+    if isinstance(rule, NamedRule):
+        return RuleSettings(rule.name, dict(rule.settings))
+    name = getattr(rule, "__name__", type(rule).__name__)
+    return RuleSettings(name.replace("_", "-"), {})
+
+
+def matches_tag(tags: Iterable[str], patterns: Collection[str]) -> bool:
+    """Return whether any of the tags is one of the patterns, such as "team-*"."""
+    return bool(patterns) and any(fnmatchcase(tag, each) for tag in tags for each in patterns)
+
+
+def checked_names(values: Collection[str], name: str) -> tuple[str, ...]:
+    """Return the names in order, each once; raise TypeError for a single string."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a collection of strings, not one string")
+    return tuple(sorted(set(values)))

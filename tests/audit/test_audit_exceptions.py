@@ -1,0 +1,95 @@
+"""Images that no rule looks at, rules that are left out, and images that a Droplet uses."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from do_images_async import Image, ImageStatus, ImageType
+from do_images_async.audit import AuditReport, Severity, audit, combined, orphaned_snapshots
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DELETING = "delete"
+
+
+def image(image_id: int, **fields: Any) -> Image:
+    """A snapshot that is three years old."""
+    old: dict[str, Any] = {
+        "name": f"image {image_id}",
+        "type": ImageType.SNAPSHOT,
+        "public": False,
+        "regions": ("nyc3", "ams3"),
+        "tags": ("prod",),
+        "size_gigabytes": 10.0,
+        "created_at": NOW - timedelta(days=1000),
+        "status": ImageStatus.AVAILABLE,
+    }
+    return Image(id=image_id, **(old | fields))
+
+
+def run(*images: Image, **options: Any) -> AuditReport:
+    return asyncio.run(audit(images, now=NOW, **options))
+
+
+def test_a_rule_that_is_ignored_finds_nothing_and_saves_nothing() -> None:
+    report = run(image(1, tags=()), ignore_rules=["old"])
+    assert [each.rule for each in report.findings] == ["untagged"]
+    assert (report.savings, report.stale.images) == (0.0, 0)
+    assert report.ignored_rules == ("old",)
+
+
+def test_images_with_an_ignored_tag_count_in_the_totals_only() -> None:
+    report = run(image(1, tags=("keep-2026", "prod")), image(2), ignore_tags=["keep-*"])
+    assert [each.image_id for each in report.findings] == [2]
+    assert (report.images, report.stale.images) == (2, 1)
+    assert (report.ignored.images, report.ignored.gigabytes) == (1, 10.0)
+    assert report.ignored_tags == ("keep-*",)
+
+
+@pytest.mark.parametrize("name", ["ignore_rules", "ignore_tags"])
+def test_one_string_is_no_list_of_names(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        run(**{name: "old"})
+
+
+def test_an_image_in_use_is_never_to_be_deleted_and_saves_nothing() -> None:
+    images = [
+        image(1),
+        image(2),
+        image(3, status=ImageStatus.RETIRED),
+        image(4, status=ImageStatus.DELETED),
+        image(5, type=ImageType.BACKUP),
+    ]
+    free, used = run(*images), run(*images, in_use={1, 3, 4, 5, 99})
+    assert {each.image_id for each in free.findings if DELETING in each.action} == {1, 2, 3, 5}
+    assert {each.image_id for each in used.findings if DELETING in each.action} == {2}
+    assert {each.image_id for each in used.findings if each.stale} == {2}
+    assert used.savings == 10 * 0.06
+    assert {each.action for each in used.findings if each.image_id in (1, 3, 5)} == {
+        "keep it: a Droplet uses it"
+    }
+    assert max(each.severity for each in used.findings if each.image_id == 1) is Severity.LOW
+    assert used.in_use is not None
+    assert (used.in_use.images, used.in_use.gigabytes) == (4, 30.0)
+    assert free.in_use is None
+
+
+def test_snapshots_that_no_droplet_lists_are_said_and_are_no_savings() -> None:
+    images = [image(1), image(2), image(3, type=ImageType.CUSTOM), image(4, status=ImageStatus.DELETED)]
+    report = run(*images, rules=[orphaned_snapshots({1})])
+    (finding,) = report.findings
+    assert (finding.rule, finding.image_id, finding.detail) == ("orphaned-snapshot", 2, "its Droplet is gone")
+    assert not finding.stale
+
+
+def test_several_accounts_add_up_what_is_in_use_and_ignored() -> None:
+    one = run(image(1), in_use={1}, ignore_tags=["keep"])
+    other = run(image(2, tags=("keep",)), in_use=(), ignore_tags=["keep"])
+    whole = combined({"a": one, "b": other})
+    assert whole.in_use is not None
+    assert (whole.in_use.images, whole.ignored.images, whole.ignored_tags) == (1, 1, ("keep",))
+    assert whole.rules == one.rules
+    assert combined({"a": one, "b": run()}).in_use is None
