@@ -12,8 +12,9 @@ import click
 from do_images_async import Action, ImagesAPI
 from do_images_async.cli.columns import ACTION_COLUMNS
 from do_images_async.cli.options import IMAGE_ID, client, client_options, output_options, split, watch
-from do_images_async.cli.output import Rows
+from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
+from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
 from do_images_async.cli.text import counted
@@ -58,7 +59,10 @@ def transfer_command(
     if not slugs:
         raise click.UsageError("--region names no region")
     waiting = (timeout, poll_interval) if wait else None
-    return run_interruptibly(_transfer(client(options), image_id, slugs, waiting, rows, watch(options)))
+    with rows.destination() as target:
+        return run_interruptibly(
+            _transfer(client(options), image_id, slugs, waiting, rows, target, watch(options))
+        )
 
 
 async def _transfer(
@@ -67,6 +71,7 @@ async def _transfer(
     regions: Sequence[str],
     waiting: tuple[float, float] | None,
     rows: Rows,
+    target: Target,
     shown: Watch,
 ) -> int:
     last: dict[str, Action] = {}
@@ -91,12 +96,15 @@ async def _transfer(
                 errors += await _arrive(api, image_id, regions, waiting, last)
         except asyncio.CancelledError:
             interrupted = True
-    rows.write([last[region] for region in regions if region in last], ACTION_COLUMNS)
-    for region, error in errors:
-        complain(f"{region}: {error}")
+    rows.write(target, [last[region] for region in regions if region in last], ACTION_COLUMNS)
+    messages = [f"{region}: {error}" for region, error in errors]
     if interrupted:
-        raise Stopped(Exit.INTERRUPTED, "interrupted: transfers that are under way go on; see `actions`")
-    return Exit.API_ERROR if errors else Exit.OK
+        messages.append("interrupted: transfers that are under way go on; see `actions`")
+    for message in messages[:-1]:
+        complain(message)
+    if messages:
+        raise Stopped(Exit.INTERRUPTED if interrupted else Exit.API_ERROR, messages[-1], partial=True)
+    return Exit.OK
 
 
 async def _arrive(
@@ -145,7 +153,8 @@ def convert_command(
                 return begun
             return await api.actions.wait(image_id, begun.id, timeout=timeout, poll_interval=poll_interval)
 
-    rows.write([run_interruptibly(convert())], ACTION_COLUMNS)
+    with rows.destination() as target:
+        rows.write(target, [run_interruptibly(convert())], ACTION_COLUMNS)
     return Exit.OK
 
 
@@ -166,10 +175,13 @@ def actions_command(*, image_id: int, action_id: int | None, **options: Any) -> 
     """
     rows = Rows.of(options)
     rows.check(ACTION_COLUMNS)
-    return run_interruptibly(_actions(client(options), image_id, action_id, rows, watch(options)))
+    with rows.destination() as target:
+        return run_interruptibly(_actions(client(options), image_id, action_id, rows, target, watch(options)))
 
 
-async def _actions(api: ImagesAPI, image_id: int, action_id: int | None, rows: Rows, shown: Watch) -> int:
+async def _actions(
+    api: ImagesAPI, image_id: int, action_id: int | None, rows: Rows, target: Target, shown: Watch
+) -> int:
     found: list[Action] = []
     stopped: Stopped | None = None
     async with api, show_words(api.limiter, shown, lambda: counted(len(found), "action")):
@@ -182,10 +194,10 @@ async def _actions(api: ImagesAPI, image_id: int, action_id: int | None, rows: R
                         found.append(action)  # noqa: PERF401  (what was read before an interruption counts)
         except asyncio.CancelledError:
             message = f"INCOMPLETE: interrupted after {counted(len(found), 'action')}"
-            stopped = Stopped(Exit.INTERRUPTED, message)
+            stopped = Stopped(Exit.INTERRUPTED, message, partial=True)
         except IncompleteListingError as error:
-            stopped = Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {error}")
-    rows.write(found, ACTION_COLUMNS)
+            stopped = Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {error}", partial=True)
+    rows.write(target, found, ACTION_COLUMNS)
     if stopped is not None:
         raise stopped
     return Exit.OK

@@ -10,6 +10,7 @@ from do_images_async import __version__, errors
 from do_images_async.cli import actions, images
 from do_images_async.cli.audit import audit_command
 from do_images_async.cli.emulator import emulator_command
+from do_images_async.cli.output import stdout
 from do_images_async.cli.status import Exit, Stopped, complain
 
 __all__ = ["run"]
@@ -22,12 +23,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands behind the command's name; None takes them from `sys.argv`.
     """
     try:
-        status = main.main(arguments, prog_name="do-images", standalone_mode=False)
+        with stdout():
+            status = main.main(arguments, prog_name="do-images", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return Exit.USAGE
     except Stopped as stopped:
-        return _fail(stopped.status, str(stopped))
+        return _fail(stopped.status, str(stopped)) if str(stopped) else stopped.status
     except errors.IncompleteListingError as error:
         return _fail(Exit.INCOMPLETE, f"incomplete: {error}")
     except errors.DOImagesError as error:
@@ -54,7 +56,7 @@ def main() -> None:
     \b
     Exit status:
       0 done, 1 findings (audit --fail-on), 2 wrong usage, 3 an error of the API,
-      4 incomplete, 130 interrupted
+      4 incomplete, 74 the output can't be written, 130 interrupted, 141 its reader has left
 
     \b
     Example, without an account:

@@ -33,8 +33,9 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
-from do_images_async.cli.options import amount, client, client_options, split, watch
-from do_images_async.cli.output import csv_text, write, write_file
+from do_images_async.cli.options import amount, client, client_options, file_option, split, watch
+from do_images_async.cli.output import destination
+from do_images_async.cli.rows import csv_text
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
 
@@ -43,7 +44,7 @@ __all__ = ["audit_command"]
 _SHOWN = 10
 _KEPT = 10_000
 _LEVELS = tuple(severity.name.lower() for severity in Severity)
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FORMATS = ("text", "json", "csv", "html")
 _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -58,14 +59,17 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="NAME=ENVVAR",
     help="Audit this account, with the token in that variable; repeat it for several at once.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print the findings as CSV.")
-@click.option("--html", "html", type=_FILE, metavar="FILE", help="Write a page to look at, too.")
 @click.option(
-    "--output", type=_FILE, metavar="FILE", help="Write there, whole or not at all, instead of stdout."
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(_FORMATS),
+    default="text",
+    help="Format: a report to read, all of it as JSON, the findings as CSV, or a page to look at.",
 )
+@file_option
 @click.option(
-    "--baseline", type=_INPUT, metavar="FILE", help="Compare with this earlier report, made with --json."
+    "--baseline", type=_INPUT, metavar="FILE", help="Compare with this earlier report, made with -o json."
 )
 @click.option("--fail-on", type=click.Choice(_LEVELS), help="Exit with 1 if a finding is as severe.")
 @click.option(
@@ -115,8 +119,8 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 def audit_command(
     *,
     accounts: tuple[str, ...],
-    html: Path | None,
-    output: Path | None,
+    form: str,
+    file: Path | None,
     baseline: Path | None,
     fail_on: str | None,
     top: int | None,
@@ -130,33 +134,25 @@ def audit_command(
     \b
     Examples:
       do-images audit --demo
-      do-images audit --older-than 180 --top 20 --html report.html
-      do-images audit --json --output today.json --baseline yesterday.json --fail-on high
+      do-images audit --older-than 180 --top 20 -o html --file report.html
+      do-images audit -o json --file today.json --baseline yesterday.json --fail-on high
       do-images audit --account prod=PROD_TOKEN --account lab=LAB_TOKEN
-      do-images audit --json | jq '.findings[] | select(.rule == "old") | .image_id'
+      do-images audit -o json | jq '.findings[] | select(.rule == "old") | .image_id'
     """
-    if options["as_json"] and options["as_csv"]:
-        raise click.UsageError("--json and --csv exclude each other")
     if options["demo"] and accounts:
         raise click.UsageError("--demo and --account exclude each other")
-    earlier = _read_json(baseline) if baseline else None
-    as_data = options["as_json"] or options["as_csv"]
-    shown = top if top is not None else (_KEPT if as_data else _SHOWN)
+    earlier = _read_baseline(baseline) if baseline else None
+    shown = top if top is not None else (_SHOWN if form == "text" else _KEPT)
     sources = _accounts(accounts, options)
-    results = run_interruptibly(read_accounts(sources, _reading(options, max(shown, _KEPT))))
-    report, parts = _report(sources, results, max(shown, _KEPT))
-    if earlier is not None:
-        report = _compared(report, earlier)
-    if html is not None:
-        _write_page(html, report, parts, _label(options, sources))
-    text = _text(report, parts, options, shown, _label(options, sources))
-    if output is None:
-        write(text)
-    else:
-        write_file(output, text)
-    if any(result.interrupted for result in results):
-        raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial")
-    return _status(report, fail_on)
+    with destination(file) as target:
+        results = run_interruptibly(read_accounts(sources, _reading(options, max(shown, _KEPT))))
+        report, parts = _report(sources, results, max(shown, _KEPT))
+        if earlier is not None:
+            report = _compared(report, earlier)
+        target.write(_text(form, report, parts, shown, _label(options, sources)))
+        if any(result.interrupted for result in results):
+            raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
+        return _status(report, fail_on)
 
 
 def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
@@ -234,6 +230,13 @@ def _read_json(path: Path) -> Any:
         raise click.ClickException(f"{path} is not JSON") from None
 
 
+def _read_baseline(path: Path) -> Any:
+    earlier = _read_json(path)
+    if isinstance(earlier, dict) and earlier.get("complete") is False:
+        raise click.ClickException(f"--baseline: {path} is a partial report, which can't be compared with")
+    return earlier
+
+
 def _report(
     accounts: Sequence[Account], results: Sequence[Result], keep: int
 ) -> tuple[AuditReport, dict[str, AuditReport]]:
@@ -277,13 +280,15 @@ def _label(options: dict[str, Any], accounts: Sequence[Account]) -> str:
     return names[0] if names else "your account"
 
 
-def _text(
-    report: AuditReport, parts: dict[str, AuditReport], options: dict[str, Any], shown: int, label: str
-) -> str:
+def _text(form: str, report: AuditReport, parts: dict[str, AuditReport], shown: int, label: str) -> str:
+    if form == "html":
+        from do_images_async.cli.page import report_page
+
+        return report_page(report, label, parts)
     report = attrs.evolve(report, findings=report.findings[:shown])
-    if options["as_csv"]:
+    if form == "csv":
         return _findings_csv(report)
-    if options["as_json"]:
+    if form == "json":
         accounts = [{"account": name, **_brief(part)} for name, part in parts.items()]
         return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
     from do_images_async.cli.render import report_text  # rich takes its time to import
@@ -312,15 +317,9 @@ def _csv_value(value: object) -> object:
     return ",".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
 
 
-def _write_page(path: Path, report: AuditReport, parts: dict[str, AuditReport], label: str) -> None:
-    from do_images_async.cli.page import report_page
-
-    write_file(path, report_page(report, label, parts))
-
-
 def _status(report: AuditReport, fail_on: str | None) -> int:
     if not report.complete:
-        raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}")
+        raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}", partial=True)
     if fail_on is None:
         return Exit.OK
     least = Severity[fail_on.upper()]

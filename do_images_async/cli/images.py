@@ -22,8 +22,9 @@ from do_images_async.cli.options import (
     split,
     watch,
 )
-from do_images_async.cli.output import Rows, write
+from do_images_async.cli.output import Target, write
 from do_images_async.cli.progress import Watch, show_progress, show_words
+from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
 from do_images_async.cli.text import counted, printable
@@ -59,10 +60,11 @@ def list_command(
     rows = Rows.of(options)
     rows.check(IMAGE_COLUMNS)
     filters = {"type": kind, "private": None if public or kind else True, "tag_name": tag_name}
-    return run_interruptibly(_list(client(options), filters, rows, watch(options)))
+    with rows.destination() as target:
+        return run_interruptibly(_list(client(options), filters, rows, target, watch(options)))
 
 
-async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, shown: Watch) -> int:
+async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, target: Target, shown: Watch) -> int:
     kept: list[Image] = []
     async with api, show_progress(api.limiter, shown) as progress:
         try:
@@ -70,7 +72,7 @@ async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, shown: Watc
                 async for page in pages:
                     progress.advance(len(page), page.total)
                     if rows.streams:
-                        rows.write(page.images, IMAGE_COLUMNS, header=progress.pages == 1)
+                        rows.write(target, page.images, IMAGE_COLUMNS, header=progress.pages == 1)
                     else:
                         kept.extend(page.images)
         except asyncio.CancelledError:
@@ -78,13 +80,13 @@ async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, shown: Watc
         except IncompleteListingError as error:
             progress.shortfall = str(error)
     if not rows.streams or not progress.pages:
-        rows.write(kept, IMAGE_COLUMNS)
+        rows.write(target, kept, IMAGE_COLUMNS)
     if rows.form == "table" and progress.pages and not progress.images and filters["private"]:
         complain("no private image is there; --public lists the provider's, too")
     if progress.interrupted:
-        raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}")
+        raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}", partial=True)
     if progress.shortfall:
-        raise Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {progress.why_partial()}")
+        raise Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {progress.why_partial()}", partial=True)
     return Exit.OK
 
 
@@ -104,10 +106,11 @@ def get_command(*, images: tuple[int | str, ...], **options: Any) -> int:
     """
     rows = Rows.of(options)
     rows.check(IMAGE_COLUMNS)
-    return run_interruptibly(_get(client(options), images, rows, watch(options)))
+    with rows.destination() as target:
+        return run_interruptibly(_get(client(options), images, rows, target, watch(options)))
 
 
-async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, shown: Watch) -> int:
+async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, target: Target, shown: Watch) -> int:
     found: list[Image] = []
     errors: list[BaseException] = []
     async with (
@@ -121,8 +124,11 @@ async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, shown: Wat
             elif outcome.value is not None:
                 found.append(outcome.value)
     if found or len(keys) > 1:
-        rows.write(found, IMAGE_COLUMNS)
-    return _report(errors)
+        rows.write(target, found, IMAGE_COLUMNS)
+    if errors:
+        _report(errors[:-1])
+        raise Stopped(Exit.API_ERROR, str(errors[-1]), partial=True)
+    return Exit.OK
 
 
 @click.command("create")
@@ -181,7 +187,8 @@ def create_command(
         return await api.wait_until_available(image.id, timeout=timeout, poll_interval=poll_interval)
 
     words = f"importing {printable(name)} to {printable(region)}"
-    rows.write([_run(create, options, words)], IMAGE_COLUMNS)
+    with rows.destination() as target:
+        rows.write(target, [_run(create, options, words)], IMAGE_COLUMNS)
     return Exit.OK
 
 
@@ -213,7 +220,8 @@ def update_command(
     async def update(api: ImagesAPI) -> Image:
         return await api.update(image_id, **changes)
 
-    rows.write([_run(update, options, f"updating {image_id}")], IMAGE_COLUMNS)
+    with rows.destination() as target:
+        rows.write(target, [_run(update, options, f"updating {image_id}")], IMAGE_COLUMNS)
     return Exit.OK
 
 
@@ -243,7 +251,8 @@ def wait_command(*, image_id: int, timeout: float, poll_interval: float, **optio
     async def wait(api: ImagesAPI) -> Image:
         return await api.wait_until_available(image_id, timeout=timeout, poll_interval=poll_interval)
 
-    rows.write([_run(wait, options, f"waiting for image {image_id}")], IMAGE_COLUMNS)
+    with rows.destination() as target:
+        rows.write(target, [_run(wait, options, f"waiting for image {image_id}")], IMAGE_COLUMNS)
     return Exit.OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +21,7 @@ __all__ = [
     "client",
     "client_options",
     "clients",
+    "file_option",
     "image_key",
     "output_options",
     "split",
@@ -57,6 +59,17 @@ def split(values: tuple[str, ...]) -> list[str]:
     return [part for value in values for part in value.split(",") if part]
 
 
+def file_option(command: Command) -> Command:
+    """Add where the output goes."""
+    option = click.option(
+        "--file",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help="Write there instead of to stdout; a partial result never replaces a file.",
+    )
+    return option(command)
+
+
 def client_options(command: Command) -> Command:
     """Add what names the account, and what is shown on the way."""
     options = (
@@ -74,6 +87,7 @@ def output_options(command: Command) -> Command:
     """Add what the output looks like."""
     options = (
         click.option("-o", "--output", "form", type=click.Choice(_FORMATS), default="table", help="Format."),
+        file_option,
         click.option(
             "--columns",
             "--format",

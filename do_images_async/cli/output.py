@@ -1,150 +1,189 @@
-"""Rows on stdout, as a table, JSON, JSON lines or CSV; and files that are whole or not there."""
+"""What the command's result is written to: stdout, or a file that is whole or not there."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import BinaryIO, Protocol, TextIO
 
 import attrs
-import click
-from click.exceptions import Exit as Exited
 
-from do_images_async import Action, Image
-from do_images_async.cli.columns import Column, as_record, choose
-from do_images_async.cli.options import split
-from do_images_async.cli.status import Exit
+from do_images_async.cli.status import Exit, Stopped
 
-__all__ = ["Rows", "csv_text", "write", "write_file"]
-
-Item = TypeVar("Item", Image, Action)
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+__all__ = ["Stdout", "Target", "destination", "stdout", "write", "write_file"]
 
 
-@attrs.frozen(kw_only=True)
-class Rows:
-    """How rows are written.
+class Target(Protocol):
+    """Something that takes text."""
 
-    Attributes:
-        form: "table", "json", "ndjson" or "csv".
-        columns: names of the columns; empty for all.
-        header: whether a table or CSV has a first line.
+    def write(self, text: str) -> None: ...
+
+
+class Stdout:
+    """The one way to stdout: nothing else of the command writes there.
+
+    It holds the stream that was stdout when the command began. What replaces `sys.stdout` later, as a live
+    display may, neither sees nor loses what is written here.
     """
 
-    form: str
-    columns: Sequence[str] = ()
-    header: bool = True
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
 
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> Rows:
-        """As `output_options` say."""
-        return cls(form=options["form"], columns=split(options["columns"]), header=not options["no_header"])
+    def write(self, text: str) -> None:
+        """Write all of the text before returning.
 
-    @property
-    def streams(self) -> bool:
-        """Whether rows may be written as they come: the others need to see all of them."""
-        return self.form in ("ndjson", "csv")
-
-    def check(self, known: Sequence[Column[Item]]) -> None:
-        """Raise BadParameter unless the columns are known, before anything is sent."""
-        choose(known, self.columns)
-
-    def write(self, items: Iterable[Item], known: Sequence[Column[Item]], *, header: bool = True) -> None:
-        """Write all rows.
-
-        Args:
-            items: what to write.
-            known: the columns there are.
-            header: False for rows that follow others.
+        Raises:
+            Stopped: it can't be written, as on a full disk, or the reader has left, as `head` does.
         """
-        write(self._text(list(items), known, header=header and self.header))
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            self._discard()
+            raise Stopped(Exit.BROKEN_PIPE) from None
+        except OSError as error:
+            self._discard()
+            raise _unwritten("the output", error) from None
 
-    def _text(self, items: list[Item], known: Sequence[Column[Item]], *, header: bool) -> str:
-        if self.form == "json":
-            return json.dumps([as_record(item) for item in items], indent=2) + "\n"
-        if self.form == "ndjson":
-            return "".join(json.dumps(as_record(item)) + "\n" for item in items)
-        columns = choose(known, self.columns) or list(known)
-        cells = [[column.text(item) for column in columns] for item in items]
-        if self.form == "csv":
-            return csv_text([[column.title.lower().replace(" ", "_") for column in columns]] * header + cells)
-        from do_images_async.cli.table import table_text  # rich takes its time to import
-
-        return table_text(columns, cells, header=header, droppable=not self.columns)
-
-
-def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    target = io.StringIO()
-    csv.writer(target, lineterminator="\n").writerows(map(_harmless, rows))
-    return target.getvalue()
+    def _discard(self) -> None:
+        """Keep the interpreter from writing at its end what could not be written now."""
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
 
 
-def _harmless(row: Iterable[object]) -> Iterator[object]:
-    for value in row:
-        yield f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+_stdout: ContextVar[Stdout | None] = ContextVar("_stdout", default=None)
+
+
+@contextmanager
+def stdout() -> Generator[Stdout]:
+    """Hold what is stdout now until the block is left; `write` writes there."""
+    output = Stdout(sys.stdout)
+    token = _stdout.set(output)
+    try:
+        yield output
+    finally:
+        _stdout.reset(token)
 
 
 def write(text: str) -> None:
-    """Write to stdout; a reader that has left ends the process quietly.
+    """Write to stdout, as `Stdout.write` does."""
+    (_stdout.get() or Stdout(sys.stdout)).write(text)
+
+
+@attrs.frozen
+class _File:
+    """A file that is being written."""
+
+    path: Path
+    file: BinaryIO
+
+    def write(self, text: str) -> None:
+        with _failures(self.path):
+            self.file.write(text.encode(errors="backslashreplace"))
+
+
+@contextmanager
+def destination(path: Path | None) -> Generator[Target]:
+    """Open a file for a result, or stdout, until the block is left.
+
+    The file is replaced at once when the block ends: whoever reads it finds the old one or the new one. A
+    block that raises leaves the old one as it was; a partial result is kept beside it, in FILE.partial.
+
+    Args:
+        path: the file; None or "-" for stdout. What can't be replaced, as a device, is written to directly.
 
     Raises:
-        ClickException: it can't be written, as on a full disk.
+        Stopped: it can't be written.
     """
+    if path is None or str(path) == "-":
+        yield _stdout.get() or Stdout(sys.stdout)
+        return
+    target = _followed(path)
+    if target is None:
+        with _failures(path):
+            device = path.open("wb", buffering=0)
+        with device:
+            yield _File(path, device)
+        return
+    with _failures(path):
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".do-images-")
+    draft = Path(name)
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has left, as `head` does; the interpreter must not fail to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Exited(Exit.BROKEN_PIPE) from None
-    except OSError as error:
-        raise click.ClickException(f"the output could not be written: {error.strerror}") from None
+        with os.fdopen(handle, "wb") as file:
+            yield from _drafted(path, target, draft, file)
+        with _failures(path):
+            draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator[Target]:
+    try:
+        yield _File(path, file)
+    except Stopped as stopped:
+        if not stopped.partial or not file.tell():
+            raise
+        partial = target.with_name(f"{target.name}.partial")
+        with _failures(partial):
+            _finish(file, draft, 0o666 & ~_mask())
+            draft.replace(partial)
+        raise Stopped(
+            stopped.status, f"{stopped}; what was read is in {partial}, and {path} is as it was", partial=True
+        ) from None
+    with _failures(path):
+        _finish(file, draft, _mode(target))
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace the file by one with this text, at once: whoever reads it finds the old one or the new one.
-
-    Raises:
-        ClickException: it can't be written; the old file is as it was.
-    """
-    try:
-        if path.exists() and not path.is_file():  # such as /dev/stdout, which can't be replaced
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
-            return
-        _replace(path.resolve(), text.encode(errors="backslashreplace"))
-    except OSError as error:
-        raise click.ClickException(f"{path} could not be written: {error.strerror}") from None
+    """Replace the file by one with this text, as `destination` does."""
+    with destination(path) as target:
+        target.write(text)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(_mode(path))
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+def _followed(path: Path) -> Path | None:
+    """Return the file that the path leads to, also where none is yet; None where it can't be replaced."""
+    with _failures(path):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+    return Path(os.path.realpath(path)) if stat.S_ISREG(mode) else None
+
+
+def _finish(file: BinaryIO, draft: Path, mode: int) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    draft.chmod(mode)
 
 
 def _mode(path: Path) -> int:
-    """That of the file that is replaced, or what a new one would get."""
+    """Return the permissions of the file that is replaced, or those that a new one would get."""
     with suppress(FileNotFoundError):
-        return stat.S_IMODE(path.stat().st_mode)
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    return 0o666 & ~_mask()
+
+
+def _mask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return mask
+
+
+@contextmanager
+def _failures(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unwritten(str(path), error) from None
+
+
+def _unwritten(what: str, error: OSError) -> Stopped:
+    return Stopped(Exit.IO_ERROR, f"{what} could not be written: {error.strerror or error}")

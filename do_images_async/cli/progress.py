@@ -155,8 +155,16 @@ async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) 
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
-    # rich would paint from a thread of its own, where the limiter must not be read.
-    with Bar(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+    # It must not take over stdout or stderr, as it does by default: what others write there would be lost.
+    # And it must not paint from a thread of its own, where the limiter must not be read.
+    with Bar(
+        *columns,
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        redirect_stderr=False,
+        auto_refresh=False,
+        transient=True,
+    ) as bar:
         await _repaint(bar, bar.add_task("", total=None), line)
 
 

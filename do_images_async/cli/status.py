@@ -1,7 +1,8 @@
-"""What the process ends with, and the line on stderr that says why."""
+"""The exit statuses, and the line on stderr that says why."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import IntEnum
 
 import click
@@ -19,18 +20,27 @@ class Exit(IntEnum):
     USAGE = 2
     API_ERROR = 3
     INCOMPLETE = 4
+    INTERNAL_ERROR = 70
+    IO_ERROR = 74
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
 
 class Stopped(Exception):  # noqa: N818  (not always an error)
-    """A command ends early; `status` is what the process ends with, the message what stderr shows."""
+    """A command ends early.
 
-    def __init__(self, status: Exit, message: str) -> None:
+    Attributes:
+        status: the exit status.
+        partial: whether what it has written is a part of what was asked for.
+    """
+
+    def __init__(self, status: Exit, message: str = "", *, partial: bool = False) -> None:
         self.status = status
+        self.partial = partial
         super().__init__(message)
 
 
 def complain(message: str) -> None:
-    """Write one line to stderr; what a server sent in it is made harmless."""
-    click.echo(f"do-images: {printable(message)}", err=True)
+    """Write one line to stderr, if it can be written; what a server sent in it is made harmless."""
+    with suppress(OSError):
+        click.echo(f"do-images: {printable(message)}", err=True)

@@ -56,7 +56,7 @@ def numbers_of(text: str, label: str) -> list[str]:
 
 
 async def test_the_demo_as_data_agrees_with_what_the_emulator_holds() -> None:
-    ended = await do_images(*DEMO, "--seed", "3", "--json")
+    ended = await do_images(*DEMO, "--seed", "3", "-o", "json")
     assert (ended.status, ended.stderr) == (0, "")
     data = json.loads(ended.stdout)
     records = list(ImagesEmulator(images=300, seed=3).images)
@@ -102,7 +102,7 @@ async def test_the_demo_fits_80_columns_and_is_plain_when_piped() -> None:
 
 
 async def test_the_report_says_the_same_as_the_data() -> None:
-    data = json.loads((await do_images_here(*DEMO, "--json")).stdout)
+    data = json.loads((await do_images_here(*DEMO, "-o", "json")).stdout)
     text = (await do_images_here(*DEMO)).stdout
     assert numbers_of(text, "Images   ")[:3] == ["323", "300", "23"]
     assert numbers_of(text, "Size") == [f"{data['gigabytes']:,.1f}"]
@@ -145,7 +145,7 @@ async def test_the_options_reach_the_audit() -> None:
         "--top",
         "2",
     )
-    data = json.loads((await do_images_here(*DEMO, *options, "--json", "--concurrency", "1")).stdout)
+    data = json.loads((await do_images_here(*DEMO, *options, "-o", "json", "--concurrency", "1")).stdout)
     rules = {summary["rule"]: summary["findings"] for summary in data["findings_by_rule"]}
     assert (data["price"], data["backup_price"]) == (1, 0.5)
     assert data["backups"]["monthly_cost"] == pytest.approx(0.5 * data["backups"]["gigabytes"])
@@ -159,7 +159,7 @@ async def test_the_options_reach_the_audit() -> None:
 
 async def test_an_account_is_read_with_the_token_of_the_environment() -> None:
     async with ImagesEmulator(images=450) as emulator:
-        ended = await do_images("audit", "--json", **account(emulator, emulator.token))
+        ended = await do_images("audit", "-o", "json", **account(emulator, emulator.token))
         data = json.loads(ended.stdout)
         assert (ended.status, ended.stderr) == (0, "")
         assert data["requests"] == len(emulator.requests) == 2 * 3
@@ -170,7 +170,7 @@ async def test_requests_that_were_sent_again_are_counted() -> None:
     async with ImagesEmulator(images=30) as emulator:
         emulator.faults.add(Fault(status=503, times=1))
         data = json.loads(
-            (await do_images_here("audit", "--json", **account(emulator, emulator.token))).stdout
+            (await do_images_here("audit", "-o", "json", **account(emulator, emulator.token))).stdout
         )
         assert (data["pages"], data["requests"]) == (1, 2 * 1 + 1)
 
@@ -241,17 +241,19 @@ async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplet
     )
     page = tmp_path / "report.html"
     why = "reading after reading, the listing moved or was shorter than its total "
-    table = await do_images("audit", "--html", str(page), COLUMNS="200", **account(server))
+    table = await do_images("audit", COLUMNS="200", **account(server))
     assert table.status == 4
     assert f"\nINCOMPLETE: {why}" in table.stdout
     assert "1 private" in table.stdout
     assert re.fullmatch(rf"do-images: incomplete: {why}.*\n", table.stderr)
-    assert f"This report is incomplete:</strong> {why}" in page.read_text()
-    data = await do_images_here("audit", "--json", **account(server))
+    written = await do_images_here("audit", "-o", "html", "--file", str(page), **account(server))
+    assert (written.status, written.stdout, page.exists()) == (4, "", False)
+    assert f"This report is incomplete:</strong> {why}" in page.with_name("report.html.partial").read_text()
+    data = await do_images_here("audit", "-o", "json", **account(server))
     report = json.loads(data.stdout)
     assert (data.status, report["complete"], report["images"], report["reported_total"]) == (4, False, 1, 3)
     assert report["incomplete"].startswith(why)
-    rows = await do_images_here("audit", "--csv", **account(server))
+    rows = await do_images_here("audit", "-o", "csv", **account(server))
     first, *others = csv.DictReader(io.StringIO(rows.stdout))
     assert (rows.status, first["rule"], first["image_id"]) == (4, "incomplete", "")
     assert first["detail"].startswith(f"INCOMPLETE: {why}")
@@ -272,7 +274,7 @@ async def test_hostile_text_is_shown_harmlessly(server: Server) -> None:
     assert ended.status == 0
     assert not [char for char in ended.stdout if category(char) in {"Cc", "Cf", "Zl"} and char != "\n"]
     assert r"[red]x[/red]\x1b[31m\x1b]0;title\x07\r\n\u202egnp\u2028\x9b1m" in ended.stdout
-    data = await do_images_here("audit", "--json", **account(server))
+    data = await do_images_here("audit", "-o", "json", **account(server))
     assert data.stdout.isascii()
     assert json.loads(data.stdout)["findings"][0]["name"] == HOSTILE
 
@@ -312,7 +314,7 @@ async def test_an_interruption_ends_it_at_once_and_cleanly(server: Server) -> No
 
 async def test_a_reader_that_leaves_early_is_no_error() -> None:
     reader, writer = os.pipe()
-    process = await start(["audit", "--demo", "--json", "--top", "100000"], {}, stdout=writer)
+    process = await start(["audit", "--demo", "-o", "json", "--top", "100000"], {}, stdout=writer)
     os.close(writer)
     await asyncio.to_thread(os.read, reader, 1)
     os.close(reader)
@@ -324,8 +326,8 @@ async def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123
         process = await start(DEMO, {}, stdout=full.fileno())
         _, stderr = await process.communicate()
-    assert process.returncode == 2
-    assert re.fullmatch(rb"Error: the output could not be written: .*\n", stderr)
+    assert process.returncode == 74
+    assert re.fullmatch(rb"do-images: the output could not be written: .*\n", stderr)
 
 
 # --- usage ---
@@ -403,7 +405,7 @@ async def test_nothing_else_needs_the_extra() -> None:
 def test_main_runs_what_the_command_line_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["do-images", *DEMO, "--json"])
+    monkeypatch.setattr(sys, "argv", ["do-images", *DEMO, "-o", "json"])
     assert main() == 0
     assert json.loads(capsys.readouterr().out)["images"] == 323
 

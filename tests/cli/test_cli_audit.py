@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import pytest_asyncio
 
 from do_images_async.audit import Finding
 from do_images_async.cli.app import run
 from do_images_async.cli.output import write_file
+from do_images_async.cli.status import Stopped
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, start
 from tests.support.servers import HANG, Server, eventually, listing
@@ -46,8 +46,8 @@ async def test_the_report_says_what_it_is_based_on(emulator: ImagesEmulator) -> 
 
 async def test_findings_as_csv(emulator: ImagesEmulator) -> None:
     emulator.images.add(name="=cmd|'/c calc'!A0")
-    rows = list(csv.DictReader(io.StringIO((await audit(emulator, "--csv")).stdout)))
-    data = json.loads((await audit(emulator, "--json")).stdout)
+    rows = list(csv.DictReader(io.StringIO((await audit(emulator, "-o", "csv")).stdout)))
+    data = json.loads((await audit(emulator, "-o", "json")).stdout)
     assert list(rows[0]) == list(Finding.__annotations__)
     assert len(rows) == data["findings_total"]
     assert [int(row["image_id"]) for row in rows] == [each["image_id"] for each in data["findings"]]
@@ -56,8 +56,9 @@ async def test_findings_as_csv(emulator: ImagesEmulator) -> None:
 
 async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_path: Path) -> None:
     report, page = tmp_path / "report.json", tmp_path / "report.html"
-    ended = await audit(emulator, "--json", "--output", str(report), "--html", str(page))
-    assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
+    for form, file in (("json", report), ("html", page)):
+        ended = await audit(emulator, "-o", form, "--file", str(file))
+        assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
     assert json.loads(report.read_text())["images"] == 63
     assert page.read_text().startswith("<!doctype html>")
     assert page.read_text().endswith("</html>\n")
@@ -66,11 +67,11 @@ async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_pat
 
 async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> None:
     last = tmp_path / "last.json"
-    await audit(emulator, "--json", "--output", str(last))
+    await audit(emulator, "-o", "json", "--file", str(last))
     big = emulator.images.add(name="big", size_gigabytes=200.0, tags=["prod"])
     gone = json.loads(last.read_text())["findings"][0]["image_id"]
     emulator.images.remove(gone)
-    ended = await audit(emulator, "--json", "--baseline", str(last))
+    ended = await audit(emulator, "-o", "json", "--baseline", str(last))
     comparison = json.loads(ended.stdout)["comparison"]
     assert comparison["exact"]
     assert ("oversized", big) in {(each["rule"], each["image_id"]) for each in comparison["new"]}
@@ -100,7 +101,7 @@ async def test_tags_that_are_required_and_droplets_that_are_gone(
     backups = [each["id"] for each in emulator.images if each["type"] == "backup"]
     droplets = tmp_path / "droplets.json"
     droplets.write_text(json.dumps([{"backup_ids": backups[:-1]}, {"backup_ids": None}]))
-    ended = await audit(emulator, "--json", "--require-tag", "prod,team-*", "--droplets", str(droplets))
+    ended = await audit(emulator, "-o", "json", "--require-tag", "prod,team-*", "--droplets", str(droplets))
     findings: list[dict[str, Any]] = json.loads(ended.stdout)["findings"]
     assert [each["image_id"] for each in findings if each["rule"] == "orphaned-backup"] == backups[-1:]
     missing = [each for each in findings if each["rule"] == "missing-tag"]
@@ -121,7 +122,8 @@ async def test_several_accounts_at_once(tmp_path: Path) -> None:
         emulator.tokens.issue(token="second")
         variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
         named = ("--account", "prod=ONE", "--account", "lab=TWO")
-        ended = await do_images_here("audit", *named, "--json", "--html", str(page), **variables)
+        ended = await do_images_here("audit", *named, "-o", "json", **variables)
+        await do_images_here("audit", *named, "-o", "html", "--file", str(page), **variables)
         text = (await do_images_here("audit", *named, **variables)).stdout
     assert (ended.status, ended.stderr) == (0, "")
     data = json.loads(ended.stdout)
@@ -158,7 +160,7 @@ async def test_an_account_that_fails_makes_the_report_incomplete() -> None:
         ["--account", "prod=NOT_SET_ANYWHERE"],
         ["--account", "a=HOME", "--account", "a=HOME"],
         ["--demo", "--account", "a=HOME"],
-        ["--demo", "--json", "--csv"],
+        ["--demo", "-o", "xml"],
         ["--demo", "--baseline", "/nonexistent.json"],
         ["--demo", "--fail-on", "critical"],
         ["--demo", "--price-date", "yesterday"],
@@ -177,7 +179,7 @@ async def test_an_interruption_leaves_a_report_that_says_it_is_partial(
 ) -> None:
     catalogue = listing(450)
     server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
-    process = await start(["audit", "--json", "-q"], account(server))
+    process = await start(["audit", "-o", "json", "-q"], account(server))
     await eventually(lambda: len(server.received) >= 2, within=30)
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
@@ -208,7 +210,7 @@ async def test_a_fault_that_stays_reports_nothing_and_leaves_the_old_file(
     old = tmp_path / "report.json"
     old.write_text("old")
     emulator.faults.add(Fault(status=403, times=None))
-    ended = await audit(emulator, "--json", "--output", str(old))
+    ended = await audit(emulator, "-o", "json", "--file", str(old))
     assert (ended.status, ended.stdout) == (3, "")
     assert old.read_text() == "old"
 
@@ -225,11 +227,11 @@ def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(click.ClickException, match="No space left"):
+    with pytest.raises(Stopped, match="No space left"):
         write_file(target, "newer")
     assert target.read_text() == "new \\ud800"
     assert [each.name for each in tmp_path.iterdir()] == ["report"]
-    with pytest.raises(click.ClickException, match="could not be written"):
+    with pytest.raises(Stopped, match="could not be written"):
         write_file(tmp_path / "nowhere" / "report", "x")
 
 

@@ -1,0 +1,102 @@
+"""Rows as a table, JSON, JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+
+from do_images_async import Action, Image
+from do_images_async.cli.columns import Column, as_record, choose
+from do_images_async.cli.options import split
+from do_images_async.cli.output import Target, destination
+
+__all__ = ["Rows", "csv_text"]
+
+Item = TypeVar("Item", Image, Action)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@attrs.frozen(kw_only=True)
+class Rows:
+    """How rows are written.
+
+    Attributes:
+        form: "table", "json", "ndjson" or "csv".
+        columns: names of the columns; empty for all.
+        header: whether a table or CSV has a first line.
+        file: where they go; None for stdout.
+    """
+
+    form: str
+    columns: Sequence[str] = ()
+    header: bool = True
+    file: Path | None = None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Rows:
+        """Return what `output_options` say."""
+        return cls(
+            form=options["form"],
+            columns=split(options["columns"]),
+            header=not options["no_header"],
+            file=options["file"],
+        )
+
+    @property
+    def streams(self) -> bool:
+        """Whether rows may be written as they come; the other formats need all of them first."""
+        return self.form in ("ndjson", "csv")
+
+    def check(self, known: Sequence[Column[Item]]) -> None:
+        """Raise BadParameter unless the columns are known, before anything is sent."""
+        choose(known, self.columns)
+
+    def destination(self) -> AbstractContextManager[Target]:
+        """Open where the rows go; a file is replaced when the block ends."""
+        return destination(self.file)
+
+    def write(
+        self, target: Target, items: Iterable[Item], known: Sequence[Column[Item]], *, header: bool = True
+    ) -> None:
+        """Write rows.
+
+        Args:
+            target: where they go.
+            items: what to write.
+            known: the columns there are.
+            header: False for rows that follow others.
+        """
+        target.write(self._text(list(items), known, header=header and self.header))
+
+    def _text(self, items: list[Item], known: Sequence[Column[Item]], *, header: bool) -> str:
+        if self.form == "json":
+            return json.dumps([as_record(item) for item in items], indent=2) + "\n"
+        if self.form == "ndjson":
+            return "".join(json.dumps(as_record(item)) + "\n" for item in items)
+        columns = choose(known, self.columns) or list(known)
+        cells = [[column.text(item) for column in columns] for item in items]
+        if self.form == "csv":
+            return csv_text([[column.title.lower().replace(" ", "_") for column in columns]] * header + cells)
+        from do_images_async.cli.table import table_text  # rich takes its time to import
+
+        return table_text(columns, cells, header=header, droppable=not self.columns)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    target = io.StringIO()
+    csv.writer(target, lineterminator="\n").writerows(map(_harmless, rows))
+    return target.getvalue()
+
+
+def _harmless(row: Iterable[object]) -> Iterator[object]:
+    for value in row:
+        yield f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,0 +1,134 @@
+"""Where results go: all of them to stdout whatever stderr shows, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import os
+import pty
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from do_images_async.cli.output import destination, write_file
+from do_images_async.cli.status import Stopped
+from do_images_async.testing import ImagesEmulator
+from tests.support.cli_processes import Ended, account, do_images_here, drain, start
+from tests.support.servers import HANG, Server, eventually, listing, refusal
+
+IMAGES = 1000
+
+
+async def watched(*arguments: str, to_file: bool, **variables: str) -> Ended:
+    """Run with stderr a terminal, and stdout a pipe or a file."""
+    terminal, side = pty.openpty()
+    reader, writer = os.pipe() if not to_file else (os.memfd_create("stdout"), -1)
+    process = await start(arguments, variables, stdout=reader if to_file else writer, stderr=side)
+    os.close(side)
+    if not to_file:
+        os.close(writer)
+        stdout = asyncio.to_thread(read_all, reader)
+    else:
+        stdout = asyncio.sleep(0, "")
+    shown, piped = await asyncio.gather(asyncio.to_thread(drain, terminal), stdout)
+    status = await process.wait()
+    if to_file:
+        os.lseek(reader, 0, os.SEEK_SET)
+        piped = read_all(reader)
+    return Ended(status, piped, shown)
+
+
+def read_all(descriptor: int) -> str:
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read().decode()
+
+
+COUNTS: dict[str, Callable[[str], int]] = {
+    "table": lambda text: len(text.splitlines()) - 1,
+    "csv": lambda text: len(list(csv.DictReader(io.StringIO(text)))),
+    "json": lambda text: len(json.loads(text)),
+    "ndjson": lambda text: len([json.loads(line) for line in text.splitlines()]),
+}
+
+
+async def test_every_row_arrives_while_a_terminal_shows_the_progress() -> None:
+    async with ImagesEmulator(images=IMAGES, quotas=None, latency=0.7) as slow:
+        cases = [(form, to_file) for form in COUNTS for to_file in (False, True)]
+        lists = await asyncio.gather(
+            *(
+                watched("list", "-o", form, to_file=to_file, **account(slow, slow.token))
+                for form, to_file in cases
+            )
+        )
+    for (form, to_file), ended in zip(cases, lists, strict=True):
+        assert ended.status == 0
+        assert "images, " in ended.stderr  # the progress was there
+        assert "\x1b" not in ended.stdout
+        assert COUNTS[form](ended.stdout) == IMAGES, (form, to_file)
+
+
+# --- files ---
+
+
+def files_of(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
+
+
+@pytest.mark.parametrize("command", ["list", "audit"])
+async def test_a_partial_result_never_replaces_a_file(command: str, server: Server, tmp_path: Path) -> None:
+    catalogue = listing(450)
+    server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
+    file = tmp_path / "result.json"
+    file.write_text("the whole of yesterday")
+    process = await start([command, "-q", "-o", "json", "--file", str(file)], account(server))
+    await eventually(lambda: len(server.received) >= 2, within=30)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await process.communicate()
+    assert (process.returncode, stdout) == (130, b"")
+    assert file.read_text() == "the whole of yesterday"
+    partial = json.loads(file.with_name("result.json.partial").read_text())
+    assert len(partial) == 200 if command == "list" else partial["complete"] is False
+    assert stderr.decode().endswith(f"what was read is in {file}.partial, and {file} is as it was\n")
+    assert files_of(tmp_path) == ["result.json", "result.json.partial"]
+    ended = await do_images_here("audit", "--demo", "--baseline", f"{file}.partial")
+    assert (ended.status, ended.stdout) == (2, "")
+
+
+async def test_a_listing_that_fails_leaves_the_file_as_it_was(server: Server, tmp_path: Path) -> None:
+    catalogue = listing(450)
+    server.answer_with(lambda request: refusal(403) if request.query["page"] == "3" else catalogue(request))
+    file = tmp_path / "rows"
+    file.write_text("old")
+    ended = await do_images_here("list", "-o", "ndjson", "--file", str(file), **account(server))
+    assert (ended.status, ended.stdout) == (3, "")
+    assert file.read_text() == "old"
+    assert files_of(tmp_path) == ["rows"]
+
+
+def test_a_new_file_has_no_more_rights_than_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "report"
+    file.write_text("old")
+    file.chmod(0o6750)
+    write_file(file, "new")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o750
+
+
+def test_a_loop_of_links_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.symlink_to(two)
+    two.symlink_to(one)
+    with pytest.raises(Stopped, match="could not be written: Too many levels"), destination(one):
+        raise AssertionError
+    assert one.is_symlink()
+
+
+def test_a_link_to_what_is_not_there_yet_is_followed(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "target")
+    write_file(link, "new")
+    assert ((tmp_path / "target").read_text(), link.is_symlink()) == ("new", True)
