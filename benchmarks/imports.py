@@ -15,7 +15,6 @@ __all__ = ["run"]
 BASE = "aiohttp"
 OURS = "do_images_async"
 OPTIONAL = (
-    "cattrs",
     "click",
     "do_images_async.cli",
     "do_images_async.redis",
@@ -72,7 +71,7 @@ def run(*, rounds: int = 31) -> Result:
         unit="ms",
         samples=samples,
         checks=(
-            at_most("import do_images_async, against import aiohttp", ratio(ours, base), 1.25),
+            at_most("import do_images_async, against import aiohttp", ratio(ours, base), 1.3),
             at_most("modules of the extras that it imports", len(unwanted), 0),
         ),
         notes=tuple(f"imported along: {name}" for name in unwanted),

@@ -1,10 +1,9 @@
 """An asyncio-native client for the DigitalOcean Images API that stays under the quota."""
 
-from typing import TYPE_CHECKING
-
 from do_images_async import errors, events
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.images import ImagesAPI
+from do_images_async._http.converter import converter
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter
@@ -22,9 +21,6 @@ from do_images_async.models import (
     RateLimit,
     Region,
 )
-
-if TYPE_CHECKING:
-    from do_images_async._http.converter import converter
 
 __all__ = [
     "AccountTransfer",
@@ -51,14 +47,3 @@ __all__ = [
     "events",
     "fan_out",
 ]
-
-
-if not TYPE_CHECKING:  # type checkers would take it for a promise that every name exists
-
-    def __getattr__(name: str) -> object:
-        """Import cattrs when the converter is asked for: it would be a good part of this package's import."""
-        if name == "converter":
-            from do_images_async._http.converter import converter
-
-            return converter
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

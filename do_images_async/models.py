@@ -14,8 +14,6 @@ from typing import Annotated, Self
 import attrs
 from msgspec import Meta as Constraint
 
-from do_images_async.modeling import model
-
 __all__ = [
     "AccountTransfer",
     "Action",
@@ -29,7 +27,6 @@ __all__ = [
     "Region",
 ]
 
-Identifier = Annotated[int, Constraint(ge=1, le=2**63 - 1)]
 Integer = Annotated[int, Constraint(ge=-(2**63), le=2**63 - 1)]
 AwareDatetime = Annotated[datetime, Constraint(tz=True)]
 
@@ -79,7 +76,7 @@ class ActionStatus(OpenEnum):
     ERRORED = "errored"
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Image:
     """An image as the API describes it (API page: "Retrieve an Existing Image", response 200).
 
@@ -101,7 +98,7 @@ class Image:
     """
 
     # In the order in which the API sends them, in which the decoder looks for them as well.
-    id: Identifier
+    id: Integer
     name: str = ""
     type: ImageType | None = None
     distribution: str | None = None
@@ -117,7 +114,7 @@ class Image:
     error_message: str | None = None
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Region:
     """A region as an action carries it (API page: an action's `region`).
 
@@ -136,7 +133,7 @@ class Region:
     sizes: tuple[str, ...] | None = None
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Action:
     """Something that is being done to an image, or was (API page: "Retrieve an Existing Action").
 
@@ -152,7 +149,7 @@ class Action:
         region_slug: the same by its slug.
     """
 
-    id: Identifier
+    id: Integer
     status: ActionStatus | None = None
     type: str | None = None
     started_at: AwareDatetime | None = None
@@ -163,7 +160,7 @@ class Action:
     region_slug: str | None = None
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class AccountTransfer:
     """A transfer of an image to another account, as it was begun.
 
@@ -173,8 +170,8 @@ class AccountTransfer:
             answer, since the transfer was accepted at once.
     """
 
-    image_id: Identifier
-    transfer_id: Identifier | None
+    image_id: Integer
+    transfer_id: Integer | None
 
     @property
     def accepted(self) -> bool:
@@ -182,7 +179,7 @@ class AccountTransfer:
         return self.transfer_id is None
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class RateLimit:
     """The hour's quota as the server last reported it (API page: the `ratelimit-*` headers).
 
@@ -202,7 +199,7 @@ class RateLimit:
         return datetime.fromtimestamp(self.reset, UTC)
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ImagePage:
     """One page of a listing (API page: "List All Images", response 200).
 
@@ -233,7 +230,7 @@ class ImagePage:
         return attrs.evolve(self, images=tuple([image for image in self.images if image.id not in ids]))
 
 
-@model(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ActionPage:
     """One page of an image's actions (API page: "List All Actions for an Image").
 
@@ -259,63 +256,3 @@ class ActionPage:
     def without(self, ids: Container[int]) -> Self:
         """The page less the actions with these ids."""
         return attrs.evolve(self, actions=tuple([action for action in self.actions if action.id not in ids]))
-
-
-@model(kw_only=True)
-class ImageBody:
-    """The body around one image."""
-
-    image: Image
-
-
-@model(kw_only=True)
-class ActionBody:
-    """The body around one action; it is read from a body without `action` around it, too."""
-
-    action: Action
-
-
-@model(kw_only=True)
-class AccountTransferBody:
-    """What the begin of an account transfer is answered with; 0 stands for one that is accepted already."""
-
-    transfer_id: Annotated[int, Constraint(ge=0, le=2**63 - 1)]
-
-
-@model(kw_only=True)
-class PageLinks:
-    """The part of a listing's links that is used."""
-
-    next: str | None = None
-
-
-@model(kw_only=True)
-class Links:
-    """A listing's links; `pages` is `{}` when one page is all."""
-
-    pages: PageLinks | None = None
-
-
-@model(kw_only=True)
-class Meta:
-    """A listing's totals."""
-
-    total: Integer | None = None
-
-
-@model(kw_only=True)
-class ImageListBody:
-    """The body of a listing. `images` must be there: without it there is no listing, not an empty one."""
-
-    images: tuple[Image, ...]
-    links: Links | None = None
-    meta: Meta | None = None
-
-
-@model(kw_only=True)
-class ActionListBody:
-    """The body of a listing of actions; `actions` must be there, as `images` must."""
-
-    actions: tuple[Action, ...]
-    links: Links | None = None
-    meta: Meta | None = None

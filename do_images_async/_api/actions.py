@@ -11,18 +11,11 @@ from do_images_async._api.bulk import Outcome, fan_out
 from do_images_async._api.pagination import next_page_number, read_whole
 from do_images_async._api.polling import watch
 from do_images_async._arguments import check_image_id, check_range, check_text, check_texts, shown
+from do_images_async._http.bodies import AccountTransferBody, ActionBody, ActionListBody
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
 from do_images_async.errors import ActionFailedError, WaitTimeoutError
-from do_images_async.models import (
-    AccountTransfer,
-    AccountTransferBody,
-    Action,
-    ActionBody,
-    ActionListBody,
-    ActionPage,
-    ActionStatus,
-)
+from do_images_async.models import AccountTransfer, Action, ActionPage, ActionStatus
 
 __all__ = ["AccountTransfers", "ImageActions"]
 

@@ -30,13 +30,15 @@ from do_images_async._arguments import (
     shown,
 )
 from do_images_async._credentials import Token, read_token
+from do_images_async._http.bodies import ImageBody, ImageListBody
+from do_images_async._http.converter import ModelConverter
 from do_images_async._http.request import Call, Options
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._http.transport import Transport
 from do_images_async._quota.protocols import Limiter
 from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
 from do_images_async.events import EventHook
-from do_images_async.models import Image, ImageBody, ImageListBody, ImagePage, ImageStatus, RateLimit
+from do_images_async.models import Image, ImagePage, ImageStatus, RateLimit
 
 __all__ = ["ImagesAPI"]
 
@@ -77,6 +79,8 @@ class ImagesAPI:
         user_agent: the User-Agent header.
         on_event: called with what happens to each attempt, for metrics and traces; see
             `do_images_async.events`. It must not block; what it raises is logged and goes no further.
+        converter: makes models of response bodies: a copy of `do_images_async.converter` with hooks of your
+            own. None uses that converter itself.
 
     Raises:
         TypeError, ValueError: an argument can't be used; the message names it.
@@ -94,6 +98,7 @@ class ImagesAPI:
         max_wait: float | None = None,
         user_agent: str | None = None,
         on_event: EventHook | None = None,
+        converter: ModelConverter | None = None,
     ) -> None:
         secret = read_token(_token_from_environment() if token is None else token)
         del token  # whatever is raised from here on has no token among its local variables
@@ -105,6 +110,10 @@ class ImagesAPI:
             raise TypeError(f"limiter must be a RateLimiter or alike, not {type(limiter).__name__}")
         if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+        if converter is not None and not isinstance(converter, ModelConverter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"converter must be a copy of do_images_async.converter, not {type(converter).__name__}"
+            )
         self._options = Options(retry=retry, timeout=timeout, max_wait=max_wait)
         self._transport = Transport(
             token=secret,
@@ -113,6 +122,7 @@ class ImagesAPI:
             limiter=limiter,
             user_agent=None if user_agent is None else check_header(user_agent, "user_agent"),
             on_event=on_event,
+            converter=converter,
         )
 
     @classmethod
@@ -126,6 +136,7 @@ class ImagesAPI:
         max_wait: float | None = None,
         user_agent: str | None = None,
         on_event: EventHook | None = None,
+        converter: ModelConverter | None = None,
     ) -> Self:
         """A client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
 
@@ -143,6 +154,7 @@ class ImagesAPI:
             max_wait=max_wait,
             user_agent=user_agent,
             on_event=on_event,
+            converter=converter,
         )
 
     async def __aenter__(self) -> Self:

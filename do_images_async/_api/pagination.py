@@ -12,8 +12,8 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 from yarl import URL
 
 from do_images_async._api.idset import IdSet
+from do_images_async._http.bodies import Links
 from do_images_async.errors import DecodeError, DOImagesError, IncompleteListingError
-from do_images_async.models import Links
 
 __all__ = ["next_page_number", "read_whole"]
 

@@ -1,58 +1,429 @@
-"""Models and back: a cattrs converter whose attrs classes are decoded by msgspec in one step.
+"""The one mapper between JSON and models: a cattrs converter whose hooks are msgspec where they can be.
 
-The client itself decodes without it, so that a program that never asks for it does not wait for cattrs.
+While no type below a type has a hook of the user's, msgspec reads it in one step. What msgspec rejects is
+read once more by the functions that cattrs generates. They also accept what the API means but does not
+document (`20.0` for an integer, null for an empty list), and find the place of what does not fit. A type
+below which the user has a hook is read by those functions alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import cached_property
+from operator import attrgetter
+from threading import local
+from types import GenericAlias, NoneType, UnionType
+from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin
+from uuid import UUID
 
+import attrs
 import msgspec
-from cattrs.preconf.msgspec import MsgspecJsonConverter, configure_converter
+from cattrs import (
+    AttributeValidationNote,
+    BaseValidationError,
+    Converter,
+    IterableValidationNote,
+    StructureHandlerNotFoundError,
+)
+from cattrs.cols import list_structure_factory
+from cattrs.preconf.msgspec import MsgspecJsonConverter
 
-from do_images_async._http.decoding import MODELS, REJECTIONS, decode
+from do_images_async._http.bodies import LISTINGS, ActionBody
 from do_images_async.errors import DecodeError
+from do_images_async.models import Action, OpenEnum
 
-__all__ = ["ModelConverter", "converter"]
+__all__ = ["BOM", "ModelConverter", "converter", "is_json"]
 
 T = TypeVar("T")
+Hook = Callable[[Any, Any], Any]
+
+BOM: Final = b"\xef\xbb\xbf"
+"""What some servers put in front of UTF-8; JSON does not allow it, and readers may ignore it."""
+
+_REJECTIONS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What msgspec raises on what does not fit."""
+
+_LEAVES: Final = (
+    *(str, bool, int, float, NoneType, OpenEnum),
+    *(bytes, datetime, date, time, timedelta, UUID, Decimal),
+)
+_PLACE: Final = re.compile(r"(?P<reason>.*) - at `\$(?P<place>[^`]*)`", re.DOTALL)
 
 
 class ModelConverter(MsgspecJsonConverter):
-    """A cattrs converter that reads this package's models straight from JSON."""
+    """A cattrs converter that raises `DecodeError`, with the JSON path of what does not fit."""
 
     def loads(self, data: bytes, cl: type[T], **kwargs: Any) -> T:
-        """Decode JSON bytes; raises `DecodeError` with the JSON path of what does not fit."""
-        return decode(data, cl) if cl in MODELS else super().loads(data, cl, **kwargs)
+        """Decode JSON bytes into `cl`; keyword arguments are those of `msgspec.json.decode`."""
+        hook = self.get_structure_hook(cl)
+        data = data.removeprefix(BOM)
+        try:
+            if isinstance(hook, _Direct) and not kwargs:
+                return cast("T", hook.loads(data))
+            return cast("T", hook(msgspec.json.decode(data, **kwargs), cl))
+        except Exception as error:  # noqa: BLE001  (a hook of the user's may raise anything)
+            problem = _decode_error("body", cl, error)
+        raise problem
 
-    def get_loads_hook(self, cl: type[T]) -> Callable[[bytes], T]:
-        """The function that `loads` comes down to for one class."""
-        return lambda data: self.loads(data, cl)
+    def structure(self, obj: Any, cl: type[T]) -> T:
+        """Make a `cl` of what JSON can hold."""
+        hook = self.get_structure_hook(cl)
+        try:
+            return cast("T", hook(obj, cl))
+        except Exception as error:  # noqa: BLE001
+            problem = _decode_error("value", cl, error)
+        raise problem
+
+    def register_structure_hook(self, cl: Any, func: Any = None) -> Any:
+        """Register a hook for a type, as cattrs does, but for an attrs class without its subclasses.
+
+        So a hook on `Image` may call this converter for a subclass of it.
+        """
+        if func is None or not (attrs.has(cl) or _is_union(cl)):
+            return super().register_structure_hook(cl, func)
+        if attrs.has(cl):
+            attrs.resolve_types(cl)
+        self.register_structure_hook_func(lambda kind: kind == cl, func)
+        return None
 
 
-def _structure(value: Any, model: type[T]) -> T:
-    if isinstance(value, model):
-        return value
+class _Direct:
+    """The structure hook of a type that msgspec reads in one step.
+
+    Args:
+        kind: the type.
+        make_general: makes the hook that reads what msgspec rejects, and reports what is wrong with it.
+    """
+
+    def __init__(self, kind: Any, make_general: Callable[[], Hook]) -> None:
+        self._kind = kind
+        self._make_general = make_general
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[Any]:
+        return msgspec.json.Decoder(self._kind)
+
+    @cached_property
+    def _general(self) -> Hook:
+        return self._make_general()
+
+    def loads(self, data: bytes) -> Any:
+        try:
+            return self._decoder.decode(data)
+        except _REJECTIONS:
+            pass
+        return self._general(msgspec.json.decode(data), self._kind)
+
+    def __call__(self, value: Any, _: Any) -> Any:
+        try:
+            return msgspec.convert(value, self._kind)
+        except _REJECTIONS:
+            pass
+        return self._general(value, self._kind)
+
+
+# --- hooks of leaves ---
+
+
+def _structure_leaf(value: Any, kind: Any) -> Any:
+    """Read a value strictly, but accept a float without a fraction where an integer is expected."""
     try:
-        return msgspec.convert(value, model)
-    except REJECTIONS as error:
-        reason = str(error)
-    raise DecodeError(f"the value is no {model.__name__}: {reason}")
+        return msgspec.convert(value, kind)
+    except _REJECTIONS as error:
+        if not (isinstance(value, float) and value.is_integer()):
+            raise
+        rejection = error
+    try:
+        return msgspec.convert(int(value), kind)
+    except _REJECTIONS:
+        raise rejection from None
 
 
-def _unstructure(instance: object) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(instance))
+def _is_direct(hook: Hook) -> bool:
+    return hook is _structure_leaf or isinstance(hook, _Direct)
+
+
+def _mismatch(expected: str, value: object, place: str = "") -> msgspec.ValidationError:
+    """Return the error that msgspec would raise."""
+    names = {NoneType: "null", dict: "object", list: "array"}
+    got = names.get(type(value), type(value).__name__)
+    return msgspec.ValidationError(f"Expected `{expected}`, got `{got}` - at `${place}`")
+
+
+# --- hooks of what holds other types ---
+
+
+class _State(local):
+    kinds: frozenset[Any] = frozenset()
+    """The classes whose fields are being looked at, so that one that holds itself ends the search."""
+
+
+_state = _State()
+
+
+def _hook(converter: Converter, kind: Any) -> Hook:
+    # What is found for a class within itself is preliminary: it must not stay in the converter's cache.
+    return converter.get_structure_hook(kind, cache_result=not _state.kinds)
+
+
+def _is_annotated(kind: Any) -> bool:
+    return get_origin(kind) is Annotated
+
+
+def _structure_annotated(kind: Any, converter: Converter) -> Hook:
+    base = get_args(kind)[0]
+    hook = _hook(converter, base)
+    if hook is _structure_leaf:
+        return _structure_leaf
+    return lambda value, _: hook(value, base)
+
+
+def _is_optional(kind: Any) -> bool:
+    return _is_union(kind) and len(get_args(kind)) == 2 and NoneType in get_args(kind)
+
+
+def _structure_optional(kind: Any, converter: Converter) -> Hook:
+    (member,) = (member for member in get_args(kind) if member is not NoneType)
+    hook = _hook(converter, member)
+
+    def structure_optional(value: Any, _: Any) -> Any:
+        return None if value is None else hook(value, member)
+
+    return _Direct(kind, lambda: structure_optional) if _is_direct(hook) else structure_optional
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def _is_leaf_union(kind: Any) -> bool:
+    # cattrs tells attrs classes apart by their fields.
+    return _is_union(kind) and not any(attrs.has(member) for member in get_args(kind))
+
+
+def _structure_leaf_union(kind: Any, converter: Converter) -> Hook:
+    if all(_hook(converter, member) is _structure_leaf for member in get_args(kind)):
+        return _structure_leaf
+    raise StructureHandlerNotFoundError(f"{kind} has a member with a hook: register one for the union", kind)
+
+
+_LISTS: Final = (list, tuple, set, frozenset)
+
+
+def _is_list(kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return get_args(kind)[1:] == (Ellipsis,)
+    return get_origin(kind) in _LISTS
+
+
+def _structure_list(kind: Any, converter: Converter) -> Hook:
+    """Read an array; null means an empty one."""
+    item = get_args(kind)[0]
+    make = cast("Callable[[list[Any]], Any]", get_origin(kind))
+
+    def make_general() -> Hook:
+        items = list_structure_factory(cast("type", GenericAlias(list, (item,))), converter)
+
+        def structure_list(value: Any, _: Any) -> Any:
+            if not isinstance(value, NoneType | list | tuple | set | frozenset):
+                raise _mismatch("array", value)
+            return make(items(value or (), kind))
+
+        return structure_list
+
+    return _Direct(kind, make_general) if _is_direct(_hook(converter, item)) else make_general()
+
+
+def _structure_class(
+    kind: Any, converter: Converter, check: Callable[[Mapping[str, Any]], None] | None = None
+) -> Hook:
+    """Read an attrs class; `check` may refuse what msgspec rejected before it is read once more."""
+
+    def make_general() -> Hook:
+        generated = converter.gen_structure_attrs_fromdict(kind)
+        made = get_origin(kind) or kind
+
+        def structure_class(value: Any, _: Any) -> Any:
+            if isinstance(value, made):
+                return value
+            if not isinstance(value, Mapping):
+                raise _mismatch("object", value)
+            if check is not None:
+                check(cast("Mapping[str, Any]", value))
+            return generated(value, kind)
+
+        return structure_class
+
+    return _Direct(kind, make_general) if _reads_directly(kind, converter) else make_general()
+
+
+def _reads_directly(kind: Any, converter: Converter) -> bool:
+    """Return whether msgspec makes the same of this class as cattrs and the class's `__init__` would."""
+    if get_origin(kind) is not None or converter.forbid_extra_keys or converter.type_overrides:
+        return False
+    _check_decorated(kind)
+    attrs.resolve_types(kind)
+    return (
+        _has_plain_init(kind)
+        and all(_is_plain(field) for field in attrs.fields(kind))
+        and _fields_are_direct(kind, converter)
+    )
+
+
+def _fields_are_direct(kind: Any, converter: Converter) -> bool:
+    around = _state.kinds
+    if kind in around:
+        return True
+    _state.kinds = around | {kind}
+    try:
+        return all(_is_direct(_hook(converter, field.type)) for field in attrs.fields(kind))
+    finally:
+        _state.kinds = around
+
+
+def _is_plain(field: attrs.Attribute[Any]) -> bool:
+    return (
+        field.init
+        and field.converter is None
+        and field.alias == field.name
+        and not field.name.startswith("_")
+        and not getattr(field.default, "takes_self", False)
+    )
+
+
+def _has_plain_init(kind: type) -> bool:
+    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
+    generated = "__attrs_attrs__" in vars(owner) and "__attrs_init__" not in vars(owner)
+    return generated and not hasattr(kind, "__attrs_pre_init__")
+
+
+def _check_decorated(kind: type) -> None:
+    """Refuse a subclass whose fields attrs does not know: they would be lost without a word."""
+    if "__attrs_attrs__" in vars(kind):
+        return
+    known = {field.name for field in attrs.fields(kind)}
+    lost = [name for name in inspect.get_annotations(kind) if name not in known]
+    if lost:
+        raise TypeError(
+            f"{kind.__name__} declares {', '.join(lost)} and is no attrs class: "
+            "decorate it with @attrs.frozen(kw_only=True)"
+        )
+
+
+# --- hooks of single classes ---
+
+
+def _is_listing(kind: Any) -> bool:
+    return kind in LISTINGS
+
+
+def _structure_listing(kind: Any, converter: Converter) -> Hook:
+    """Read a listing; null for its items means none only if the total is 0."""
+    items = LISTINGS[kind]
+
+    def check(body: Mapping[str, Any]) -> None:
+        meta = body.get("meta")
+        total = cast("Mapping[str, Any]", meta).get("total") if isinstance(meta, Mapping) else None
+        if body.get(items, ()) is None and (total != 0 or total is False):
+            raise _mismatch("array", None, f".{items}")
+
+    return _structure_class(kind, converter, check)
+
+
+def _is_action_body(kind: Any) -> bool:
+    return kind is ActionBody
+
+
+def _structure_action_body(kind: Any, converter: Converter) -> Hook:
+    """Read an action with `action` around it, as in the API page's examples, or without, as in its schema."""
+    wrapped = _structure_class(kind, converter)
+    bare = _hook(converter, Action)
+
+    def structure_action_body(value: Any, _: Any) -> ActionBody:
+        if isinstance(value, Mapping) and "action" not in value:
+            return ActionBody(action=bare(value, Action))
+        return cast("ActionBody", wrapped(value, kind))
+
+    return structure_action_body
+
+
+# --- errors ---
+
+
+def _decode_error(what: str, kind: Any, error: Exception) -> DecodeError:
+    """Return the `DecodeError` for an exception of cattrs, of msgspec or of a hook of the user's.
+
+    Args:
+        what: what was read, "body" or "value".
+        kind: the type that it was to become.
+        error: what was raised.
+    """
+    first, reason, place = _first_problem(error)
+    at = f" - at `${place}`" if place else ""
+    problem = DecodeError(f"the {what} is no {getattr(kind, '__name__', kind)}: {reason}{at}")
+    if not isinstance(first, (*_REJECTIONS, DecodeError, KeyError)):
+        problem.__cause__ = first
+    return problem
+
+
+def _first_problem(error: Exception) -> tuple[Exception, str, str]:
+    """Return the first single error, what it says, and the JSON path to it without the `$`."""
+    place = ""
+    while isinstance(error, BaseValidationError):
+        error = error.exceptions[0]
+        for note in getattr(error, "__notes__", ()):
+            if isinstance(note, IterableValidationNote):
+                place += f"[{note.index}]"
+            elif isinstance(note, AttributeValidationNote):
+                if isinstance(error, KeyError) and error.args == (note.name,):
+                    return error, f"Object missing required field `{note.name}`", place
+                place += f".{note.name}"
+    if not isinstance(error, (*_REJECTIONS, DecodeError)):
+        return error, f"{type(error).__name__}: {error}", place
+    found = _PLACE.fullmatch(str(error))
+    return (error, found["reason"], place + found["place"]) if found else (error, str(error), place)
+
+
+def is_json(body: bytes) -> bool:
+    """Return whether a body is JSON at all, whatever it says."""
+    try:
+        msgspec.json.decode(body.removeprefix(BOM))
+    except _REJECTIONS:
+        return False
+    return True
+
+
+# --- the converter ---
 
 
 def _make_converter() -> ModelConverter:
     made = ModelConverter()
-    configure_converter(made)
-    for model in MODELS:
-        made.register_structure_hook(model, _structure)
-        made.register_unstructure_hook(model, _unstructure)
+    for leaf in _LEAVES:
+        made.register_structure_hook(leaf, _structure_leaf)
+    # Of the factories that fit a type, cattrs asks the one that was registered last.
+    for fits, factory in (
+        (attrs.has, _structure_class),
+        (_is_listing, _structure_listing),
+        (_is_action_body, _structure_action_body),
+        (_is_annotated, _structure_annotated),
+        (_is_list, _structure_list),
+        (_is_leaf_union, _structure_leaf_union),
+        (_is_optional, _structure_optional),
+    ):
+        made.register_structure_hook_factory(fits, factory)
+    for leaf in (bytes, datetime, date, time, timedelta, UUID, Decimal):
+        made.register_unstructure_hook(leaf, msgspec.to_builtins)
+    made.register_unstructure_hook(OpenEnum, attrgetter("value"))
     return made
 
 
-converter = _make_converter()
-"""`converter.structure(mapping, Image)`, `converter.unstructure(image)`, `converter.loads(data, Image)`."""
+converter: Final = _make_converter()
+"""Models from JSON and back; the client uses it for every response.
+
+`converter.structure(mapping, Image)`, `converter.unstructure(image)` and `converter.loads(data, Image)`.
+Register hooks on a `converter.copy()`, and give that to `ImagesAPI(converter=…)`.
+"""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from do_images_async._http.decoding import BOM
+from do_images_async._http.converter import BOM
 from do_images_async._http.headers import parse_retry_after, seconds_until_reset
 from do_images_async._quota.gate import LONGEST_PAUSE
 from do_images_async.errors import (

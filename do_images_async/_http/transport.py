@@ -14,8 +14,9 @@ from yarl import URL
 
 from do_images_async._credentials import Token
 from do_images_async._http.attempt import Attempt, Authorization
+from do_images_async._http.converter import ModelConverter, is_json
+from do_images_async._http.converter import converter as default_converter
 from do_images_async._http.deadlines import Deadlines
-from do_images_async._http.decoding import decode, is_json
 from do_images_async._http.failures import (
     WIRE_ERRORS,
     BodyTooLargeError,
@@ -88,11 +89,13 @@ class Transport:
         limiter: Limiter | None,
         user_agent: str | None,
         on_event: EventHook | None = None,
+        converter: ModelConverter | None = None,
     ) -> None:
         self.limiter: Limiter = shared_limiter(token, base_url.origin(), self) if limiter is None else limiter
         self.rate_limit: RateLimit | None = None
         self.base_url = base_url
         self._on_event = on_event
+        self._converter = default_converter if converter is None else converter
         self._token = token
         headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
         self._authorization = Authorization(token, base_url.origin(), headers)
@@ -230,7 +233,7 @@ class Transport:
             if attempt.rate_limit is not None:
                 self.rate_limit = attempt.rate_limit
             if 200 <= response.status < 300:
-                return _reply(call, attempt.url, content, attempt.rate_limit)
+                return self._reply(call, attempt.url, content, attempt.rate_limit)
             return self._refuse(attempt, response, content)
         return problem
 
@@ -250,6 +253,18 @@ class Transport:
         if self._session.closed:
             raise ClientStateError("the session that the client was given is closed")
         return self._session
+
+    def _reply(
+        self, call: Call[T], url: URL, content: bytes, rate_limit: RateLimit | None
+    ) -> Reply[T] | _Problem:
+        if call.model is NoneType:
+            return Reply(cast("T", None), rate_limit)
+        try:
+            return Reply(self._converter.loads(content, call.model), rate_limit)
+        except DecodeError as error:
+            error.args = (f"{call.method} {url} was answered with success, but {error}",)
+            # What is no JSON was spoilt on its way; JSON that says something else will say so again.
+            return _Problem(Failure.DOUBTFUL if is_json(content) else Failure.BROKEN, error)
 
     def _refuse(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
         """What to make of an answer that is no success."""
@@ -297,14 +312,3 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
     return b"".join(chunks)
-
-
-def _reply(call: Call[T], url: URL, content: bytes, rate_limit: RateLimit | None) -> Reply[T] | _Problem:
-    if call.model is NoneType:
-        return Reply(cast("T", None), rate_limit)
-    try:
-        return Reply(decode(content, call.model), rate_limit)
-    except DecodeError as error:
-        error.args = (f"{call.method} {url} was answered with success, but {error}",)
-        # What is no JSON was spoilt on its way; JSON that says something else will say so again.
-        return _Problem(Failure.DOUBTFUL if is_json(content) else Failure.BROKEN, error)

@@ -24,9 +24,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.measure import peak_memory
-from do_images_async import Image, ImagesAPI, Outcome, RateLimiter, TokenBucket, errors
-from do_images_async._http.decoding import decode
-from do_images_async.models import ImageBody, ImageListBody
+from do_images_async import Image, ImagesAPI, Outcome, RateLimiter, TokenBucket, converter, errors
+from do_images_async._http.bodies import ImageBody, ImageListBody
 from tests.conftest import ONCE, TOKEN
 from tests.support.leaks import assert_not_shown
 from tests.support.servers import CLOSE, After, Answer, Server, image_document
@@ -104,7 +103,7 @@ BODIES = st.one_of(
 @example(body=b'{"image": {"id": 1, "size_gigabytes": 1e999}}', model=ImageBody)
 def test_a_body_is_a_model_or_a_decode_error(body: bytes, model: type[Any]) -> None:
     try:
-        value = decode(body, model)
+        value = converter.loads(body, model)
     except errors.DecodeError:
         return
     assert isinstance(value, model)
@@ -387,6 +386,6 @@ def test_whatever_a_client_is_made_of_is_taken_or_refused_by_name(name: str, val
 
 
 def test_a_model_has_no_more_than_it_was_sent() -> None:
-    assert decode(b'{"image": {"id": 1}}', ImageBody).image == Image(id=1)
+    assert converter.loads(b'{"image": {"id": 1}}', ImageBody).image == Image(id=1)
     with pytest.raises(errors.DecodeError):
-        decode(b"{}", ImageBody)
+        converter.loads(b"{}", ImageBody)
