@@ -6,120 +6,21 @@ import asyncio
 from importlib.resources import files
 from typing import Any
 
-import attrs
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from do_images_async._quota.buckets import TokenBucket
-from do_images_async._quota.gate import LONGEST_PAUSE
-from do_images_async._quota.protocols import Report, Ticket
+from do_images_async._quota.protocols import Ticket
+from do_images_async._quota.store import Exchange, Reply
 from do_images_async.errors import QuotaStoreError
 
-__all__ = ["Exchange", "Reply", "Store", "microseconds"]
+__all__ = ["SCRIPT", "RedisStore"]
 
 SCRIPT = files("do_images_async.redis").joinpath("quota.lua").read_text(encoding="utf-8")
 
 
-def microseconds(seconds: float) -> int:
-    """Whole microseconds, rounded up."""
-    return -int(-seconds * 1_000_000 // 1)
-
-
-@attrs.frozen(kw_only=True)
-class Answered:
-    """What one response says of the quota, and which request it answers; see `Report` and `Ticket`.
-
-    Attributes:
-        at: when it came, on the worker's clock.
-    """
-
-    at: int
-    serial: int
-    finished: int
-    remaining: int | None
-    counted: int | None
-    refused: bool
-    retry_after: int | None
-    reset_in: int | None
-
-    @classmethod
-    def of(cls, ticket: Ticket, report: Report, at: int) -> Answered:
-        return cls(
-            at=at,
-            serial=ticket.serial,
-            finished=ticket.finished,
-            remaining=report.remaining,
-            counted=report.counted,
-            refused=report.refused,
-            retry_after=None if report.retry_after is None else microseconds(report.retry_after),
-            reset_in=None if report.reset_in is None else microseconds(report.reset_in),
-        )
-
-
-@attrs.frozen(kw_only=True)
-class Exchange:
-    """What a worker tells and asks; times are microseconds.
-
-    Attributes:
-        number: of the exchange; one that is sent again is not carried out again.
-        epoch: what the store's memory was called at the last exchange; empty at the first.
-        joined: whether the store must know the worker, which has requests under way.
-        holds: requests under way that a store which does not know the worker has to be told of.
-        answered, lost, unsent: what became of requests since the last exchange.
-        elsewhere: how long ago requests were answered that the store has not heard of.
-        settling: how long nobody gets anything, while others tell such things.
-        wants: how many permits, by the reserve that they leave.
-        clock: the worker's own time.
-        dice: a random number below 1; the higher, the longer a closing, lest all come back together.
-    """
-
-    number: str
-    worker: str
-    epoch: str
-    new_epoch: str
-    joined: bool
-    holds: int
-    answered: list[Answered]
-    lost: int
-    unsent: int
-    elsewhere: list[int]
-    settling: int
-    wants: list[tuple[int, int]]
-    clock: int
-    dice: float
-    buckets: list[tuple[int, int]]
-    lease: int
-    grace: int
-    longest_pause: int = microseconds(LONGEST_PAUSE)
-
-
-@attrs.frozen(kw_only=True)
-class Reply:
-    """What the store answers.
-
-    Attributes:
-        epoch: what its memory is called; another one when it has lost it.
-        lost: it has lost its memory and must be told everything.
-        gone: it has given up the worker, whose lease had ended.
-        tickets: the requests that may go, by the reserve that they leave.
-        wait: seconds until it is worth asking again; None when all wishes are granted.
-        free: free tokens in each bucket.
-        workers: how many have a lease.
-        pacing: whether requests go out evenly; see `LimiterStats`.
-    """
-
-    epoch: str
-    lost: bool
-    gone: bool
-    tickets: dict[int, list[Ticket]]
-    wait: float | None
-    free: tuple[int, ...]
-    workers: int
-    pacing: bool
-
-
-class Store:
+class RedisStore:
     """The shared quota of one token, as Redis keeps it.
 
     Args:

@@ -389,9 +389,11 @@ async def test_a_dead_workers_tokens_come_back_after_its_lease_and_grace(make: M
 
 def die(limiter: RedisRateLimiter) -> None:
     """What SIGKILL does to the limiter: nothing more is heard of it."""
-    pump: asyncio.Task[None] = vars(limiter)["_pump"]
+    worker = vars(limiter)["_worker"]
+    pump: asyncio.Task[None] = vars(worker)["_pump"]
     pump.cancel()
-    vars(limiter)["_closed"] = True
+    vars(worker)["_closed"] = True
+    vars(worker)["_loop"] = None
 
 
 async def test_the_lease_is_renewed_while_requests_are_under_way(make: Make) -> None:
@@ -456,6 +458,33 @@ async def test_a_closed_limiter_says_so(make: Make) -> None:
         await limiter.acquire()
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_closing_ends_whatever_swallows_a_cancellation(make: Make, turns: int) -> None:
+    """The client of Redis does, on some versions, while it connects."""
+    limiter = make(TokenBucket(10, per=60))
+    await limiter.acquire()
+    waiting = asyncio.create_task(limiter.acquire())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await limiter.aclose()
+    outcome = (await asyncio.gather(waiting, return_exceptions=True))[0]
+    assert not isinstance(outcome, BaseException) or isinstance(outcome, ClientStateError)
+
+
+async def test_closing_ends_while_the_store_hangs(own_redis: RedisServer) -> None:
+    async with workers(own_redis) as make:
+        limiter = make(store_timeout=0.3)
+        (permit,) = await take(limiter, 1)
+        own_redis.send(signal.SIGSTOP)
+        permit.settle()
+        try:
+            async with asyncio.timeout(30):
+                await limiter.aclose()
+        finally:
+            own_redis.send(signal.SIGCONT)
+
+
 def test_a_limiter_belongs_to_one_event_loop(redis_server: RedisServer) -> None:
     client = Redis.from_url(redis_server.url)
     limiter = RedisRateLimiter(client, TOKEN)
@@ -493,7 +522,7 @@ async def test_the_token_is_nowhere_in_redis_and_all_keys_expire(
             assert TOKEN.encode() not in key
             assert content is not None
             assert TOKEN.encode() not in content
-    assert TOKEN not in repr(vars(one))
+    assert TOKEN not in repr(vars(one)) + repr(vars(vars(one)["_worker"]))
     for task in waiting:
         task.cancel()
 

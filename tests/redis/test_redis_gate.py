@@ -20,9 +20,9 @@ from benchmarks.quota.simulation import MINUTE, Limit, Server
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter, TokenPermit
 from do_images_async._quota.protocols import Report, Ticket
+from do_images_async._quota.store import Answered, Exchange, microseconds
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
-from do_images_async.redis.store import Answered, Exchange, microseconds
 from tests.support.neighbours import Neighbourhood
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis

@@ -18,8 +18,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from do_images_async.redis.store import Answered, microseconds
-from do_images_async.redis.store import Exchange as Ask
+from do_images_async._quota.store import Answered, microseconds
+from do_images_async._quota.store import Exchange as Ask
 from tests.support.quota_models import Exchange, most_in_a_window
 from tests.support.redis_servers import RedisServer, needs_redis, shared_redis
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START

@@ -1,0 +1,189 @@
+"""What a worker may spend on its own while the store can't be reached."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from typing import Self
+
+import attrs
+
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.clock import clock_ns
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import LimiterStats, Permit, Report
+
+__all__ = ["Failover"]
+
+_SECOND = 1_000_000_000
+
+
+@attrs.define(eq=False)
+class _LocalPermit:
+    """A permit of the share; the store is told of its request later."""
+
+    _permit: Permit | None
+    _note: Callable[[int], None]
+    _grace: float
+
+    def settle(self, report: Report | None = None) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.settle(report)
+            self._note(clock_ns())
+
+    def release(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.release()
+
+    def lose(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.lose()
+            self._note(clock_ns() + round(self._grace * _SECOND))
+
+
+@attrs.define(eq=False)
+class _LocalShare:
+    """An equal share of the quota, for one worker.
+
+    Its tokens count as spent at first: those of this worker's own requests are back when they are, all others
+    a period from now, when whatever any worker spent through the store no longer counts.
+    """
+
+    limiter: RateLimiter
+    _workers: int
+    _note: Callable[[int], None]
+    _grace: float
+    _calls: set[asyncio.Timeout] = attrs.field(factory=set[asyncio.Timeout])
+
+    @classmethod
+    def of(
+        cls,
+        buckets: tuple[TokenBucket, ...],
+        *,
+        workers: int,
+        grace: float,
+        on_wait: Callable[[float], None] | None,
+        note: Callable[[int], None],
+    ) -> Self | None:
+        """Return a share for one of so many workers; None when it would be nothing."""
+        if min(bucket.capacity for bucket in buckets) < workers:
+            return None
+        shares = [attrs.evolve(bucket, capacity=bucket.capacity // workers) for bucket in buckets]
+        limiter = RateLimiter(*shares, grace=grace, on_wait=on_wait, clock=clock_ns)
+        return cls(limiter, workers, note, grace)
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls wait or are in flight."""
+        stats = self.limiter.stats()
+        return bool(stats.waiting or stats.in_flight)
+
+    async def acquire(self, *, max_wait: float | None, reserve: int) -> Permit | None:
+        """Return a permit; None when the store is back."""
+        most = min(bucket.capacity for bucket in self.limiter.buckets) - 1
+        share = min(reserve // self._workers, most)
+        call = asyncio.timeout(None)
+        self._calls.add(call)
+        try:
+            async with call:
+                permit = await self.limiter.acquire(max_wait=max_wait, reserve=share)
+        except TimeoutError:
+            return None
+        finally:
+            self._calls.discard(call)
+        return _LocalPermit(permit, self._note, self._grace)
+
+    def end(self) -> None:
+        """Wake all who wait here: the store is back."""
+        for call in self._calls:
+            if not call.expired():
+                call.reschedule(0)
+
+
+class Failover:
+    """Grants permits while the store can't be reached, if it may.
+
+    Args:
+        buckets: the whole quota.
+        allowed: whether the worker may spend a share of it on its own.
+        blind: whether it may also if it never reached the store, and knows nothing of other workers: then it
+            spends the quota as a `RateLimiter` does, alone.
+        grace, on_wait: as in `RateLimiter`.
+        note: called with the moment at which a request of the share was answered.
+
+    Attributes:
+        retry_at: the loop's time at which to try the store again; infinite while it can be reached.
+    """
+
+    def __init__(
+        self,
+        buckets: tuple[TokenBucket, ...],
+        *,
+        allowed: bool,
+        blind: bool,
+        grace: float,
+        on_wait: Callable[[float], None] | None,
+        note: Callable[[int], None],
+    ) -> None:
+        self.retry_at = math.inf
+        self._buckets = buckets
+        self._allowed = allowed
+        self._blind = blind
+        self._grace = grace
+        self._on_wait = on_wait
+        self._note = note
+        self._share: _LocalShare | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether permits come from here now."""
+        return self._share is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls wait here or are in flight."""
+        return self._share is not None and self._share.busy
+
+    def begin(self, workers: int | None, answered: Iterable[int], in_flight: int) -> bool:
+        """Start a share, unless there is one; returns whether permits are to be had.
+
+        Args:
+            workers: how many there are to share with; None when the store was never reached.
+            answered: when requests of this worker were answered.
+            in_flight: its requests that are not answered.
+        """
+        if self._share is None and self._allowed and (workers is not None or self._blind):
+            share = _LocalShare.of(
+                self._buckets, workers=workers or 1, grace=self._grace, on_wait=self._on_wait, note=self._note
+            )
+            if share is not None and workers is not None:
+                pending = clock_ns() + round(self._grace * _SECOND)
+                share.limiter.start_spent([*answered, *[pending] * in_flight])
+            self._share = share
+        return self._share is not None
+
+    def end(self) -> bool:
+        """End the share: the store is back; returns whether there was one."""
+        share, self._share = self._share, None
+        self.retry_at = math.inf
+        if share is not None:
+            share.end()
+        return share is not None
+
+    async def acquire(self, *, max_wait: float | None, reserve: int) -> Permit | None:
+        """Return a permit of the share; None when it has ended."""
+        if self._share is None:
+            return None
+        return await self._share.acquire(max_wait=max_wait, reserve=reserve)
+
+    def stats(self) -> LimiterStats | None:
+        """Return the share's counts; None when there is none."""
+        return None if self._share is None else self._share.limiter.stats()
+
+    def next_permit_in(self) -> float:
+        """Return seconds until the share may grant a permit."""
+        return 0.0 if self._share is None else self._share.limiter.next_permit_in()

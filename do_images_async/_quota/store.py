@@ -1,0 +1,132 @@
+"""The exchange between one worker and the store of a shared quota: what is asked, and what is answered.
+
+A store has one operation. Redis carries it out in Lua, SQLite in Python; the worker's side is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+
+from do_images_async._quota.gate import LONGEST_PAUSE
+from do_images_async._quota.protocols import Report, Ticket
+
+__all__ = ["Answered", "Exchange", "Reply", "Store", "microseconds"]
+
+
+def microseconds(seconds: float) -> int:
+    """Return whole microseconds, rounded up."""
+    return -int(-seconds * 1_000_000 // 1)
+
+
+@attrs.frozen(kw_only=True)
+class Answered:
+    """What one response says of the quota, and which request it answers; see `Report` and `Ticket`.
+
+    Attributes:
+        at: when it came, on the worker's clock.
+    """
+
+    at: int
+    serial: int
+    finished: int
+    remaining: int | None
+    counted: int | None
+    refused: bool
+    retry_after: int | None
+    reset_in: int | None
+
+    @classmethod
+    def of(cls, ticket: Ticket, report: Report, at: int) -> Answered:
+        """Return the note of a response that came at a moment, in microseconds."""
+        return cls(
+            at=at,
+            serial=ticket.serial,
+            finished=ticket.finished,
+            remaining=report.remaining,
+            counted=report.counted,
+            refused=report.refused,
+            retry_after=None if report.retry_after is None else microseconds(report.retry_after),
+            reset_in=None if report.reset_in is None else microseconds(report.reset_in),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Exchange:
+    """What a worker reports and asks for; times are microseconds.
+
+    Attributes:
+        number: of the exchange; one that is sent again is not carried out again.
+        epoch: the name of the store's memory at the last exchange; empty at the first.
+        seen: the highest serial that this worker has heard of in this epoch; a store that knows fewer has
+            lost its memory.
+        joined: whether the store must know the worker, which has requests in flight.
+        holds: requests in flight that a store which does not know the worker has to be told of.
+        answered, lost, unsent: what happened to requests since the last exchange.
+        elsewhere: how long ago requests were answered that the store has not heard of.
+        settling: how long nobody gets anything, while others report such requests.
+        wants: how many permits, by the reserve that they leave.
+        clock: the worker's own time.
+        dice: a random number below 1; the higher, the longer a closing, lest all come back together.
+    """
+
+    number: str
+    worker: str
+    epoch: str
+    seen: int = 0
+    new_epoch: str
+    joined: bool
+    holds: int
+    answered: list[Answered]
+    lost: int
+    unsent: int
+    elsewhere: list[int]
+    settling: int
+    wants: list[tuple[int, int]]
+    clock: int
+    dice: float
+    buckets: list[tuple[int, int]]
+    lease: int
+    grace: int
+    longest_pause: int = microseconds(LONGEST_PAUSE)
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """What the store answers.
+
+    Attributes:
+        epoch: the name of its memory; another one when it has lost it.
+        lost: it has lost its memory and must be told everything.
+        gone: it has given up the worker, whose lease had ended.
+        tickets: the requests that may go, by the reserve that they leave.
+        wait: seconds until it is worth asking again; None when all wishes are granted.
+        free: free tokens in each bucket.
+        workers: how many have a lease.
+        pacing: whether requests go out evenly; see `LimiterStats`.
+        serial: of the request that was granted last, to any worker.
+    """
+
+    epoch: str
+    lost: bool
+    gone: bool
+    tickets: dict[int, list[Ticket]]
+    wait: float | None
+    free: tuple[int, ...]
+    workers: int
+    pacing: bool
+    serial: int = 0
+
+
+class Store(Protocol):
+    """Keeps the quota that workers share."""
+
+    async def exchange(self, exchange: Exchange) -> Reply:
+        """Carry out an exchange, for the first time or again.
+
+        Raises:
+            QuotaStoreError: it was not carried out, or the store did not say so.
+            ValueError: the workers of one token do not agree on its buckets.
+        """
+        ...

@@ -1,0 +1,138 @@
+"""The calls of one worker that wait for a permit."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import attrs
+
+from do_images_async._quota.protocols import Permit
+from do_images_async.errors import QuotaWaitError
+
+__all__ = ["AskAgainError", "LeasedPermit", "Waiter", "Waiters"]
+
+
+class AskAgainError(Exception):
+    """Permits now come from elsewhere: the call has to ask again."""
+
+
+class LeasedPermit(Permit, Protocol):
+    """A permit that is good while its worker's lease lasts."""
+
+    @property
+    def is_valid(self) -> bool: ...
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """A call that waits.
+
+    Attributes:
+        deadline: the loop's time until which it wants to wait.
+        informed: whether it knows how long it takes at the least.
+    """
+
+    future: asyncio.Future[LeasedPermit]
+    reserve: int
+    max_wait: float | None
+    deadline: float
+    informed: bool = False
+
+
+class Waiters:
+    """A queue for each reserve that calls must leave; first come, first served.
+
+    Args:
+        on_wait: called when a call has to wait, with the seconds that it takes at the least.
+    """
+
+    def __init__(self, on_wait: Callable[[float], None] | None) -> None:
+        self.on_wait = on_wait
+        self._waiting: dict[Waiter, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, waiter: Waiter) -> LeasedPermit | None:
+        """Return a permit that is valid now; None when the call has to ask again, perhaps elsewhere.
+
+        The waiter has been added before.
+        """
+        try:
+            permit = await waiter.future
+        except AskAgainError:
+            return None
+        except BaseException:
+            self._waiting.pop(waiter, None)
+            if waiter.future.done() and not waiter.future.cancelled() and not waiter.future.exception():
+                waiter.future.result().release()
+            raise
+        if permit.is_valid:
+            return permit
+        # The process was stopped for so long that the store may have given the token to somebody else.
+        permit.release()
+        return None
+
+    def add(self, waiter: Waiter) -> None:
+        """Put a call at the end of its queue."""
+        self._waiting[waiter] = None
+
+    def wants(self) -> list[tuple[int, int]]:
+        """Return how many calls wait, by the reserve that they leave, the lowest first."""
+        return sorted(Counter(each.reserve for each in self._waiting if not each.future.done()).items())
+
+    def grant(self, reserve: int, permits: Iterable[LeasedPermit]) -> list[LeasedPermit]:
+        """Give permits to the calls of one reserve in turn; returns those that nobody waits for any more."""
+        queue = deque(each for each in self._waiting if each.reserve == reserve and not each.future.done())
+        left: list[LeasedPermit] = []
+        for permit in permits:
+            if not queue:
+                left.append(permit)
+                continue
+            waiter = queue.popleft()
+            del self._waiting[waiter]
+            waiter.future.set_result(permit)
+        return left
+
+    def inform(self, wait: float, now: float) -> None:
+        """Let all know how long it takes at the least; those who do not want to wait so long leave."""
+        for waiter in list(self._waiting):
+            self._inform(waiter, wait, now)
+
+    def inform_newcomers(self, due: float, now: float) -> bool:
+        """Inform those who stand behind somebody who knows when to come back; returns whether all do.
+
+        Args:
+            due: the loop's time at which the first in line may have a permit.
+        """
+        if due == math.inf:
+            return False
+        informed = min((waiter.reserve for waiter in self._waiting if waiter.informed), default=math.inf)
+        for waiter in list(self._waiting):
+            if waiter.informed:
+                continue
+            if waiter.reserve < informed:
+                return False
+            self._inform(waiter, max(0.0, due - now), now)
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Raise an error in all calls that wait."""
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+
+    def _inform(self, waiter: Waiter, wait: float, now: float) -> None:
+        if now + wait > waiter.deadline:
+            self._waiting.pop(waiter, None)
+            if not waiter.future.done():
+                waiter.future.set_exception(QuotaWaitError(wait=wait, max_wait=waiter.max_wait or 0.0))
+        elif not waiter.informed:
+            waiter.informed = True
+            if self.on_wait is not None:
+                self.on_wait(wait)

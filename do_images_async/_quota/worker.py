@@ -1,0 +1,409 @@
+"""A worker's side of a quota that several processes share: its calls, its exchanges, and its failover.
+
+At most one exchange is under way at a time. It carries everything that has happened since the last one, so
+that under load one round trip serves many requests. The store says when it is worth asking again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+
+from do_images_async._arguments import check_callable, check_seconds
+from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
+from do_images_async._quota.clock import clock_ns
+from do_images_async._quota.failover import Failover
+from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
+from do_images_async._quota.store import Answered, Exchange, Reply, Store, microseconds
+from do_images_async._quota.waiters import AskAgainError, Waiter, Waiters
+from do_images_async.errors import ClientStateError, QuotaStoreError
+
+__all__ = ["Worker", "WorkerOptions"]
+
+_SECOND = 1_000_000_000
+_FLUSH = 0.05  # seconds that a report may wait for others
+_RETRY = 1.0  # seconds between two attempts to reach a store that has failed
+
+
+@attrs.frozen(kw_only=True)
+class WorkerOptions:
+    """What the limiters over a store have in common; see `RedisRateLimiter`.
+
+    Raises:
+        TypeError, ValueError: an option can't be used.
+    """
+
+    buckets: tuple[TokenBucket, ...] = DOCUMENTED
+    on_store_failure: Literal["raise", "local"] = "raise"
+    lease: float = 10.0
+    grace: float = 120.0
+    store_timeout: float = 2.0
+    on_wait: Callable[[float], None] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_buckets(self.buckets)
+        if self.on_store_failure not in ("raise", "local"):
+            raise ValueError(f'on_store_failure must be "raise" or "local", not {self.on_store_failure!r}')
+        check_seconds(self.lease, "lease")
+        check_seconds(self.grace, "grace", zero=True)
+        check_seconds(self.store_timeout, "store_timeout")
+        check_callable(self.on_wait, "on_wait", optional=True)
+
+
+@attrs.define(eq=False)
+class _Permit:
+    """The right to send one request, under the lease of the membership that it was granted to."""
+
+    _worker: Worker | None
+    ticket: Ticket
+    membership: str
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether its lease lasts."""
+        return self._worker is not None and self._worker.holds_lease(self.membership)
+
+    def settle(self, report: Report | None = None) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.settled(self.membership, self.ticket, report or Report())
+
+    def release(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.released(self.membership)
+
+    def lose(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.lost(self.membership)
+
+
+class Worker:
+    """A limiter for one event loop of one process whose tokens are in a store.
+
+    Args:
+        store: keeps the quota.
+        options: how it is kept.
+        blind: whether "local" also holds for a store that was never reached; see `Failover`.
+    """
+
+    def __init__(self, store: Store, options: WorkerOptions, *, blind: bool = False) -> None:
+        self.buckets = options.buckets
+        self._options = options
+        self._store = store
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters = Waiters(options.on_wait)
+        self._failover = Failover(
+            options.buckets,
+            allowed=options.on_store_failure == "local",
+            blind=blind,
+            grace=options.grace,
+            on_wait=options.on_wait,
+            note=self._note_elsewhere,
+        )
+        # To be reported at the next exchange.
+        self._answered: list[Answered] = []
+        self._lost = 0
+        self._unsent = 0
+        self._elsewhere: list[int] = []
+        self._settling = False
+        # What the store is known to know.
+        self._membership = uuid.uuid4().hex
+        self._epoch = ""
+        self._seen = 0
+        self._joined = False
+        self._unconfirmed: Exchange | None = None
+        self._number = 0
+        self._last: Reply | None = None
+        self._lease_ends = 0
+        # When the requests of this worker were answered, as far as the longest period goes back.
+        self._log: deque[int] = deque(maxlen=max(bucket.capacity for bucket in self.buckets))
+        self._granted = 0
+        self._in_flight = 0
+        self._due = math.inf
+        self._flush_at = math.inf
+        self._renew_at = math.inf
+        self._wake = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
+        """Wait for a permit and take it; see `RedisRateLimiter.acquire`."""
+        if max_wait is not None:
+            check_seconds(max_wait, "max_wait", zero=True)
+        check_reserve(reserve, self.buckets)
+        loop = self._bind()
+        deadline = math.inf if max_wait is None else loop.time() + max_wait
+        while True:
+            permit: Permit | None
+            if self._failover.active:
+                self._start_pump()
+                left = None if max_wait is None else max(0.0, deadline - loop.time())
+                permit = await self._failover.acquire(max_wait=left, reserve=reserve)
+            else:
+                waiter = Waiter(loop.create_future(), reserve, max_wait, deadline)
+                self._waiters.add(waiter)
+                self._start_pump()
+                permit = await self._waiters.wait(waiter)
+            if permit is not None:
+                return permit
+            if self._closed:
+                raise ClientStateError("the limiter was closed while the call waited")
+
+    def next_permit_in(self) -> float:
+        """Return seconds until a call of this worker is granted, at the earliest, as the store last said."""
+        if self._failover.active:
+            return self._failover.next_permit_in()
+        if not self._waiters or self._loop is None or self._due == math.inf:
+            return 0.0
+        return max(0.0, self._due - self._loop.time())
+
+    def stats(self) -> LimiterStats:
+        """Return this worker's counts; `available` and `pacing` are everybody's, as last heard."""
+        local = self._failover.stats()
+        last = self._last
+        return LimiterStats(
+            granted=self._granted,
+            in_flight=self._in_flight + (local.in_flight if local else 0),
+            waiting=len(self._waiters) + (local.waiting if local else 0),
+            available=last.free if last else tuple(bucket.capacity for bucket in self.buckets),
+            pacing=last is not None and last.pacing,
+        )
+
+    async def aclose(self) -> None:
+        """Report what the store has not heard yet, and stop, within `store_timeout`.
+
+        Nothing here depends on a cancellation that arrives: what is awaited may swallow it.
+        """
+        self._closed = True
+        self._waiters.fail(ClientStateError("the limiter was closed while the call waited"))
+        self._failover.end()
+        if self._untold:
+            self._start_pump()
+        self._wake.set()
+        pump = self._pump
+        if pump is None or self._loop is not asyncio.get_running_loop():
+            return
+        try:
+            await asyncio.wait([pump], timeout=self._options.store_timeout)
+        finally:
+            pump.cancel()
+
+    def last_exchange(self) -> Exchange | None:
+        """Return what the store has not heard yet, for a worker whose event loop has ended; None if nothing.
+
+        What is in flight may have been sent.
+        """
+        self._closed = True
+        self._lost, self._in_flight = self._lost + self._in_flight, 0
+        return (self._unconfirmed or self._compose()) if self._untold else None
+
+    # What permits report.
+
+    def holds_lease(self, membership: str) -> bool:
+        """Return whether a membership lasts, as far as the store has promised."""
+        return membership == self._membership and clock_ns() < self._lease_ends
+
+    def settled(self, membership: str, ticket: Ticket, report: Report) -> None:
+        now = clock_ns()
+        self._log.append(now)
+        if membership == self._membership:
+            self._in_flight -= 1
+            self._answered.append(Answered.of(ticket, report, now // 1000))
+            self._flush_soon()
+            if report.refused or (self._last is not None and self._last.pacing):
+                # All workers must hear of it before they send more.
+                self._flush_at = 0.0
+                self._wake.set()
+
+    def released(self, membership: str) -> None:
+        if membership == self._membership:
+            self._in_flight -= 1
+            self._granted -= 1
+            self._unsent += 1
+            self._flush_soon()
+
+    def lost(self, membership: str) -> None:
+        self._log.append(clock_ns() + round(self._options.grace * _SECOND))
+        if membership == self._membership:
+            self._in_flight -= 1
+            self._lost += 1
+            self._flush_soon()
+
+    def _note_elsewhere(self, answered: int) -> None:
+        """Note a request that was made without the store."""
+        self._granted += 1
+        self._log.append(answered)
+        self._elsewhere.append(answered)
+
+    # The exchanges.
+
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise ClientStateError("the limiter is closed")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ClientStateError("the limiter belongs to another event loop; make one for each loop")
+        return loop
+
+    @property
+    def _untold(self) -> bool:
+        return bool(self._answered or self._lost or self._unsent or self._elsewhere or self._unconfirmed)
+
+    @property
+    def _busy(self) -> bool:
+        if self._closed:
+            return self._untold
+        return bool(self._waiters or self._in_flight or self._untold or self._failover.busy)
+
+    def _start_pump(self) -> None:
+        self._wake.set()
+        if self._pump is None and self._loop is not None and not self._loop.is_closed():
+            self._pump = self._loop.create_task(self._talk())
+
+    def _flush_soon(self) -> None:
+        if self._flush_at == math.inf and self._loop is not None and not self._loop.is_closed():
+            self._flush_at = self._loop.time() + _FLUSH
+            if not self._closed:
+                self._start_pump()
+
+    async def _talk(self) -> None:
+        try:
+            while self._busy:
+                await self._rest()
+                if self._busy and not await self._exchange():
+                    return
+        finally:
+            self._pump = None
+
+    async def _rest(self) -> None:
+        """Sleep until there is a reason for an exchange, or nothing left to do."""
+        loop = asyncio.get_running_loop()
+        while self._busy and not self._closed:
+            self._wake.clear()
+            due = self._next_exchange_at(loop.time())
+            if due <= loop.time():
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(None if due == math.inf else due):
+                    await self._wake.wait()
+
+    def _next_exchange_at(self, now: float) -> float:
+        if self._failover.active:
+            return self._failover.retry_at
+        due = min(self._flush_at, self._renew_at if self._in_flight else math.inf)
+        if not self._waiters:
+            return due
+        return min(due, self._due) if self._waiters.inform_newcomers(self._due, now) else now
+
+    async def _exchange(self) -> bool:
+        """Make one exchange; returns whether to go on."""
+        exchange = self._unconfirmed = self._unconfirmed or self._compose()
+        sent = clock_ns()
+        try:
+            reply = await self._store.exchange(exchange)
+        except QuotaStoreError as error:
+            return self._do_without(error)
+        except Exception as error:  # noqa: BLE001  (whoever waits must hear of it, not the event loop)
+            self._unconfirmed = None
+            self._waiters.fail(error)
+            return False
+        self._unconfirmed = None
+        if reply.lost:
+            self._report_everything(exchange, reply.epoch)
+        elif reply.gone:
+            self._join_again()
+        else:
+            self._joined, self._epoch = True, reply.epoch
+            self._seen = max(self._seen, reply.serial)
+            self._lease_ends = sent + round(self._options.lease * _SECOND)
+            del self._elsewhere[: len(exchange.elsewhere)]
+            self._hand_out(reply)
+        if self._failover.end():
+            self._settling = True
+        if self._untold:
+            self._flush_soon()
+        return True
+
+    def _compose(self) -> Exchange:
+        now = clock_ns()
+        # The store gave up what an idle worker had, nothing, when its lease ended: that is no loss.
+        idle = not (self._in_flight or self._answered or self._lost or self._unsent)
+        self._number += 1
+        exchange = Exchange(
+            number=str(self._number),
+            worker=self._membership,
+            epoch=self._epoch,
+            seen=self._seen,
+            new_epoch=uuid.uuid4().hex,
+            joined=self._joined and not idle,
+            holds=self._in_flight + len(self._answered) + self._lost + self._unsent,
+            answered=self._answered,
+            lost=self._lost,
+            unsent=self._unsent,
+            elsewhere=[(now - answered) // 1000 for answered in self._elsewhere],
+            settling=microseconds(2 * _RETRY) if self._settling else 0,
+            wants=[] if self._closed else self._waiters.wants(),
+            clock=now // 1000,
+            dice=random.random(),  # noqa: S311  (for a wait)
+            buckets=sorted(
+                ((bucket.capacity, microseconds(bucket.period)) for bucket in self.buckets),
+                key=lambda bucket: bucket[1],
+            ),
+            lease=microseconds(self._options.lease),
+            grace=microseconds(self._options.grace),
+        )
+        self._answered, self._lost, self._unsent = [], 0, 0
+        self._settling = False
+        self._flush_at = math.inf
+        return exchange
+
+    def _hand_out(self, reply: Reply) -> None:
+        now = asyncio.get_running_loop().time()
+        self._last = reply
+        self._renew_at = now + self._options.lease / 3
+        self._due = math.inf if reply.wait is None else now + reply.wait
+        for reserve, tickets in reply.tickets.items():
+            permits = [_Permit(self, ticket, self._membership) for ticket in tickets]
+            self._granted += len(permits)
+            self._in_flight += len(permits)
+            for permit in self._waiters.grant(reserve, permits):
+                permit.release()
+        if reply.wait is not None:
+            self._waiters.inform(reply.wait, now)
+
+    def _report_everything(self, exchange: Exchange, epoch: str) -> None:
+        """Prepare to tell a store that has lost its memory what this worker has done, and wait for others."""
+        self._epoch, self._seen, self._joined, self._settling = epoch, 0, False, True
+        self._lost += exchange.lost
+        self._answered, self._unsent = [], 0
+        self._elsewhere = list(self._log)
+        self._due = math.inf
+
+    def _join_again(self) -> None:
+        """Start under another name: the store has given this worker up, and what it held for lost."""
+        self._membership, self._joined = uuid.uuid4().hex, False
+        self._answered, self._lost, self._unsent, self._in_flight = [], 0, 0, 0
+        self._lease_ends = 0
+        self._due = math.inf
+
+    def _do_without(self, error: QuotaStoreError) -> bool:
+        """Start the failover, or let those who wait hear of the error; returns whether to go on."""
+        workers = None if self._last is None else self._last.workers
+        if self._closed or not self._failover.begin(workers, self._log, self._in_flight):
+            self._waiters.fail(error)
+            return False
+        self._failover.retry_at = asyncio.get_running_loop().time() + _RETRY
+        self._waiters.fail(AskAgainError())
+        return self._failover.busy
