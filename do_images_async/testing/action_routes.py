@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from aiohttp import web
 
 from do_images_async.testing.actions import ActionStore, Transfer, TransferStore
 from do_images_async.testing.answers import Problem
 from do_images_async.testing.catalogue import REGIONS, Record
-from do_images_async.testing.routes import Answer, Route, Window, image_for_change
+from do_images_async.testing.routes import Answer, Links, Route, Window, image_for_change
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.validation import Body, invalid, json_object, not_found, number_of, text_of
 
@@ -24,13 +23,13 @@ class ActionRoutes:
 
     Args:
         images, actions: the account.
-        url: the emulator's own URL, for links.
+        links: builds the links between pages.
     """
 
-    def __init__(self, images: ImageStore, actions: ActionStore, url: Callable[[], str]) -> None:
+    def __init__(self, images: ImageStore, actions: ActionStore, links: Links) -> None:
         self._images = images
         self._actions = actions
-        self._url = url
+        self._links = links
         self.all = (
             Route("GET", f"{_IMAGE}/actions", "image:read", self.list_actions),
             Route("POST", f"{_IMAGE}/actions", "image:update", self.start),
@@ -38,11 +37,11 @@ class ActionRoutes:
         )
 
     async def list_actions(self, request: web.Request) -> Answer:
-        window = Window.asked_for(request)
+        window = Window.of_request(request)
         actions = self._actions.of(self._image(request)["id"])
         return 200, {
             "actions": window.of(actions),
-            **window.around(request, self._url, len(actions)),
+            **window.envelope(request, self._links, len(actions)),
         }
 
     async def get(self, request: web.Request) -> Answer:
@@ -59,15 +58,15 @@ class ActionRoutes:
         image = image_for_change(self._images, request)
         kind = text_of(body, "type", required=True)
         if kind not in ("transfer", "convert"):
-            raise invalid("type must be one of transfer, convert")
+            raise Problem(404, "not_found", "The specified action type is not available.")
         region = text_of(body, "region", required=True) if kind == "transfer" else None
         self._check(image, kind, region)
         return 201, {"action": self._actions.start(image["id"], kind, region)}
 
     def _check(self, image: Record, kind: str, region: str | None) -> None:
-        if image["status"] != "available":
+        if image.get("status", "available") != "available":
             raise invalid("The image is not available.")
-        if kind == "convert" and image["type"] == "snapshot":
+        if kind == "convert" and image.get("type") == "snapshot":
             raise invalid("The image is a snapshot already.")
         if region is not None and region not in REGIONS:
             raise invalid("region is invalid")
@@ -108,7 +107,7 @@ class TransferRoutes:
         email, team = text_of(body, "recipient_email"), text_of(body, "recipient_uuid")
         if bool(email) == bool(team):
             raise invalid("exactly one of recipient_email and recipient_uuid is required")
-        if image["type"] != "snapshot":
+        if image.get("type") != "snapshot":
             raise invalid("Only snapshots can be transferred.")
         if self._transfers.pending(image["id"]):
             raise Problem(409, "conflict", "The image is being transferred already.")

@@ -87,6 +87,10 @@ class ActionStore:
         self._ends[action["id"]] = now + self.seconds
         return dict(action)
 
+    def add(self, action: Record) -> None:
+        """Add an action as it is; one in progress stays so."""
+        self._actions[action["id"]] = dict(action)
+
     def dump(self) -> list[Record]:
         """All actions as JSON data; those in progress say in how many seconds they end."""
         now = self._clock()

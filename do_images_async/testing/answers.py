@@ -1,22 +1,29 @@
-"""The shape of answers: JSON documents, and errors as the API words them."""
+"""Build responses: JSON documents, the API's errors, and the HTML pages of the servers in front of it."""
 
 from __future__ import annotations
 
 import json
-import uuid
+import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
 from aiohttp import web
 
-__all__ = ["Problem", "failure", "success", "usual_problem"]
+__all__ = ["Problem", "Style", "edge_page", "failure", "new_request_id", "success", "usual_problem"]
+
+Style = Literal["documented", "observed"]
+"""Whether answers follow the documentation to the letter, or vary as recorded answers of the service do."""
+
+_JSON = "application/json; charset=utf-8"
 
 _USUAL = {
     400: ("bad_request", "The request could not be understood."),
     401: ("unauthorized", "Unable to authenticate you."),
     403: ("forbidden", "You are not authorized to perform this operation."),
-    404: ("not_found", "The resource you requested could not be found."),
-    405: ("method_not_allowed", "The method is not allowed here."),
+    404: ("not_found", "The resource you were accessing could not be found."),
+    405: ("method_not_allowed", "The method is not allowed for this path."),
+    408: ("request_timeout", "The request took too long to arrive."),
     409: ("conflict", "The resource is in use by another operation."),
     413: ("payload_too_large", "The request is too large."),
     415: ("unsupported_media_type", "The body must be application/json."),
@@ -24,10 +31,28 @@ _USUAL = {
     429: ("too_many_requests", "API rate limit exceeded."),
     503: ("service_unavailable", "The service is unavailable for the moment."),
 }
+_OF_THE_EDGE = {
+    401: ("Unauthorized", "Unable to authenticate you"),
+    403: ("Forbidden", "You are not authorized to perform this operation"),
+}
+"""What the edge servers say before a request reaches the API."""
+
+_EDGE_REASONS = {
+    520: "Web server is returning an unknown error",
+    521: "Web server is down",
+    522: "Connection timed out",
+    523: "Origin is unreachable",
+    524: "A timeout occurred",
+    525: "SSL handshake failed",
+    526: "Invalid SSL certificate",
+    527: "Railgun error",
+    529: "Site is overloaded",
+    530: "Origin DNS error",
+}
 
 
-class Problem(Exception):  # noqa: N818  (it is an answer)
-    """An answer that is no success."""
+class Problem(Exception):  # noqa: N818  (it becomes a response)
+    """A response that is not a success."""
 
     def __init__(
         self, status: int, identifier: str, message: str, headers: Mapping[str, str] | None = None
@@ -40,22 +65,58 @@ class Problem(Exception):  # noqa: N818  (it is an answer)
 
 
 def usual_problem(status: int, headers: Mapping[str, str] | None = None) -> Problem:
-    """What the API says with this status when there is nothing more to say."""
+    """Return the API's usual error for a status."""
     identifier, message = _USUAL.get(status, ("server_error", "Unexpected server-side error"))
     return Problem(status, identifier, message, headers)
 
 
+def new_request_id() -> str:
+    """Return an id for `x-request-id`."""
+    return str(uuid4())
+
+
 def success(status: int, document: Mapping[str, Any] | None, headers: Mapping[str, str]) -> web.Response:
-    """An answer with this document, or without a body."""
+    """Return a response with this document, or without a body."""
     if document is None:
         return web.Response(status=status, headers=headers)
-    return web.Response(
-        status=status, body=json.dumps(document).encode(), headers=headers, content_type="application/json"
+    body = json.dumps(document).encode()
+    cache = {"cache-control": "max-age=0, private, must-revalidate", "etag": f'W/"{zlib.crc32(body):08x}"'}
+    return web.Response(status=status, body=body, headers={**headers, **cache, "content-type": _JSON})
+
+
+def failure(problem: Problem, headers: Mapping[str, str], style: Style = "documented") -> web.Response:
+    """Return the API's response to a request that fails.
+
+    Args:
+        problem: the error.
+        headers: headers of the response, beside those of the problem.
+        style: "observed" words 401 and 403 as the edge servers do. Those leave out `request_id`, and a 401 of
+            theirs speaks of no quota.
+    """
+    sent = {"x-request-id": new_request_id(), **headers, **problem.headers}
+    document = {"id": problem.identifier, "message": problem.message, "request_id": sent["x-request-id"]}
+    if style == "observed" and problem.status in _OF_THE_EDGE:
+        identifier, message = _OF_THE_EDGE[problem.status]
+        document = {"id": identifier, "message": message}
+        sent["x-response-from"] = "Edge-Gateway"
+        if problem.status == 401:
+            sent = {name: value for name, value in sent.items() if not name.startswith("ratelimit-")}
+    sent |= {"cache-control": "no-cache", "content-type": _JSON}
+    return web.Response(status=problem.status, body=json.dumps(document).encode(), headers=sent)
+
+
+def edge_page(status: int) -> web.Response:
+    """Return the HTML error page of an edge server: no JSON, no quota headers, no request id."""
+    reason = _EDGE_REASONS.get(status, "Error")
+    ray = uuid4().hex[:16]
+    page = (
+        f"<!DOCTYPE html>\n<html><head><title>api.digitalocean.com | {status}: {reason}</title></head>\n"
+        f"<body><h1>Error {status}</h1><p>{reason}</p><p>Ray ID: {ray}</p></body></html>\n"
     )
-
-
-def failure(problem: Problem, headers: Mapping[str, str]) -> web.Response:
-    """The API's answer to what can't be done."""
-    request_id = str(uuid.uuid4())
-    document = {"id": problem.identifier, "message": problem.message, "request_id": request_id}
-    return success(problem.status, document, {**headers, **problem.headers, "x-request-id": request_id})
+    headers = {
+        "content-type": "text/html; charset=UTF-8",
+        "cache-control": "private, no-store",
+        "server": "cloudflare",
+        "cf-ray": f"{ray}-EWR",
+    }
+    return web.Response(status=status, body=page.encode(), headers=headers)

@@ -14,8 +14,10 @@ from do_images_async.testing.faults import Fault
 __all__ = ["reset", "send_damaged"]
 
 
-async def send_damaged(fault: Fault, request: web.Request, response: web.Response) -> web.StreamResponse:
-    """Send `response` as the fault damages it."""
+async def send_damaged(
+    fault: Fault, request: web.Request, response: web.Response, *, now: float
+) -> web.StreamResponse:
+    """Send `response` as the fault damages it; `now` is Unix time by the emulator's clock, in seconds."""
     if fault.raw is not None:
         return _send_raw(fault.raw, request, response)
     if fault.broken == "reset":
@@ -25,7 +27,7 @@ async def send_damaged(fault: Fault, request: web.Request, response: web.Respons
         await _until_disconnected(request)
         return response
     body = _damaged_body(fault, response)
-    _change_headers(fault, response)
+    _change_headers(fault, response, now)
     if fault.broken or fault.pace:
         return await _send_slowly(fault, request, response, body)
     response.body = body
@@ -48,10 +50,12 @@ def _corrupted(packed: bytes) -> bytes:
     return packed[:-8] + bytes(byte ^ 0xFF for byte in packed[-8:])
 
 
-def _change_headers(fault: Fault, response: web.Response) -> None:
+def _change_headers(fault: Fault, response: web.Response, now: float) -> None:
     reset_at = response.headers.get("ratelimit-reset")
     if fault.reset_skew and reset_at is not None:
         response.headers["ratelimit-reset"] = str(int(reset_at) + round(fault.reset_skew))
+    if fault.reset_in is not None and reset_at is not None:
+        response.headers["ratelimit-reset"] = str(round(now + fault.reset_in))
     for name, value in fault.headers.items():
         response.headers.popall(name, None)
         if value:

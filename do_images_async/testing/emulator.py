@@ -1,4 +1,4 @@
-"""The emulator as a whole: the account, what is counted and what goes wrong, and the server around them."""
+"""`ImagesEmulator`: the account, the quota, the faults and the journal, and the server around them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from aiohttp import web
 
 from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
 from do_images_async.testing.actions import ActionStore, TransferStore
 from do_images_async.testing.admin import Admin
+from do_images_async.testing.answers import Style
 from do_images_async.testing.catalogue import private_images, public_images
 from do_images_async.testing.faults import Faults
 from do_images_async.testing.journal import Journal
+from do_images_async.testing.old_images import old_action, old_images
 from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
 from do_images_async.testing.request_handler import RequestHandler
-from do_images_async.testing.routes import Route, Routes, with_refusals
+from do_images_async.testing.routes import Links, Route, Routes, with_refusals
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.threads import ServingThread
 from do_images_async.testing.tokens import Tokens
@@ -40,13 +42,18 @@ class ImagesEmulator:
         quotas: the limits for each token; None for no limit.
         import_seconds: how long an import takes.
         action_seconds: how long an image action takes.
-        latency: seconds before each request is looked at.
+        latency: seconds before each request is handled.
         jitter: seconds that are drawn at random and added to `latency`, at most.
         token: the token that is accepted, by default a new one; `tokens` issues more.
         host, port: where it listens; port 0 takes a free one.
         tls: the server's TLS context; without one it speaks plain HTTP.
         clock: Unix time in seconds, by which quotas, imports and tokens run.
         journal_limit: how many requests the journal keeps; None keeps all.
+        style: "documented" answers as the documentation says. "observed" answers as recordings of the service
+            do: 401 and 403 have ids such as `Unauthorized`, `links` may be empty or vary, half of the resets
+            lie in the past, and the account also has old images, whose fields are missing or odd.
+        burst_remaining_zero: whether the 429 of a spent minute says `ratelimit-remaining: 0`, as the
+            documentation describes it; False reports what the hour has left.
 
     Attributes:
         token: the token that is accepted, with all scopes.
@@ -55,9 +62,9 @@ class ImagesEmulator:
         actions: the account's image actions; `actions.fails` makes them fail.
         transfers: its transfers to other accounts.
         requests: the journal.
-        served: how many requests had which answer, None for those that had none; also of those that the
+        served: the number of responses by status, None for no response; it also counts requests that the
             journal no longer holds.
-        faults: what goes wrong.
+        faults: the active faults.
         latency, jitter: as given; they can be changed at any time.
         on_request: called with each request before it is answered; a test changes the state there.
     """
@@ -78,16 +85,23 @@ class ImagesEmulator:
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
         journal_limit: int | None = None,
+        style: Style = "documented",
+        burst_remaining_zero: bool = True,
     ) -> None:
+        if style not in get_args(Style):
+            raise ValueError(f"style must be one of {', '.join(get_args(Style))}, not {style!r}")
         now = clock()
+        old = tuple(old_images()) if style == "observed" else ()
         self.tokens = Tokens(clock)
         self.token = self.tokens.issue(token=token)
         self.images = ImageStore(
-            [*public_images(now), *private_images(images, seed, now)],
+            [*public_images(now), *private_images(images, seed, now), *old],
             clock=clock,
             import_seconds=import_seconds,
         )
         self.actions = ActionStore(self.images, clock=clock, seconds=action_seconds)
+        if old:
+            self.actions.add(old_action(old[-1]["id"]))
         self.transfers = TransferStore(self.images)
         self.requests = Journal(journal_limit)
         self.served = Counter[int | None]()
@@ -101,14 +115,21 @@ class ImagesEmulator:
         self._dice = random.Random(seed)
         self._handler = RequestHandler(
             tokens=self.tokens,
-            meter=Meter(quotas, clock),
+            meter=Meter(
+                quotas,
+                clock,
+                burst_remaining_zero=burst_remaining_zero,
+                stale_resets=random.Random(seed) if style == "observed" else None,
+            ),
             faults=self.faults,
             journal=self.requests,
             served=self.served,
             hooks=self.on_request,
             pause=self._pause,
             clock=clock,
+            style=style,
         )
+        self._links = Links(lambda: self.url, style)
         self._address = (host, port)
         self._tls = tls
         self._runner: web.AppRunner | None = None
@@ -136,7 +157,10 @@ class ImagesEmulator:
         app = web.Application(client_max_size=2**20)
         self._admin.install(app)
         for route in with_refusals(self._routes()):
-            app.router.add_route(route.method, route.path, self._handler.endpoint(route))
+            endpoint = self._handler.endpoint(route)
+            app.router.add_route(route.method, route.path, endpoint)
+            if route.authenticated:  # the others match any path
+                app.router.add_route(route.method, f"{route.path}/", endpoint)  # old clients send the slash
         # To aiohttp 0 is no limit: whoever stalls would keep the emulator from ending.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await runner.setup()
@@ -157,8 +181,8 @@ class ImagesEmulator:
 
     def _routes(self) -> tuple[Route, ...]:
         return (
-            *Routes(self.images, lambda: self.url).all,
-            *ActionRoutes(self.images, self.actions, lambda: self.url).all,
+            *Routes(self.images, self._links).all,
+            *ActionRoutes(self.images, self.actions, self._links).all,
             *TransferRoutes(self.images, self.transfers).all,
         )
 

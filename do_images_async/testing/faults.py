@@ -1,4 +1,4 @@
-"""Things that go wrong on demand: what, for which requests, and how often."""
+"""Faults: what goes wrong, for which requests, and how often."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ __all__ = ["Body", "Fault", "Faults", "Pages"]
 Broken = Literal["reset", "reset-body", "cut", "stall", "stall-body"]
 Encoding = Literal["gzip", "corrupt-gzip"]
 Pages = Literal["duplicated", "created", "deleted", "looping"]
+_DAY = 86_400.0  # the longest pause, in seconds
+_EDGE_STATUSES = range(520, 531)  # only Cloudflare answers with these
 Body = bytes | str | Mapping[str, Any] | Sequence[Any]
 
 
@@ -30,7 +32,7 @@ def _from(least: float, most: float | None = None) -> Any:
     """A validator: a number in these bounds, or None where that is the default."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and attribute.name in ("times", "status"):
+        if value is None and attribute.name in ("times", "status", "reset_in"):
             return
         kinds = int if attribute.name in ("times", "status") else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
@@ -66,20 +68,22 @@ _FLAG = attrs.validators.instance_of(bool)
 
 @attrs.define(kw_only=True)
 class Fault:
-    """One kind of trouble for the requests that it matches; several kinds can be put into one fault.
+    """A failure for the requests that it matches; one fault can combine several kinds.
 
     Args:
         method: only requests with this method.
         path: only this path; `*` in it stands for anything.
-        times: how often it strikes; None for ever.
-        probability: how likely it strikes a request that it matches.
-        after: whether the request is carried out first, so that only the answer is lost or spoilt.
+        times: how many requests it applies to; None for all.
+        probability: how likely it applies to a request that it matches.
+        after: whether the request is carried out first, so that only the response is lost or damaged.
         delay: seconds to wait before anything else.
         jitter: seconds that are drawn at random and added to `delay`, at most.
-        status: answer with this status instead.
+        status: answer with this status instead; 520 to 530 with the edge's HTML page, see `edge`.
         body: answer with this body instead, as it is or as JSON; with `status` alone, an error body of the
             API's shape.
         headers: headers to add to the answer; an empty value takes a header away.
+        edge: answer `status`, by default 502, with an HTML page as the servers in front of the API do: no
+            JSON, no quota headers and no request id.
         raw: send these bytes instead of an HTTP answer, and close.
         broken: "reset" closes the connection hard without an answer, "stall" sends nothing until the client
             gives up. The others send the headers and half the body of what would be answered, and then:
@@ -92,9 +96,10 @@ class Fault:
             "deleted" what it shows when an image was created or deleted on an earlier page since that was
             read, "looping" a link to the next page that leads to this one.
         reset_skew: seconds by which the clock behind `ratelimit-reset` is fast.
+        reset_in: seconds from now to `ratelimit-reset`; negative for a reset in the past.
 
     Attributes:
-        struck: how often it has struck.
+        struck: how many requests it has applied to.
     """
 
     method: str | None = attrs.field(default=None, validator=_TEXT)
@@ -102,44 +107,51 @@ class Fault:
     times: int | None = attrs.field(default=1, validator=_from(0))
     probability: float = attrs.field(default=1.0, validator=_from(0, 1))
     after: bool = attrs.field(default=False, validator=_FLAG)
-    delay: float = attrs.field(default=0.0, validator=_from(0))
-    jitter: float = attrs.field(default=0.0, validator=_from(0))
+    delay: float = attrs.field(default=0.0, validator=_from(0, _DAY))
+    jitter: float = attrs.field(default=0.0, validator=_from(0, _DAY))
     status: int | None = attrs.field(default=None, validator=_from(200, 599))
     body: bytes | None = attrs.field(default=None, converter=_as_bytes)
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_header_fields)
+    edge: bool = attrs.field(default=False, validator=_FLAG)
     raw: bytes | None = attrs.field(default=None, converter=_as_bytes)
     broken: Broken | None = attrs.field(default=None, validator=_one_of(Broken))
-    pace: float = attrs.field(default=0.0, validator=_from(0))
+    pace: float = attrs.field(default=0.0, validator=_from(0, _DAY))
     malformed: bool = attrs.field(default=False, validator=_FLAG)
     encoding: Encoding | None = attrs.field(default=None, validator=_one_of(Encoding))
     pages: Pages | None = attrs.field(default=None, validator=_one_of(Pages))
     reset_skew: float = attrs.field(default=0.0, validator=_from(-1e9, 1e9))
+    reset_in: float | None = attrs.field(default=None, validator=_from(-1e9, 1e9))
     struck: int = attrs.field(default=0, init=False)
 
     def matches(self, request: web.BaseRequest) -> bool:
-        """Whether it may strike this request."""
+        """Return whether it may apply to this request."""
         if self.times is not None and self.struck >= self.times:
             return False
         return self.method in (None, request.method) and matches(self.path, request.path)
 
     @property
     def answers(self) -> bool:
-        """Whether it gives the answer itself."""
-        return self.status is not None or self.body is not None
+        """Return whether it replaces the response."""
+        return self.status is not None or self.body is not None or self.edge
+
+    @property
+    def from_edge(self) -> bool:
+        """Return whether the response is an HTML page of the edge, unless `body` replaces it."""
+        return self.edge or (self.status is not None and self.status in _EDGE_STATUSES)
 
     @property
     def silent(self) -> bool:
-        """Whether the client gets no status."""
+        """Return whether the client receives no status."""
         return self.raw is not None or self.broken in ("reset", "stall")
 
     @property
     def prevents(self) -> bool:
-        """Whether the request is not carried out."""
+        """Return whether the request is not carried out."""
         return not self.after and (self.answers or self.silent)
 
 
 class Faults:
-    """The faults in force; the first that matches strikes.
+    """The active faults; the first that matches a request applies.
 
     Args:
         seed: what the probabilities are drawn from.
@@ -156,12 +168,12 @@ class Faults:
         return iter(tuple(self._faults))
 
     def add(self, fault: Fault) -> Fault:
-        """Put a fault in force, behind those that are; returns it."""
+        """Activate a fault, after those that are active; return it."""
         self._faults.append(fault)
         return fault
 
     def storm(self, times: int | None = 100, *, retry_after: int | None = 1) -> Fault:
-        """Refuse the next requests with 429, whatever the quota says.
+        """Refuse the next requests with 429, regardless of the quota.
 
         Args:
             times: how many; None refuses all.
@@ -171,7 +183,7 @@ class Faults:
         return self.add(Fault(status=429, times=times, headers=headers))
 
     def clear(self) -> None:
-        """Take all faults away."""
+        """Remove all faults."""
         self._faults.clear()
 
     def match(self, request: web.BaseRequest) -> Fault | None:
@@ -183,5 +195,5 @@ class Faults:
         return None
 
     def pause(self, fault: Fault) -> float:
-        """Seconds to wait before anything else."""
+        """Return the seconds to wait before anything else."""
         return fault.delay + (fault.jitter * self._dice.random() if fault.jitter else 0.0)

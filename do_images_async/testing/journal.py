@@ -1,4 +1,4 @@
-"""What the emulator was asked, and what it answered."""
+"""The journal: every request that the emulator received, and the status of its response."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ __all__ = ["Entry", "Journal", "digest", "matches"]
 
 
 def digest(token: str) -> str:
-    """What the journal shows of a token: sixteen digits of its SHA-256."""
+    """Return the first sixteen hex digits of the token's SHA-256, which the journal shows instead of it."""
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def matches(pattern: str | None, path: str) -> bool:
-    """Whether the path is this one, where `*` stands for anything; None is any path."""
-    return pattern is None or fnmatchcase(path, pattern)
+    """Return whether a path matches; `*` matches anything, None any path. A slash at its end is ignored."""
+    if pattern is None or fnmatchcase(path, pattern):
+        return True
+    return path.endswith("/") and fnmatchcase(path[:-1], pattern)
 
 
 @attrs.define(kw_only=True)
@@ -34,7 +36,7 @@ class Entry:
         body: the decoded JSON body; None without one.
         token: the token's digest; never the token itself.
         status: what was answered; None while nothing was, and when the connection was broken instead.
-        carried_out: whether the request reached the API and changed or read what it says.
+        carried_out: whether the request was executed.
     """
 
     time: float
@@ -48,7 +50,7 @@ class Entry:
 
 
 class Journal:
-    """The requests in order of arrival; a sequence that can be counted in.
+    """The requests in order of arrival: a sequence that can be filtered and counted.
 
     Args:
         limit: how many entries are kept; None keeps all.
@@ -59,11 +61,11 @@ class Journal:
         self._entries: deque[Entry] = deque(entries, maxlen=limit)
 
     def append(self, entry: Entry) -> None:
-        """Put an entry behind the others."""
+        """Append an entry."""
         self._entries.append(entry)
 
     def clear(self) -> None:
-        """Forget all entries."""
+        """Remove all entries."""
         self._entries.clear()
 
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ class Journal:
         since: float | None = None,
         when: Callable[[Entry], bool] | None = None,
     ) -> Journal:
-        """A journal of the requests that had all of these; None stands for any.
+        """Return a journal of the requests that match all arguments; None matches any.
 
         Args:
             method: the method.
@@ -122,15 +124,15 @@ class Journal:
         status: int | None = None,
         token: str | None = None,
     ) -> int:
-        """How many requests had all of these; as in `where`."""
+        """Return the number of requests that match; the arguments are those of `where`."""
         return len(self.where(method, path, status=status, token=token))
 
     def statuses(self) -> Counter[int | None]:
-        """How many requests were answered with each status; None counts those that were not answered."""
+        """Return the number of requests for each status; None counts those without a response."""
         return Counter(entry.status for entry in self)
 
     def worst_window(self, seconds: float) -> int:
-        """The most requests that arrived within any `seconds`."""
+        """Return the largest number of requests that arrived within any `seconds`."""
         window: deque[float] = deque()
         worst = 0
         for entry in self:

@@ -1,8 +1,9 @@
-"""The server's own count: a sliding log of every request, for each token and each limit."""
+"""Count requests on the server's side: a sliding log for each token and each limit."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ __all__ = ["DOCUMENTED", "Meter", "Quota", "QuotaLog", "Verdict"]
 
 @attrs.frozen
 class Quota:
-    """A limit: so many requests in any window of so many seconds."""
+    """A limit: at most `limit` requests in any window of `seconds`."""
 
     limit: int
     seconds: float
@@ -26,11 +27,12 @@ DOCUMENTED = (Quota(250, 60.0), Quota(5000, 3600.0))
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """What the log says of one request.
+    """Whether a request is accepted, and the values of its headers.
 
     Attributes:
         accepted: whether every window had room for it.
-        limit, remaining, reset: what the `ratelimit-*` headers say; they speak of the longest window.
+        limit, remaining, reset: the `ratelimit-*` headers; they describe the longest window, but `remaining`
+            is 0 when a shorter one refuses the request, unless the log was told otherwise.
         retry_after: whole seconds until a shorter window has room; None when the longest one is spent.
     """
 
@@ -42,9 +44,15 @@ class Verdict:
 
 
 class QuotaLog:
-    """The requests of one token. Rejected ones count as well, each until its own time is over."""
+    """Log the requests of one token. Rejected ones count as well.
 
-    def __init__(self, quotas: Sequence[Quota]) -> None:
+    Args:
+        quotas: the limits.
+        burst_remaining_zero: whether a request that a shorter window refuses is told `remaining: 0`.
+    """
+
+    def __init__(self, quotas: Sequence[Quota], *, burst_remaining_zero: bool = True) -> None:
+        self._burst_remaining_zero = burst_remaining_zero
         self._windows = [(quota, deque[float]()) for quota in sorted(quotas, key=lambda q: q.seconds)]
 
     def record(self, now: float) -> Verdict:
@@ -58,10 +66,11 @@ class QuotaLog:
         for _, times in self._windows:
             times.append(now)
         longest, log = self._windows[-1]
+        remaining = max(0, longest.limit - len(log))
         return Verdict(
             accepted=not full,
             limit=longest.limit,
-            remaining=max(0, longest.limit - len(log)),
+            remaining=0 if full and self._burst_remaining_zero else remaining,
             reset=math.ceil(log[0] + longest.seconds),
             retry_after=self._retry_after(full, now),
         )
@@ -75,27 +84,49 @@ class QuotaLog:
 
 
 class Meter:
-    """A log for each token; requests without one share theirs.
+    """Keep a log for each token; requests without a token share one.
 
     Args:
-        quotas: the limits; None for no limit, and no headers that speak of one.
+        quotas: the limits; None for no limit and no quota headers.
         clock: Unix time, in seconds.
+        burst_remaining_zero: as for `QuotaLog`.
+        stale_resets: draws by how much half of the resets lie in the past; None for resets that are right.
     """
 
-    def __init__(self, quotas: Sequence[Quota] | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        quotas: Sequence[Quota] | None,
+        clock: Callable[[], float],
+        *,
+        burst_remaining_zero: bool = True,
+        stale_resets: random.Random | None = None,
+    ) -> None:
         self._quotas = quotas
         self._clock = clock
+        self._burst_remaining_zero = burst_remaining_zero
+        self._stale_resets = stale_resets
         self._logs: dict[str | None, QuotaLog] = {}
 
     def count(self, token: str | None, headers: dict[str, str]) -> Verdict | None:
-        """Count a request, whoever sent it, and put into the headers how the quota stands."""
+        """Count a request and add the quota headers."""
         if self._quotas is None:
             return None
-        verdict = self._logs.setdefault(token, QuotaLog(self._quotas)).record(self._clock())
+        log = self._logs.get(token)
+        if log is None:
+            log = QuotaLog(self._quotas, burst_remaining_zero=self._burst_remaining_zero)
+            self._logs[token] = log
+        now = self._clock()
+        verdict = log.record(now)
         headers["ratelimit-limit"] = str(verdict.limit)
         headers["ratelimit-remaining"] = str(verdict.remaining)
-        headers["ratelimit-reset"] = str(verdict.reset)
+        headers["ratelimit-reset"] = str(self._reset(verdict, now))
         return verdict
+
+    def _reset(self, verdict: Verdict, now: float) -> int:
+        dice = self._stale_resets
+        if dice is None or dice.random() < 0.5:
+            return verdict.reset
+        return int(now - dice.uniform(60, 3300))
 
     def spend(self, token: str | None, headers: dict[str, str]) -> None:
         """Count a request.

@@ -11,7 +11,15 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from do_images_async.testing.answers import Problem, failure, success, usual_problem
+from do_images_async.testing.answers import (
+    Problem,
+    Style,
+    edge_page,
+    failure,
+    new_request_id,
+    success,
+    usual_problem,
+)
 from do_images_async.testing.damage import send_damaged
 from do_images_async.testing.faults import Fault, Faults, Pages
 from do_images_async.testing.journal import Entry, Journal, digest
@@ -34,6 +42,7 @@ class RequestHandler:
         hooks: called with each request before anything else.
         pause: returns the seconds to wait before a request is handled.
         clock: Unix time in seconds.
+        style: how errors are worded.
     """
 
     tokens: Tokens
@@ -44,6 +53,7 @@ class RequestHandler:
     hooks: Sequence[Callable[[web.Request], None]]
     pause: Callable[[], float]
     clock: Callable[[], float]
+    style: Style
 
     def endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Return the aiohttp handler for a route."""
@@ -79,15 +89,17 @@ class RequestHandler:
         await asyncio.sleep(self.faults.pause(fault))
         response = await self._faulty(exchange, fault)
         self._record(exchange, None if fault.silent or fault.broken else response.status)
-        return await send_damaged(fault, exchange.request, response)
+        return await send_damaged(fault, exchange.request, response, now=self.clock())
 
     def _record(self, exchange: _Exchange, status: int | None) -> None:
         exchange.entry.status = status
         self.served[status] += 1
 
     async def _answer(self, exchange: _Exchange, fault: Fault) -> web.Response:
-        headers: dict[str, str] = {}
+        headers = {"x-request-id": new_request_id()}
         try:
+            if not exchange.route.authenticated and not self.tokens.accepts(exchange.token):
+                await exchange.route.handler(exchange.request)
             self.meter.spend(exchange.token, headers)
             grant = self.tokens.authenticate(exchange.token)
             if exchange.content is None:
@@ -97,7 +109,7 @@ class RequestHandler:
             if fault.pages and document is not None and not exchange.content:
                 document = await exchange.altered(fault.pages, document)
         except Problem as problem:
-            return failure(problem, headers)
+            return failure(problem, headers, self.style)
         exchange.entry.carried_out = True
         return success(status, document, headers)
 
@@ -105,11 +117,21 @@ class RequestHandler:
         """Return the response that the fault damages or replaces; it counts against the quota either way."""
         if not fault.prevents:
             response = await self._answer(exchange, fault)
-            return _substitute(fault, response.headers) if fault.answers else response
+            return self._substitute(fault, response.headers) if fault.answers else response
         headers: dict[str, str] = {}
         if fault.answers:
             self.meter.count(exchange.token, headers)
-        return _substitute(fault, headers)
+        return self._substitute(fault, headers)
+
+    def _substitute(self, fault: Fault, counted: Mapping[str, str]) -> web.Response:
+        if fault.body is None and fault.from_edge:
+            return edge_page(fault.status or 502)
+        status = fault.status or 200
+        headers = {name: value for name, value in counted.items() if name.lower().startswith("ratelimit-")}
+        if fault.body is None:
+            return failure(usual_problem(status), headers, self.style)
+        headers |= {"x-request-id": new_request_id(), "content-type": "application/json; charset=utf-8"}
+        return web.Response(status=status, body=fault.body, headers=headers)
 
 
 @attrs.frozen(kw_only=True)
@@ -139,14 +161,6 @@ class _Exchange:
             return page or {}
 
         return await altered_page(kind, int(self.request.query.get("page", "1")), document, another)
-
-
-def _substitute(fault: Fault, counted: Mapping[str, str]) -> web.Response:
-    headers = {name: value for name, value in counted.items() if name.lower().startswith("ratelimit-")}
-    status = fault.status or 200
-    if fault.body is None:
-        return failure(usual_problem(status), headers)
-    return web.Response(status=status, body=fault.body, headers=headers, content_type="application/json")
 
 
 async def _read(request: web.Request) -> bytes | None:

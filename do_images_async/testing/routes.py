@@ -1,4 +1,4 @@
-"""The endpoints: what is asked is checked, then answered as the API page documents it."""
+"""The endpoints under `/v2/images`: check the request, then answer as the API page documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 from aiohttp import web
 from yarl import URL
 
-from do_images_async.testing.answers import Problem, usual_problem
+from do_images_async.testing.answers import Problem, Style, usual_problem
 from do_images_async.testing.catalogue import DISTRIBUTIONS, REGIONS, Record
 from do_images_async.testing.state import Filter, ImageStore
 from do_images_async.testing.validation import (
@@ -24,7 +24,7 @@ from do_images_async.testing.validation import (
     texts_of,
 )
 
-__all__ = ["Answer", "Route", "Routes", "Window", "image_for_change", "with_refusals"]
+__all__ = ["Answer", "Links", "Route", "Routes", "Window", "image_for_change", "with_refusals"]
 
 T = TypeVar("T")
 Answer = tuple[int, Body | None]
@@ -38,12 +38,18 @@ _CREATED_FIELDS = (
 
 @attrs.frozen
 class Route:
-    """An endpoint: the scopes that its token needs, with spaces in between, and what answers it."""
+    """An endpoint.
+
+    Attributes:
+        scope: the scopes that its token needs, separated by spaces.
+        authenticated: whether a request without a valid token is answered 401 rather than by the handler.
+    """
 
     method: str
     path: str
     scope: str
     handler: Handler
+    authenticated: bool = True
 
 
 @attrs.frozen
@@ -54,7 +60,8 @@ class Window:
     per_page: int
 
     @classmethod
-    def asked_for(cls, request: web.Request) -> Window:
+    def of_request(cls, request: web.Request) -> Window:
+        """Return the part that the query asks for."""
         return cls(
             page=integer_of(request.query, "page", 1, 1),
             per_page=integer_of(request.query, "per_page", 20, 1, 200),
@@ -63,20 +70,43 @@ class Window:
     def of(self, items: list[T]) -> list[T]:
         return items[(self.page - 1) * self.per_page : self.page * self.per_page]
 
-    def around(self, request: web.Request, url: Callable[[], str], count: int) -> Body:
-        """What stands beside the items: the links and the total."""
+    def envelope(self, request: web.Request, links_to: Links, count: int) -> Body:
+        """Return what stands beside the items: the links and the total."""
 
         def link(number: int) -> str:
-            return str(URL(origin + request.path).with_query({**request.query, "page": str(number)}))
+            return links_to.page(request, number)
 
-        origin = _origin(request) or url()
         links: dict[str, str] = {}
         last = -(-count // self.per_page)
         if self.page > 1:
             links |= {"first": link(1), "prev": link(self.page - 1)}
         if self.page < last:
             links |= {"next": link(self.page + 1), "last": link(last)}
-        return {"links": {"pages": links}, "meta": {"total": count}}
+        pages = {"pages": links} if links or links_to.style == "documented" else {}
+        return {"links": pages, "meta": {"total": count}}
+
+
+@attrs.frozen
+class Links:
+    """Build the links between pages.
+
+    Attributes:
+        url: returns the emulator's own URL, for requests whose `Host` is unusable.
+        style: "observed" leaves out `links.pages` where it would be empty, and varies the links: some lack
+            `per_page`, others have a slash at the end of the path and a parameter more.
+    """
+
+    url: Callable[[], str]
+    style: Style = "documented"
+
+    def page(self, request: web.Request, number: int) -> str:
+        """Return the link to a page of the listing that the request asks for."""
+        path, query = request.path, {**request.query, "page": str(number)}
+        if self.style == "observed" and number % 2:
+            query.pop("per_page", None)
+        elif self.style == "observed":
+            path, query = f"{path.rstrip('/')}/", {**query, "sort": "created_at"}
+        return str(URL((_origin(request) or self.url()) + path).with_query(query))
 
 
 class Routes:
@@ -84,12 +114,12 @@ class Routes:
 
     Args:
         images: the account.
-        url: the emulator's own URL, for links.
+        links: builds the links between pages.
     """
 
-    def __init__(self, images: ImageStore, url: Callable[[], str]) -> None:
+    def __init__(self, images: ImageStore, links: Links) -> None:
         self._images = images
-        self._url = url
+        self._links = links
         self.all = (
             Route("GET", "/v2/images", "image:read", self.list_images),
             Route("POST", "/v2/images", "image:create", self.create),
@@ -100,7 +130,7 @@ class Routes:
 
     async def list_images(self, request: web.Request) -> Answer:
         query = request.query
-        window = Window.asked_for(request)
+        window = Window.of_request(request)
         numbers = self._images.listing(
             Filter(
                 kind=choice_of(query, "type", ("application", "distribution")),
@@ -110,7 +140,7 @@ class Routes:
         )
         return 200, {
             "images": [self._images[number] for number in window.of(numbers)],
-            **window.around(request, self._url, len(numbers)),
+            **window.envelope(request, self._links, len(numbers)),
         }
 
     async def get(self, request: web.Request) -> Answer:
@@ -139,7 +169,7 @@ class Routes:
     async def update(self, request: web.Request) -> Answer:
         body = await json_object(request)
         image = image_for_change(self._images, request)
-        allowed = ("name", "description", "distribution") if image["type"] == "custom" else ("name",)
+        allowed = ("name", "description", "distribution") if image.get("type") == "custom" else ("name",)
         changes = {
             field: text_of(body, field) for field in ("name", "description", "distribution") if field in body
         }
@@ -158,7 +188,7 @@ class Routes:
 
 
 def image_for_change(images: ImageStore, request: web.Request) -> Record:
-    """The image that is named by its id; raises when there is none, or it is the provider's."""
+    """Return the image with the id in the path; raise Problem if there is none or it is public."""
     key = request.match_info["image_id"]
     image = images.find(key) if key.isascii() and key.isdigit() else None
     if image is None:
@@ -169,7 +199,7 @@ def image_for_change(images: ImageStore, request: web.Request) -> Record:
 
 
 def _origin(request: web.Request) -> str | None:
-    """What the client takes the server for: it may trust no links that lead elsewhere."""
+    """Return the origin that the client used: it may refuse links to another one."""
     try:
         return str(request.url.origin())
     except ValueError:
@@ -177,14 +207,14 @@ def _origin(request: web.Request) -> str | None:
 
 
 def with_refusals(routes: Sequence[Route]) -> Iterator[Route]:
-    """The endpoints, then what answers their paths' other methods, then all other paths."""
+    """Yield the endpoints, then 405 for the other methods of their paths, then 404 for all other paths."""
     yield from routes
     methods: dict[str, list[str]] = {}
     for route in routes:
         methods.setdefault(route.path, []).append(route.method)
     for path, allowed in methods.items():
         yield Route("*", path, "", _refusal(usual_problem(405, {"allow": ", ".join(allowed)})))
-    yield Route("*", "/{anything:.*}", "", _refusal(usual_problem(404)))
+    yield Route("*", "/{anything:.*}", "", _refusal(usual_problem(404)), authenticated=False)
 
 
 def _refusal(problem: Problem) -> Handler:

@@ -16,6 +16,7 @@ __all__ = ["Filter", "ImageStore"]
 
 _FORMATS = frozenset({".img", ".raw", ".qcow2", ".vhdx", ".vdi", ".vmdk"})
 _LONGEST_NUMBER = 20  # digits: more than any id has, and fewer than Python refuses to read
+_NOT_AN_IMAGE = "The image could not be imported. Its format is none of raw, qcow2, vhdx, vdi and vmdk."
 _COMPRESSED = frozenset({".gz", ".bz2"})
 
 
@@ -30,12 +31,12 @@ class Filter:
     def admits(self, image: Record) -> bool:
         if self.private is not None and self.private == bool(image["public"]):
             return False
-        if self.tag_name is not None and self.tag_name not in (image["tags"] or ()):
+        if self.tag_name is not None and self.tag_name not in (image.get("tags") or ()):
             return False
         if self.kind is None:
             return True
         wanted = "base" if self.kind == "distribution" else "snapshot"
-        return bool(image["public"]) and image["type"] == wanted
+        return bool(image["public"]) and image.get("type") == wanted
 
 
 @attrs.frozen
@@ -64,7 +65,7 @@ class ImageStore:
         self, images: Iterable[Record], *, clock: Callable[[], float], import_seconds: float
     ) -> None:
         self._images: dict[int, Record] = {image["id"]: image for image in images}
-        self._slugs = {image["slug"]: image["id"] for image in self._images.values() if image["slug"]}
+        self._slugs = {image["slug"]: image["id"] for image in self._images.values() if image.get("slug")}
         self._imports: dict[int, _Import] = {}
         self._listings: dict[Filter, list[int]] = {}
         self._numbers = itertools.count(max(self._images, default=200_000_000) + 1)
@@ -137,7 +138,7 @@ class ImageStore:
 
     def _put(self, image: Record) -> None:
         self._images[image["id"]] = image
-        if image["slug"]:
+        if image.get("slug"):
             self._slugs[image["slug"]] = image["id"]
 
     def update(self, image_id: int, **fields: Any) -> Record:
@@ -219,7 +220,7 @@ class ImageStore:
 
 def _ending(job: _Import) -> Record:
     if not job.works:
-        return {"status": "deleted", "error_message": "The image could not be imported: not an image format"}
+        return {"status": "deleted", "error_message": _NOT_AN_IMAGE}
     return {"status": "available", "regions": [job.region], "size_gigabytes": 2.34, "min_disk_size": 20}
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: the tokens that are accepted, their scopes, and when they expire."""
+"""The tokens that are accepted, their scopes, and when they expire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
-from do_images_async.testing.answers import Problem
+from do_images_async.testing.answers import Problem, usual_problem
 
 __all__ = ["Grant", "Tokens", "demand"]
 
@@ -81,16 +81,20 @@ class Tokens:
         """Refuse the token from now on."""
         self._grants.pop(token, None)
 
+    def accepts(self, token: str | None) -> bool:
+        """Return whether the token is known and has not expired."""
+        grant = None if token is None else self._grants.get(token)
+        return grant is not None and (grant.expires is None or grant.expires > self._clock())
+
     def authenticate(self, token: str | None) -> Grant:
-        """What the token is good for.
+        """Return what the token may do.
 
         Raises:
             Problem: there is none, or it is unknown or expired: the API says the same of all three.
         """
-        grant = None if token is None else self._grants.get(token)
-        if grant is None or (grant.expires is not None and grant.expires <= self._clock()):
-            raise Problem(401, "unauthorized", "Unable to authenticate you.")
-        return grant
+        if token is None or not self.accepts(token):
+            raise usual_problem(401)
+        return self._grants[token]
 
 
 def demand(grant: Grant, scopes: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -219,7 +220,7 @@ async def test_bodies_that_are_something_else(call: Caller, mine: str) -> None:
 @pytest.mark.parametrize(
     ("suffix", "body"),
     [
-        *(("/actions", {}), ("/actions", {"type": "explode"}), ("/actions", {"type": 1})),
+        *(("/actions", {}), ("/actions", {"type": 1})),
         *(("/actions", {"type": "transfer"}), ("/actions", {"type": "transfer", "region": "mars1"})),
         *(("/account_transfer", {}), ("/account_transfer", {"recipient_email": 5})),
         ("/account_transfer", {"recipient_email": "a@example.com", "recipient_uuid": "b"}),
@@ -348,6 +349,213 @@ async def test_a_spent_minute_says_when_to_come_back_and_a_spent_hour_does_not(c
         assert (hour.status, "retry-after" in hour.headers) == (429, False)
         assert hour.headers["ratelimit-reset"] == "13600"
         assert hour.body["id"] == "too_many_requests"
+
+
+async def test_a_spent_minute_can_also_report_what_the_hour_has_left(call: Caller) -> None:
+    quotas = (Quota(2, 60.0), Quota(10, 3600.0))
+    async with ImagesEmulator(quotas=quotas, burst_remaining_zero=False) as emulator:
+        other = attrs.evolve(call, emulator=emulator)
+        answers = [await other("GET", "/v2/images") for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["ratelimit-remaining"] == "7"
+    assert "retry-after" in answers[2].headers
+
+
+# --- answers as others have recorded them ---
+
+
+@pytest.fixture
+async def observed() -> AsyncIterator[ImagesEmulator]:
+    async with ImagesEmulator(
+        quotas=UNLIMITED, import_seconds=0, action_seconds=0, style="observed"
+    ) as running:
+        yield running
+
+
+def test_the_style_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="style must be one of documented, observed, not 'real'"):
+        ImagesEmulator(style=cast("Any", "real"))
+
+
+async def test_every_answer_has_a_request_id(call: Caller, mine: str) -> None:
+    answers = [
+        await call("GET", "/v2/images"),
+        await call("GET", mine),
+        await call("GET", "/v2/images/1"),
+        await call("GET", "/v2/images", token="unknown"),
+        await call("POST", "/v2/images", GOLDEN),
+        await call("PUT", mine, {"name": "b"}),
+        await call("DELETE", mine),
+    ]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == len(answers)
+
+
+async def test_success_and_error_say_how_they_may_be_cached(call: Caller, mine: str) -> None:
+    found = await call("GET", mine)
+    assert found.headers["content-type"] == "application/json; charset=utf-8"
+    assert found.headers["cache-control"] == "max-age=0, private, must-revalidate"
+    assert found.headers["etag"] == (await call("GET", mine)).headers["etag"]
+    assert found.headers["etag"] != (await call("GET", "/v2/images")).headers["etag"]
+    missing = await call("GET", "/v2/images/1")
+    assert (missing.headers["cache-control"], "etag" in missing.headers) == ("no-cache", False)
+
+
+@pytest.mark.parametrize(
+    ("style", "unauthorized", "forbidden"),
+    [
+        (
+            "documented",
+            ("unauthorized", "Unable to authenticate you."),
+            ("forbidden", "The token lacks the scope image:read."),
+        ),
+        (
+            "observed",
+            ("Unauthorized", "Unable to authenticate you"),
+            ("Forbidden", "You are not authorized to perform this operation"),
+        ),
+    ],
+)
+async def test_both_spellings_of_the_errors(
+    call: Caller, style: Any, unauthorized: tuple[str, str], forbidden: tuple[str, str]
+) -> None:
+    async with ImagesEmulator(style=style) as emulator:
+        other = attrs.evolve(call, emulator=emulator)
+        refused = await other("GET", "/v2/images", token=None)
+        assert (refused.status, refused.body["id"], refused.body["message"]) == (401, *unauthorized)
+        assert ("ratelimit-remaining" in refused.headers) == (style == "documented")
+        assert ("request_id" in refused.body) == (style == "documented")
+        token = emulator.tokens.issue(scopes=["image:create"])
+        refused = await other("GET", "/v2/images", token=token)
+        assert (refused.status, refused.body["id"], refused.body["message"]) == (403, *forbidden)
+
+
+async def test_an_unknown_path_is_not_found_with_or_without_a_token(
+    emulator: ImagesEmulator, call: Caller
+) -> None:
+    expired = emulator.tokens.issue(expires_in=0)
+    for token in (None, "unknown", expired):
+        answer = await call("GET", "/v2/no/such/path", token=token)
+        assert (answer.status, answer.body["id"]) == (404, "not_found")
+        assert answer.body["message"] == "The resource you were accessing could not be found."
+        assert "ratelimit-remaining" not in answer.headers
+    assert "ratelimit-remaining" in (await call("GET", "/v2/no/such/path")).headers
+
+
+async def test_an_unknown_action_type_is_not_found(call: Caller, mine: str) -> None:
+    answer = await call("POST", f"{mine}/actions", {"type": "explode"})
+    assert (answer.status, answer.body["id"]) == (404, "not_found")
+    assert answer.body["message"] == "The specified action type is not available."
+
+
+async def test_a_slash_at_the_end_of_a_path_is_taken(emulator: ImagesEmulator, call: Caller) -> None:
+    first, second = emulator.images.add(), emulator.images.add()
+    async with aiohttp.ClientSession(
+        emulator.url, headers={"Authorization": f"Bearer {emulator.token}"}
+    ) as session:
+        for method, path, body, status in (
+            ("GET", "/v2/images/", None, 200),
+            ("POST", "/v2/images/", GOLDEN, 202),
+            ("GET", f"/v2/images/{first}/", None, 200),
+            ("GET", "/v2/images/debian-12-x64/", None, 200),
+            ("PUT", f"/v2/images/{first}/", {"name": "b"}, 200),
+            ("POST", f"/v2/images/{first}/actions/", {"type": "transfer", "region": "ams3"}, 201),
+            ("GET", f"/v2/images/{first}/actions/", None, 200),
+            ("POST", f"/v2/images/{first}/account_transfer/", {"recipient_email": "a@b.c"}, 201),
+            ("PATCH", f"/v2/images/{first}/", None, 405),
+            ("DELETE", f"/v2/images/{second}/", None, 204),
+            ("GET", f"/v2/images/{second}/", None, 404),
+        ):
+            async with session.request(method, path, json=body) as response:
+                assert response.status == status, (method, path)
+    assert emulator.requests.count("GET", f"/v2/images/{first}") == 1
+    fault = emulator.faults.add(Fault(path="/v2/images", status=500))
+    assert (await call("GET", "/v2/images/1")).status == 404
+    async with call.session.get(f"{emulator.url}/v2/images/") as response:
+        assert response.status == 500
+    assert fault.struck == 1
+
+
+async def test_resets_lie_in_the_past_by_choice_and_by_fault(observed: ImagesEmulator, call: Caller) -> None:
+    other = attrs.evolve(call, emulator=observed)
+    now = int(time.time())
+    late = [int((await other("GET", "/v2/images")).headers["ratelimit-reset"]) - now for _ in range(40)]
+    assert {reset < 0 for reset in late} == {True, False}
+    assert min(late) >= -3600
+    async with ImagesEmulator(quotas=UNLIMITED, clock=lambda: 10_000.0) as emulator:
+        emulator.faults.add(Fault(reset_in=-600))
+        other = attrs.evolve(call, emulator=emulator)
+        assert (await other("GET", "/v2/images")).headers["ratelimit-reset"] == "9400"
+        assert (await other("GET", "/v2/images")).headers["ratelimit-reset"] == "13600"
+
+
+async def test_old_images_lack_fields_and_both_descriptions_allow_them(
+    observed: ImagesEmulator, call: Caller
+) -> None:
+    other = attrs.evolve(call, emulator=observed)
+    images = (await other("GET", "/v2/images?per_page=200")).body["images"]
+    optional = {"description", "tags", "status", "error_message", "size_gigabytes", "slug"}
+    assert {name for name in optional if any(name not in image for image in images)} == optional
+    old = [image for image in images if image["id"] < 10_000_000]
+    assert any(image.get("slug") == "" for image in old)
+    assert any(len(image["regions"]) > len(set(image["regions"])) for image in old)
+    assert any(image["public"] and image["type"] == "snapshot" for image in old)
+    for image in old:
+        assert (await other("GET", f"/v2/images/{image['id']}")).body == {"image": image}
+    assert (await other("GET", "/v2/images/ubuntu-14-04-x64")).body["image"]["id"] == old[0]["id"]
+    (action,) = (await other("GET", f"/v2/images/{old[-1]['id']}/actions")).body["actions"]
+    assert (action["status"], action["completed_at"]) == ("completed", None)
+    for query in ("?type=application", "?type=distribution", "?private=true", "?tag_name=prod"):
+        assert (await other("GET", f"/v2/images{query}")).status == 200
+    for image in old[1:]:
+        path = f"/v2/images/{image['id']}"
+        assert (await other("PUT", path, {"name": "b"})).status == 200
+        assert (await other("POST", f"{path}/actions", {"type": "transfer", "region": "ams3"})).status == 201
+        assert (await other("DELETE", path)).status == 204
+
+
+async def test_observed_links_may_be_empty_lack_per_page_or_have_a_slash(
+    observed: ImagesEmulator, call: Caller
+) -> None:
+    other = attrs.evolve(call, emulator=observed)
+    assert (await other("GET", "/v2/images?per_page=200")).body["links"] == {}
+    pages = (await other("GET", "/v2/images?per_page=10&page=2")).body["links"]["pages"]
+    assert pages["next"] == f"{observed.url}/v2/images?page=3"
+    assert pages["first"] == f"{observed.url}/v2/images?page=1"
+    pages = (await other("GET", "/v2/images?per_page=10")).body["links"]["pages"]
+    assert pages["next"] == f"{observed.url}/v2/images/?per_page=10&page=2&sort=created_at"
+
+
+@pytest.mark.parametrize("status", [*range(520, 528), 529, 530])
+async def test_the_edge_answers_with_html(emulator: ImagesEmulator, call: Caller, status: int) -> None:
+    emulator.faults.add(Fault(status=status))
+    await _expect_edge_page(call, status)
+
+
+async def test_any_status_can_be_the_edges(emulator: ImagesEmulator, call: Caller) -> None:
+    for fault in (Fault(edge=True), Fault(edge=True, status=502), Fault(edge=True, status=502, after=True)):
+        emulator.faults.add(fault)
+        await _expect_edge_page(call, 502)
+    emulator.faults.add(Fault(status=522, body={"id": "x"}))
+    async with call.session.get(f"{emulator.url}/v2/images") as response:
+        assert (response.status, await response.json()) == (522, {"id": "x"})
+
+
+async def _expect_edge_page(call: Caller, status: int) -> None:
+    headers = {"Authorization": f"Bearer {call.emulator.token}"}
+    async with call.session.get(f"{call.emulator.url}/v2/images", headers=headers) as response:
+        text = await response.text()
+    assert (response.status, response.content_type) == (status, "text/html")
+    assert response.headers["server"] == "cloudflare"
+    assert text.startswith("<!DOCTYPE html>")
+    assert f"Error {status}" in text
+    assert not [name for name in response.headers if name.lower().startswith(("ratelimit", "x-request"))]
+
+
+async def test_a_request_timeout_is_an_error_of_the_api(emulator: ImagesEmulator, call: Caller) -> None:
+    emulator.faults.add(Fault(status=408))
+    async with call.session.get(f"{emulator.url}/v2/images") as response:
+        assert (response.status, (await response.json())["id"]) == (408, "request_timeout")
 
 
 # --- clients that others wrote ---

@@ -503,7 +503,7 @@ EVERYWHERE = [
     (500, "server_error", "Unexpected server-side error", errors.ServerError),
     (418, "example_error", "some error message", errors.APIError),
 ]
-MISSING = (404, "not_found", "The resource you requested could not be found.", errors.NotFoundError)
+MISSING = (404, "not_found", "The resource you were accessing could not be found.", errors.NotFoundError)
 UNREADABLE = (400, "bad_request", "error parsing request body", errors.BadRequestError)
 
 

@@ -447,7 +447,7 @@ async def test_a_journal_that_is_limited_forgets_and_the_count_does_not() -> Non
         for number in range(5):
             await ask(session, f"{emulator.url}/{number}")
         assert [each.path for each in emulator.requests] == ["/3", "/4"]
-        assert emulator.served == {401: 5}
+        assert emulator.served == {404: 5}
 
 
 # --- tokens ---
