@@ -64,6 +64,7 @@ class Finding:
         stale: whether deleting the image is the remedy, so that its cost would be saved.
         account: the account's name where several are audited together.
         regions, tags: where the image is, and what it is tagged with.
+        type: the image's type, such as "snapshot"; None when the server sent none.
     """
 
     rule: str
@@ -78,6 +79,7 @@ class Finding:
     account: str | None = None
     regions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    type: str | None = None
 
 
 def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
@@ -146,6 +148,7 @@ class Context:
             stale=stale,
             regions=image.regions,
             tags=image.tags or (),
+            type=None if image.type is None else str(image.type),
         )
 
 

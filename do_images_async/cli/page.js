@@ -6,6 +6,9 @@
   const rows = Array.from(body.rows);
   const search = document.getElementById("search");
   const rule = document.getElementById("rule");
+  const region = document.getElementById("region");
+  const copied = document.getElementById("copied");
+  const ids = document.getElementById("ids");
   const chips = Array.from(document.querySelectorAll(".chip"));
   const count = document.getElementById("count");
   const texts = rows.map((row) => row.textContent.toLowerCase());
@@ -21,12 +24,31 @@
       const fits =
         severities.has(row.dataset.severity) &&
         (!rule.value || row.dataset.rule === rule.value) &&
+        (!region.value || row.dataset.regions.split(" ").includes(region.value)) &&
         words.every((word) => texts[place].includes(word));
       row.hidden = !fits;
       if (fits) shown += 1;
     });
-    count.textContent = `${number.format(shown)} of ${number.format(Number(count.dataset.total))} findings${count.dataset.note}`;
+    count.textContent = `${number.format(shown)} of ${number.format(Number(count.dataset.total))} findings`;
     document.getElementById("nothing").hidden = shown > 0;
+    copied.hidden = ids.hidden = true;
+  };
+
+  // The ids of the rows that are shown, a line each, for `do-images delete -`.
+  const copy = async () => {
+    const chosen = [...new Set(Array.from(body.rows).filter((row) => !row.hidden).map((row) => row.dataset.id))];
+    ids.value = chosen.join("\n") + "\n";
+    let how = "Copied";
+    try {
+      await navigator.clipboard.writeText(ids.value);
+    } catch {
+      ids.hidden = false; // the browser does not allow it: copy by hand
+      ids.select();
+      how = "Copy these";
+    }
+    const images = chosen.length === 1 ? "id" : "ids";
+    copied.textContent = `${how} ${number.format(chosen.length)} ${images}; do-images delete - --dry-run reads them.`;
+    copied.hidden = false;
   };
 
   const compare = (one, other) => {
@@ -47,6 +69,8 @@
 
   search.addEventListener("input", filter);
   rule.addEventListener("change", filter);
+  region.addEventListener("change", filter);
+  document.getElementById("copy").addEventListener("click", copy);
   document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
   for (const chip of chips) {
     chip.addEventListener("click", () => {

@@ -11,18 +11,21 @@ from importlib.resources import files
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, Severity
 from do_images_async.cli.basis import basis
-from do_images_async.cli.charts import bars, histogram
+from do_images_async.cli.charts import Bar, bars
 from do_images_async.cli.text import counted, printable
 
 __all__ = ["report_page"]
 
-_ROWS = 1000
+_LINES = 1000
 _OF_EACH = 250
 _GROUPS = 12
+_REGIONS = 60
+_PANEL = "https://cloud.digitalocean.com/images/"
+_PLACES = {"snapshot": "snapshots/droplets", "custom": "custom_images", "backup": "backups"}
 
 
 def report_page(report: AuditReport, source: str, parts: Mapping[str, AuditReport] | None = None) -> str:
-    """The report as HTML.
+    """Return the report as HTML.
 
     Args:
         report: what to show.
@@ -98,24 +101,47 @@ def _card(label: str, value: str, note: str, kind: str = "") -> str:
 
 
 def _charts(report: AuditReport) -> Iterator[str]:
+    """Yield the charts in pairs: what there is, and beside it what it costs."""
     if not report.images:
         return
-    ages = [(printable(each.key), float(each.images)) for each in report.by_age]
     yield '<section class="charts">'
-    yield _figure("Images by age", histogram(ages))
-    for title, groups in (("by region", report.by_region), ("by type", report.by_type)):
-        sizes = [(printable(each.key), each.gigabytes) for each in _largest(groups)]
-        yield _figure(f"Gigabytes {title}", bars(sizes))
+    yield _figure("Images by age", bars([_images(each) for each in report.by_age], **_AGES))
+    yield _figure("USD a month by age", bars([_dollars(each) for each in report.by_age], **_AGES))
+    for title, groups in (
+        ("by region", _largest(report.by_region, _REGIONS)),
+        ("by type", _largest(report.by_type, _GROUPS)),
+    ):
+        yield _figure(f"Gigabytes {title}", bars([_gigabytes(each) for each in groups]))
+        yield _figure(f"USD a month {title}", bars([_dollars(each) for each in groups]))
     yield "</section>"
 
 
-def _largest(groups: Sequence[Group]) -> Sequence[Group]:
-    if len(groups) <= _GROUPS:
+_AGES = {"label": 38, "characters": 20}
+
+
+def _images(group: Group) -> Bar:
+    return Bar(printable(group.key), float(group.images), f"{group.images:,}")
+
+
+def _gigabytes(group: Group) -> Bar:
+    return Bar(printable(group.key), group.gigabytes, f"{group.gigabytes:,.0f}")
+
+
+def _dollars(group: Group) -> Bar:
+    return Bar(printable(group.key), group.monthly_cost, f"{group.monthly_cost:,.2f}")
+
+
+def _largest(groups: Sequence[Group], most: int) -> Sequence[Group]:
+    if len(groups) <= most:
         return groups
-    rest = groups[_GROUPS - 1 :]
-    size = sum(each.gigabytes for each in rest)
-    others = Group(f"{len(rest):,} others", sum(each.images for each in rest), size, 0.0)
-    return (*groups[: _GROUPS - 1], others)
+    rest = groups[most - 1 :]
+    others = Group(
+        f"{len(rest):,} others",
+        sum(each.images for each in rest),
+        sum(each.gigabytes for each in rest),
+        sum(each.monthly_cost for each in rest),
+    )
+    return (*groups[: most - 1], others)
 
 
 def _figure(title: str, chart: str) -> str:
@@ -174,7 +200,7 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
         ("Grown", [f"{each.group} {each.key} {each.gigabytes:+,.1f} GB" for each in comparison.grown]),
     ):
         if lines:
-            items = "".join(f"<li>{_bdi(line)}</li>" for line in lines[:_ROWS])
+            items = "".join(f"<li>{_bdi(line)}</li>" for line in lines[:_LINES])
             yield f"<details><summary>{title}: {len(lines):,}</summary><ul>{items}</ul></details>"
     yield "</section>"
 
@@ -201,16 +227,17 @@ _NUMERIC = frozenset({"Images", "GB", "USD a month", "Would be saved", "Findings
 
 def _findings(report: AuditReport, *, accounts: bool) -> Iterator[str]:
     shown = _worst_of_each(report.findings)
-    heads = ["Severity", *(["Account"] if accounts else []), "Rule", "ID", "Name", "Finding"]
+    heads = ["Severity", *(["Account"] if accounts else []), "Rule", "ID", "Image", "Finding"]
     heads += ["GB", "USD a month", "What to do"]
     yield '<section id="findings"><h2>Findings</h2>'
     if not shown:
         yield "<p>No rule found anything.</p></section>"
         return
-    yield from _filters(shown)
-    note = "" if len(shown) == report.findings_total else f"; here are the worst {_OF_EACH} of each rule"
-    yield f'<p class="note" id="count" aria-live="polite" data-total="{report.findings_total}" '
-    yield f'data-note="{note}">{len(shown):,} of {report.findings_total:,} findings{note}</p>'
+    whole = len(shown) == report.findings_total
+    searched = f"all {len(shown):,}" if whole else f"{len(shown):,} of {report.findings_total:,}"
+    yield from _filters(shown, f"Search {searched} findings: name, id, region, tag…")
+    yield f'<p class="note" id="count" aria-live="polite" data-total="{report.findings_total}">'
+    yield f"{len(shown):,} of {report.findings_total:,} findings</p>"
     yield '<div class="scroll"><table id="table" class="stack"><thead><tr>'
     for place, head in enumerate(heads):
         yield (
@@ -220,11 +247,18 @@ def _findings(report: AuditReport, *, accounts: bool) -> Iterator[str]:
     yield "</tr></thead><tbody>"
     for finding in shown:
         yield _finding_row(finding, heads, accounts=accounts)
-    yield '</tbody></table></div><p id="nothing" hidden>Nothing fits these filters.</p></section>'
+    yield '</tbody></table></div><p id="nothing" hidden>Nothing on this page fits these filters.</p>'
+    if not whole:
+        yield (
+            f'<p class="note" id="left-out">This page, and so the search, leaves out '
+            f"{report.findings_total - len(shown):,} findings: it holds the worst {_OF_EACH} of each rule. "
+            "<code>do-images audit -o csv</code> has more.</p>"
+        )
+    yield "</section>"
 
 
 def _worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst of each rule, so that a frequent rule does not hide the others."""
+    """Return the worst of each rule, so that a frequent rule does not hide the others."""
     seen = Counter[str]()
     shown: list[Finding] = []
     for finding in findings:
@@ -234,21 +268,28 @@ def _worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
     return shown
 
 
-def _filters(shown: Sequence[Finding]) -> Iterator[str]:
-    rules = sorted({finding.rule for finding in shown})
+def _filters(shown: Sequence[Finding], search: str) -> Iterator[str]:
     present = {finding.severity for finding in shown}
-    yield '<form class="filters"><input type="search" id="search" placeholder="Name, id or text…" '
-    yield 'aria-label="Search the findings"><select id="rule" aria-label="Rule">'
-    yield '<option value="">All rules</option>'
-    yield from (f'<option value="{_safe(rule)}">{_safe(rule)}</option>' for rule in rules)
-    yield '</select><span class="chips" role="group" aria-label="Severity">'
+    yield f'<form class="filters"><input type="search" id="search" placeholder="{search}" '
+    yield f'aria-label="{search}">'
+    yield from _select("rule", "All rules", {finding.rule for finding in shown})
+    yield from _select("region", "All regions", {each for finding in shown for each in finding.regions})
+    yield '<span class="chips" role="group" aria-label="Severity">'
     for severity in sorted(present, reverse=True):
         name = severity.name.lower()
         yield (
             f'<button type="button" class="chip {name}" data-severity="{name}" '
             f'aria-pressed="true">{name}</button>'
         )
-    yield "</span></form>"
+    yield '</span><button type="button" id="copy">Copy ids</button></form>'
+    yield '<p class="note" id="copied" role="status" hidden></p>'
+    yield '<textarea id="ids" aria-label="Ids" rows="4" readonly hidden></textarea>'
+
+
+def _select(name: str, everything: str, values: Iterable[str]) -> Iterator[str]:
+    yield f'<select id="{name}" aria-label="{name.capitalize()}"><option value="">{everything}</option>'
+    yield from (f'<option value="{_safe(value)}">{_safe(value)}</option>' for value in sorted(values))
+    yield "</select>"
 
 
 def _finding_row(finding: Finding, heads: Sequence[str], *, accounts: bool) -> str:
@@ -257,8 +298,8 @@ def _finding_row(finding: Finding, heads: Sequence[str], *, accounts: bool) -> s
         (str(int(finding.severity)), _badge(finding.severity)),
         *([(_safe(finding.account or ""), _bdi(finding.account or ""))] if accounts else []),
         (_safe(finding.rule), _bdi(finding.rule)),
-        (str(finding.image_id), str(finding.image_id)),
-        (_safe(finding.name), _bdi(finding.name)),
+        (str(finding.image_id), _link(finding)),
+        (_safe(finding.name), f"<div>{_bdi(finding.name)}{_where(finding)}</div>"),
         (_safe(finding.detail), _bdi(finding.detail)),
         (f"{finding.gigabytes}", f"{finding.gigabytes:,.1f}"),
         (f"{finding.monthly_cost}", f"{finding.monthly_cost:,.2f}"),
@@ -268,7 +309,29 @@ def _finding_row(finding: Finding, heads: Sequence[str], *, accounts: bool) -> s
         f'<td data-label="{head}" data-value="{key}"{_kind(head)}>{shown}</td>'
         for head, (key, shown) in zip(heads, values, strict=True)
     )
-    return f'<tr data-severity="{name}" data-rule="{_safe(finding.rule)}">{cells}</tr>'
+    regions = _safe(" ".join(finding.regions))
+    return (
+        f'<tr data-id="{finding.image_id}" data-severity="{name}" data-rule="{_safe(finding.rule)}" '
+        f'data-regions="{regions}">{cells}</tr>'
+    )
+
+
+def _link(finding: Finding) -> str:
+    """Return the id, linked to the list in the control panel that holds the image."""
+    place = _PLACES.get(finding.type or "")
+    if place is None:
+        return str(finding.image_id)
+    title = "Find it in the control panel"
+    return (
+        f'<a href="{_PANEL}{place}" title="{title}" target="_blank" rel="noreferrer">{finding.image_id}</a>'
+    )
+
+
+def _where(finding: Finding) -> str:
+    """Return the regions and tags as a line below the name."""
+    regions = "".join(f'<bdi class="region">{_safe(each)}</bdi> ' for each in finding.regions)
+    tags = "".join(f'<bdi class="tag">{_safe(each)}</bdi> ' for each in finding.tags)
+    return f'<div class="where">{regions}{tags}</div>' if regions or tags else ""
 
 
 def _badge(severity: Severity) -> str:

@@ -372,6 +372,7 @@ def test_a_rule_of_one_s_own() -> None:
             monthly_cost=0.6,
             regions=("nyc3",),
             tags=("prod",),
+            type="snapshot",
         ),
     )
 
@@ -558,6 +559,7 @@ async def test_the_report_as_data() -> None:
                 "account": None,
                 "regions": ["nyc3"],
                 "tags": ["prod"],
+                "type": "snapshot",
             }
         ],
         "requests": 1,

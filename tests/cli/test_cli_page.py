@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import attrs
 import pytest
+import pytest_asyncio
 
-from do_images_async import Image, converter
+from do_images_async import Image, ImageType, converter
 from do_images_async.audit import AuditReport, audit, combined, compare
-from do_images_async.cli.charts import bars, histogram
+from do_images_async.cli.charts import Bar, bars
 from do_images_async.cli.page import report_page
 from do_images_async.testing.catalogue import private_images
+from tests.support.browser import BROWSER, Browser, browser
 
-if TYPE_CHECKING:
-    from selenium.webdriver import Chrome
-    from selenium.webdriver.remote.webelement import WebElement
+Test = TypeVar("Test", bound=Callable[..., object])
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OWN = "document.title='owned'"
 HOSTILE = f'</script><script>{OWN}</script><img src=x onerror="{OWN}">\'&\x00\u202e'
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-in_a_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs chromium and chromedriver (Debian: chromium chromium-driver)"
-)
+
+def in_a_browser(test: Test) -> Test:
+    """Run a test in the one browser of this module, where there is one, and on one Python only."""
+    skipping = pytest.mark.skipif(not BROWSER, reason="needs chromium")
+    marked: Test = pytest.mark.once(pytest.mark.asyncio(loop_scope="module")(skipping(test)))
+    return marked
 
 
 def made_report(*more: Image, **options: Any) -> AuditReport:
@@ -77,8 +77,9 @@ def test_nothing_is_loaded_from_anywhere() -> None:
     page = Elements(report_page(made_report(), "somebody"))
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"link", "img", "iframe", "object", "embed", "base"}
-    for _, attributes in page.elements:
-        assert not {"src", "href", "action", "srcset", "style", "onclick", "onerror"} & set(attributes)
+    for tag, attributes in page.elements:
+        assert not {"src", "action", "srcset", "style", "onclick", "onerror"} & set(attributes)
+        assert tag == "a" or "href" not in attributes
     assert "url(" not in "".join(page.texts)
     policy = next(each["content"] for _, each in page.elements if "http-equiv" in each)
     assert policy is not None
@@ -104,7 +105,7 @@ def test_the_numbers_are_those_of_the_report() -> None:
     assert "4 requests for 2 pages in 1.50 s. 300 images read of 300" in text
     assert "incomplete" not in text.lower()
     page = report_page(report, "somebody")
-    assert page.count('<tr data-severity="') == len(report.findings) == report.findings_total
+    assert page.count('<tr data-id="') == len(report.findings) == report.findings_total
 
 
 def test_an_incomplete_report_says_so() -> None:
@@ -119,7 +120,37 @@ def test_many_findings_of_a_rule_leave_room_for_the_others() -> None:
     text = report_page(report, "somebody")
     assert text.count('data-rule="oversized"') == 250
     assert 'data-rule="retired"' in text
-    assert "here are the worst 250 of each rule" in text
+    shown = text.count('<tr data-id="')
+    assert f'placeholder="Search {shown:,} of {report.findings_total:,} findings' in text
+    left_out = f"leaves out {report.findings_total - shown:,} findings: it holds the worst 250 of each rule"
+    assert left_out in text
+
+
+def test_a_search_over_everything_says_so() -> None:
+    report = made_report()
+    text = report_page(report, "somebody")
+    assert f'placeholder="Search all {report.findings_total:,} findings' in text
+    assert "leaves out" not in text
+
+
+def test_every_region_is_named_and_has_its_cost() -> None:
+    regions = [f"reg{number}" for number in range(30)]
+    images = [Image(id=n + 1, regions=(each,), size_gigabytes=1.0 + n) for n, each in enumerate(regions)]
+    text = report_page(asyncio.run(audit(images, now=NOW)), "somebody")
+    assert all(text.count(f">{each}</text>") == 2 for each in regions)
+    for title in ("Gigabytes by region", "USD a month by region", "Gigabytes by type", "USD a month by type"):
+        assert f"<figcaption>{title}</figcaption>" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("snapshot", "snapshots/droplets"), ("custom", "custom_images"), ("backup", "backups")],
+)
+def test_a_finding_has_its_regions_and_tags_and_a_link_to_the_control_panel(kind: str, place: str) -> None:
+    image = Image(id=42, type=ImageType(kind), regions=("nyc3", "ams3"), tags=("<b>",), size_gigabytes=80.0)
+    text = report_page(asyncio.run(audit([image], now=NOW)), "somebody")
+    assert f'<a href="https://cloud.digitalocean.com/images/{place}"' in text
+    assert '<bdi class="region">ams3</bdi> <bdi class="tag">&lt;b&gt;</bdi>' in text
 
 
 def test_an_account_without_images_has_a_page() -> None:
@@ -129,145 +160,181 @@ def test_an_account_without_images_has_a_page() -> None:
     assert text.count("<table") == 0
 
 
-def test_bars_and_columns_are_in_proportion() -> None:
-    widths = re.findall(r'class="bar"[^>]* width="([\d.]+)"', bars([("a", 10.0), ("b", 5.0), ("c", 0.0)]))
+def test_bars_are_in_proportion() -> None:
+    points = [Bar("a", 10.0, "10"), Bar("b", 5.0, "5"), Bar("c", 0.0, "0")]
+    widths = re.findall(r'class="bar"[^>]* width="([\d.]+)%"', bars(points))
     assert float(widths[0]) == 2 * float(widths[1])
     assert float(widths[2]) == 0
-    heights = re.findall(r'class="bar"[^>]* height="([\d.]+)"', histogram([("a b c", 4.0), ("b", 1.0)]))
-    assert float(heights[0]) == 4 * float(heights[1])
-    assert "a b<" in histogram([("a b c", 4.0)])
-    assert ">&lt;b&gt;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;&amp;…<" in bars(
-        [("<b>" + "&" * 30, 1.0)]
-    )
+    assert ">&lt;b&gt;" + "&amp;" * 10 + "…<" in bars([Bar("<b>" + "&" * 30, 1.0, "1")])
     assert bars([]).endswith("</svg>")
-    assert histogram([("a", 0.0)]).endswith("</svg>")
 
 
 # --- what a browser makes of it ---
 
 
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-
-    options = ChromeOptions()
-    options.binary_location = BROWSER or ""
-    for switch in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "hide-scrollbars"),
-        *("disable-background-networking", "disable-component-update", "disable-sync"),
-        *("disable-dev-shm-usage", f"user-data-dir={tmp_path_factory.mktemp('chrome')}"),
-    ):
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=ChromeService(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+def full_page() -> str:
+    return report_page(made_report(), "somebody")
 
 
-def show(chrome: Chrome, tmp_path: Path, page: str) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(page, encoding="utf-8")
-    chrome.get(path.as_uri())
+def one_image_page() -> str:
+    image = Image(id=1, type=ImageType.SNAPSHOT, public=False, regions=("fra1",), size_gigabytes=3.0)
+    return report_page(asyncio.run(audit([attrs.evolve(image, created_at=NOW)], now=NOW)), "somebody")
 
 
-def cells(chrome: Chrome, column: str) -> list[str]:
-    """The texts of the rows that are shown."""
-    script = """
-        return Array.from(document.querySelectorAll('#table tbody tr:not([hidden]) td'))
-            .filter((cell) => cell.dataset.label === arguments[0]).map((cell) => cell.textContent)
-    """
-    found: list[str] = chrome.execute_script(script, column)  # pyright: ignore[reportUnknownMemberType]
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tab() -> AsyncGenerator[Browser, None]:
+    async with browser() as running:
+        yield running
+
+
+async def cells(tab: Browser, column: str) -> list[str]:
+    """Return the texts of the rows that are shown."""
+    found: list[str] = await tab.run(
+        f"""
+        Array.from(document.querySelectorAll('#table tbody tr:not([hidden]) td'))
+            .filter((cell) => cell.dataset.label === {column!r})
+            .map((cell) => (cell.querySelector('bdi') || cell).textContent)
+        """
+    )
     return found
 
 
-def one(chrome: Chrome, selector: str) -> WebElement:
-    return chrome.find_element("css selector", selector)
+async def click(tab: Browser, selector: str) -> None:
+    await tab.run(f"document.querySelector({selector!r}).click()")
 
 
-@pytest.mark.once
+async def enter(tab: Browser, name: str, value: str, event: str) -> None:
+    """Give a field a value as its user would."""
+    await tab.run(
+        f"(field => {{ field.value = {value!r}; field.dispatchEvent(new Event({event!r})); }})"
+        f"(document.getElementById({name!r}))"
+    )
+
+
+async def shown(tab: Browser, name: str) -> bool:
+    visible: bool = await tab.run(f"document.getElementById({name!r}).checkVisibility()")
+    return visible
+
+
 @in_a_browser
-def test_a_click_filters_and_a_click_sorts(chrome: Chrome, tmp_path: Path) -> None:
-    chrome.set_window_size(1280, 1000)  # pyright: ignore[reportUnknownMemberType]
-    report = made_report()
-    show(chrome, tmp_path, report_page(report, "somebody"))
+async def test_a_click_filters_and_a_click_sorts(tab: Browser, tmp_path: Path) -> None:
+    report = await asyncio.to_thread(made_report)
+    await tab.show(tmp_path / "report.html", report_page(report, "somebody"))
     severities = [finding.severity.name.lower() for finding in report.findings]
-    assert cells(chrome, "Severity") == severities
+    assert await cells(tab, "Severity") == severities
 
-    one(chrome, '.chip[data-severity="high"]').click()
-    assert cells(chrome, "Severity") == [each for each in severities if each != "high"]
-    assert one(chrome, "#count").text == f"{len(cells(chrome, 'ID'))} of {len(severities)} findings"
-    one(chrome, '.chip[data-severity="high"]').click()
-    assert cells(chrome, "Severity") == severities
+    await click(tab, '.chip[data-severity="high"]')
+    rest = [each for each in severities if each != "high"]
+    assert await cells(tab, "Severity") == rest
+    assert await tab.run("document.getElementById('count').textContent") == (
+        f"{len(rest)} of {len(severities)} findings"
+    )
+    await click(tab, '.chip[data-severity="high"]')
+    assert await cells(tab, "Severity") == severities
 
-    one(chrome, '#rule option[value="retired"]').click()
-    assert set(cells(chrome, "Rule")) == {"retired"}
-    one(chrome, '#rule option[value=""]').click()
+    await enter(tab, "rule", "retired", "change")
+    assert set(await cells(tab, "Rule")) == {"retired"}
+    await enter(tab, "rule", "", "change")
+    await enter(tab, "region", "ams3", "change")
+    assert len(await cells(tab, "ID")) == len([each for each in report.findings if "ams3" in each.regions])
+    await enter(tab, "region", "", "change")
     name = report.findings[0].name
-    one(chrome, "#search").send_keys(name.upper())  # pyright: ignore[reportUnknownMemberType]
-    assert set(cells(chrome, "Name")) == {each.name for each in report.findings if name in each.name}
-    one(chrome, "#search").send_keys(" nowhere")  # pyright: ignore[reportUnknownMemberType]
-    assert one(chrome, "#nothing").is_displayed()
-    one(chrome, "#search").clear()
-    chrome.execute_script("document.getElementById('search').dispatchEvent(new Event('input'))")  # pyright: ignore[reportUnknownMemberType]
+    await enter(tab, "search", name.upper(), "input")
+    assert set(await cells(tab, "Image")) == {each.name for each in report.findings if name in each.name}
+    await enter(tab, "search", "nowhere at all", "input")
+    assert await shown(tab, "nothing")
+    await enter(tab, "search", "", "input")
 
-    one(chrome, 'th button[data-column="5"]').click()
-    sizes = [float(each.replace(",", "")) for each in cells(chrome, "GB")]
-    assert sizes == sorted(sizes, reverse=True)
-    one(chrome, 'th button[data-column="5"]').click()
-    assert [float(each.replace(",", "")) for each in cells(chrome, "GB")] == sorted(sizes)
-    one(chrome, 'th button[data-column="3"]').click()
-    names = cells(chrome, "Name")
+    for descending in (True, False):
+        await click(tab, 'th button[data-column="5"]')
+        sizes = [float(each.replace(",", "")) for each in await cells(tab, "GB")]
+        assert sizes == sorted(sizes, reverse=descending)
+    await click(tab, 'th button[data-column="3"]')
+    names = await cells(tab, "Image")
     assert names[0].casefold() >= names[-1].casefold()
-    assert not chrome.get_log("browser")  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
+    assert not tab.errors
 
 
-@pytest.mark.once
 @in_a_browser
-def test_no_script_of_a_name_runs_and_none_is_too_wide_for_a_phone(chrome: Chrome, tmp_path: Path) -> None:
-    report = hostile_report()
-    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
-    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)  # pyright: ignore[reportUnknownMemberType]
-    show(chrome, tmp_path, report_page(report, HOSTILE, {HOSTILE: report}))
-    assert chrome.title != "owned"
-    assert chrome.title.startswith("Images of </script>")
-    width: int = chrome.execute_script("return document.documentElement.scrollWidth")  # pyright: ignore[reportUnknownMemberType]
-    assert width == 390
-    one(chrome, ".chip").click()
-    assert one(chrome, "#nothing").is_displayed()
-
-
-@pytest.mark.once
-@in_a_browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")])
-def test_a_screenshot_is_whole_in_light_dark_and_on_a_phone(
-    width: int, scheme: str, chrome: Chrome, tmp_path: Path
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_ids_of_the_rows_that_are_shown_are_copied(
+    allowed: bool, tab: Browser, tmp_path: Path
 ) -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})  # pyright: ignore[reportUnknownMemberType]
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)  # pyright: ignore[reportUnknownMemberType]
-    show(chrome, tmp_path, report_page(made_report(), "somebody"))
-    picture = tmp_path / "page.png"
-    assert chrome.save_screenshot(str(picture))  # pyright: ignore[reportUnknownMemberType]
-    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (width, 900)
-    assert picture.stat().st_size > 15_000  # an empty page is much smaller
-    state: dict[str, Any] = chrome.execute_script(  # pyright: ignore[reportUnknownMemberType]
+    report = await asyncio.to_thread(made_report)
+    await tab.show(tmp_path / "report.html", report_page(report, "somebody"))
+    refused = "" if allowed else "throw new Error();"
+    await tab.run(
+        "navigator.clipboard.writeText = async (text) => {" + refused + " window.copiedText = text; }; 0"
+    )
+    await enter(tab, "region", "ams3", "change")
+    await click(tab, "#copy")
+    chosen = dict.fromkeys(str(each.image_id) for each in report.findings if "ams3" in each.regions)
+    copied = "window.copiedText" if allowed else "document.getElementById('ids').value"
+    assert await tab.run(copied) == "".join(f"{each}\n" for each in chosen)
+    assert f"{len(chosen)} ids; do-images delete -" in await tab.run(
+        "document.getElementById('copied').textContent"
+    )
+    assert await shown(tab, "ids") is not allowed
+
+
+@in_a_browser
+async def test_no_script_of_a_name_runs_and_none_is_too_wide_for_a_phone(
+    tab: Browser, tmp_path: Path
+) -> None:
+    report = await asyncio.to_thread(hostile_report)
+    page = report_page(report, HOSTILE, {HOSTILE: report})
+    await tab.show(tmp_path / "report.html", page, width=390)
+    title = await tab.run("document.title")
+    assert title.startswith("Images of </script>")
+    assert await tab.run("document.documentElement.scrollWidth") == 390
+    await click(tab, ".chip")
+    assert await shown(tab, "nothing")
+
+
+@in_a_browser
+async def test_a_long_name_leaves_the_rules_names_on_one_line(tab: Browser, tmp_path: Path) -> None:
+    long = Image(id=10**9, name="x" * 255, type=ImageType.SNAPSHOT, regions=("nyc3",), size_gigabytes=90.0)
+    report = combined({"production": await asyncio.to_thread(made_report, long)})
+    await tab.show(tmp_path / "report.html", report_page(report, "somebody", {"production": report}))
+    lines = "(cell => Math.round(cell.querySelector('bdi').getClientRects().length))"
+    rules = f"Array.from(document.querySelectorAll('td[data-label=Rule]')).map({lines})"
+    assert set(await tab.run(rules)) == {1}
+
+
+@in_a_browser
+@pytest.mark.parametrize("images", [1, 300])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+async def test_a_screenshot_is_whole_in_light_dark_and_on_a_phone(
+    width: int, scheme: str, images: int, tab: Browser, tmp_path: Path
+) -> None:
+    page = await asyncio.to_thread(one_image_page if images == 1 else full_page)
+    await tab.show(tmp_path / "report.html", page, width=width, scheme=scheme)
+    picture = await tab.screenshot()
+    assert struct.unpack(">II", picture[16:24]) == (width, 900)
+    assert len(picture) > 15_000  # an empty page is much smaller
+    state: dict[str, Any] = await tab.run(
         """
-        const style = getComputedStyle(document.body);
-        return {
+        (style => ({
             overflow: document.documentElement.scrollWidth - innerWidth,
             light: style.backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b) > 382,
             ink: style.color.match(/\\d+/g).map(Number).reduce((a, b) => a + b) > 382,
             bars: Array.from(document.querySelectorAll('svg .bar')).filter(
                 (each) => each.getBoundingClientRect().width > 0).length,
+            empty: Array.from(document.querySelectorAll('figure')).filter(
+                (each) => each.clientHeight > 90 + 26 * each.querySelectorAll('.bar').length).length,
+            small: Array.from(document.querySelectorAll('svg text')).filter(
+                (each) => each.getBoundingClientRect().height < 12
+                    || parseFloat(getComputedStyle(each).fontSize) < 12).length,
+            overlapping: Array.from(document.querySelectorAll('svg text:not(.value)')).filter(
+                (each) => each.getBoundingClientRect().right
+                    > each.nextElementSibling.getBoundingClientRect().left).length,
             stacked: getComputedStyle(document.querySelector('#table td')).display === 'flex',
-        }
+        }))(getComputedStyle(document.body))
         """
     )
     assert state["overflow"] <= 0
     assert state["light"] is (scheme == "light")
     assert state["ink"] is not state["light"]
-    assert state["bars"] > 15
+    assert state["bars"] > (15 if images > 1 else 5)
+    assert (state["empty"], state["small"], state["overlapping"]) == (0, 0, 0)
     assert state["stacked"] is (width < 600)
