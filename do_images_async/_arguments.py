@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _LONGEST_SHOWN: Final = 100
+_MOST_DIGITS: Final = 19
 _SLUG = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _HEADER = re.compile(r"[\x20-\x7e]+")
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?", re.IGNORECASE)
@@ -60,6 +61,10 @@ def check_image_key(image_id: object) -> int | str:
         return check_image_id(image_id)
     if not isinstance(image_id, str):
         raise TypeError(f"image_id must be an int, or the slug of a public image, not {shown(image_id)}")
+    if len(image_id) <= _MOST_DIGITS and image_id.isascii() and image_id.isdigit():
+        raise ValueError(
+            f"image_id must be an int to name an image by its id: pass {image_id}, not {image_id!r}"
+        )
     if not _SLUG.fullmatch(image_id) or len(image_id) > 255:
         raise ValueError(
             "image_id must be an int, or a slug of letters, digits, '-', '.' and '_' such as "

@@ -31,6 +31,7 @@ __all__ = [
     "TransportError",
     "UnprocessableEntityError",
     "WaitTimeoutError",
+    "WrongResourceError",
 ]
 
 
@@ -158,6 +159,22 @@ class DecodeError(DOImagesError):
     """The body is not what the API page describes; the message names the place as a JSON path."""
 
 
+class WrongResourceError(DecodeError):
+    """The answer is about another image or action than was asked for; nothing was done on the strength of it.
+
+    After a write, `outcome_unknown` is True.
+
+    Attributes:
+        asked: the id, slug or name that the request was about.
+        answered: the same of the answer.
+    """
+
+    def __init__(self, *, kind: str, asked: int | str, answered: int | str) -> None:
+        self.asked = asked
+        self.answered = answered
+        super().__init__(f"asked about {kind} {asked!r}, but the answer is about {kind} {answered!r}")
+
+
 class QuotaWaitError(DOImagesError):
     """The quota would make the call wait longer than `max_wait`; nothing was sent.
 
@@ -218,25 +235,35 @@ class WaitTimeoutError(DOImagesError, TimeoutError):
     Attributes:
         image: the image as last seen; None when no answer came in time, or it was not an image's wait.
         action: the same of an action.
+        last_error: the error of the last poll that failed, such as a 503 or a reset connection; None when no
+            poll failed.
     """
 
-    def __init__(self, message: str, *, image: Image | None = None, action: Action | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        image: Image | None = None,
+        action: Action | None = None,
+        last_error: DOImagesError | None = None,
+    ) -> None:
         self.image = image
         self.action = action
+        self.last_error = last_error
         super().__init__(message)
 
 
 class PublicImageError(DOImagesError):
-    """An image is not deleted because others may use it, and the caller did not say that this is meant.
+    """`delete_many` did not delete an image that others may use; `allow_public=True` deletes it all the same.
 
     Attributes:
-        image: the image.
+        image: the image as it was read.
     """
 
     def __init__(self, image: Image) -> None:
         self.image = image
-        reason = "is public" if image.public else "may be public: the API does not say"
-        super().__init__(f"image {image.id} {reason}; pass allow_public=True to delete it")
+        reason = "is public" if image.public else "may be public (the API does not say)"
+        super().__init__(f"image {image.id} {reason}, so it was not deleted")
 
 
 class IncompleteListingError(DOImagesError):

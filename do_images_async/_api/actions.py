@@ -1,26 +1,29 @@
-"""What can be done with an image beside changing it: image actions and account transfers."""
+"""Image actions (transfers to regions, conversions) and transfers to other accounts."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
+from functools import partial
 from types import NoneType
 from typing import Final
 
 from do_images_async._api.bulk import Outcome, fan_out
-from do_images_async._api.pagination import next_page_number, read_whole
-from do_images_async._api.polling import watch
-from do_images_async._arguments import check_image_id, check_range, check_text, check_texts, shown
+from do_images_async._api.identity import check_action
+from do_images_async._api.listing import check_listing, page_position, page_query
+from do_images_async._api.pagination import read_whole
+from do_images_async._api.polling import check_wait
+from do_images_async._api.waits import until_completed
+from do_images_async._arguments import check_callable, check_image_id, check_text, check_texts, shown
 from do_images_async._http.bodies import AccountTransferBody, ActionBody, ActionListBody
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
-from do_images_async.errors import ActionFailedError, WaitTimeoutError
-from do_images_async.models import AccountTransfer, Action, ActionPage, ActionStatus
+from do_images_async.models import AccountTransfer, Action, ActionPage
 
 __all__ = ["AccountTransfers", "ImageActions"]
 
 _PATH: Final = "/v2/images"
-_REGIONS_AT_ONCE: Final = 32
+REGIONS_AT_ONCE: Final = 32
 
 
 class ImageActions:
@@ -30,7 +33,7 @@ class ImageActions:
         self._transport = transport
         self._options = options
 
-    async def list(
+    def list(
         self, image_id: int, *, per_page: int = 200, concurrency: int = 4, strict: bool = False
     ) -> AsyncGenerator[Action, None]:
         """Yield every action of an image (API page: "List All Actions for an Image").
@@ -43,21 +46,18 @@ class ImageActions:
             concurrency: pages that are fetched ahead of the one being read, at most.
 
         Raises:
-            TypeError, ValueError: an argument can't be used; raised when the first action is asked for.
+            TypeError, ValueError: an argument can't be used.
             NotFoundError: there is no such image.
-            IncompleteListingError: `strict`, and the listing did not come to rest.
+            IncompleteListingError: the listing can't be shown to be whole; see `ImagesAPI.list`.
             DOImagesError: a page failed; `page` is its number.
         """
         check_image_id(image_id)
+        check_listing(per_page, concurrency)
 
         async def fetch(number: int) -> ActionPage:
             return await self.list_page(image_id, page=number, per_page=per_page)
 
-        pages = read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
-        async with aclosing(pages):
-            async for page in pages:
-                for action in page.actions:
-                    yield action
+        return _actions_of(read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict))
 
     async def list_page(self, image_id: int, *, page: int = 1, per_page: int = 20) -> ActionPage:
         """Read one page of an image's actions; one request (API page: "List All Actions for an Image").
@@ -72,20 +72,11 @@ class ImageActions:
             NotFoundError: there is no such image.
             DOImagesError: the request failed.
         """
-        query = {
-            "page": str(check_range(page, "page", 1)),
-            "per_page": str(check_range(per_page, "per_page", 1, 200)),
-        }
+        query = page_query(page, per_page)
         call = Call(method="GET", path=_actions_path(image_id), model=ActionListBody, query=query)
         reply = await self._transport.send(call, self._options)
-        body = reply.value
-        return ActionPage(
-            actions=body.actions,
-            total=body.meta.total if body.meta else None,
-            rate_limit=reply.rate_limit,
-            page=page,
-            next_page=next_page_number(body.links, page=page, base_url=self._transport.base_url),
-        )
+        position = page_position(reply, page=page, base_url=self._transport.base_url)
+        return ActionPage(actions=reply.value.actions, **position)
 
     async def get(self, image_id: int, action_id: int) -> Action:
         """Read one action; one request (API page: "Retrieve an Existing Action").
@@ -97,11 +88,11 @@ class ImageActions:
         Raises:
             TypeError, ValueError: an argument is no id.
             NotFoundError: there is no such image, or it has no such action.
+            WrongResourceError: the answer is about another action, or another image's.
             DOImagesError: the request failed.
         """
-        return await self._action(
-            "GET", f"{_actions_path(image_id)}/{check_image_id(action_id, 'action_id')}"
-        )
+        path = f"{_actions_path(image_id)}/{check_image_id(action_id, 'action_id')}"
+        return check_action(await self._action("GET", path), image_id, action_id)
 
     async def transfer(self, image_id: int, region: str) -> Action:
         """Start to copy an image to another region; one request (API page: "Initiate an Image Action").
@@ -116,11 +107,12 @@ class ImageActions:
             TypeError, ValueError: an argument can't be used.
             NotFoundError: there is no such image.
             UnprocessableEntityError: there is no such region, or the image can't go there.
+            WrongResourceError: the answer is about another image; `outcome_unknown` is True.
             DOImagesError: the request failed; with `outcome_unknown` the action may be under way, so look at
                 `list` before you send it again.
         """
         body = {"type": "transfer", "region": check_text(region, "region")}
-        return await self._action("POST", _actions_path(image_id), body)
+        return check_action(await self._action("POST", _actions_path(image_id), body), image_id)
 
     async def convert(self, image_id: int) -> Action:
         """Start to turn an image, such as a backup, into a snapshot; one request.
@@ -133,35 +125,40 @@ class ImageActions:
         Raises:
             TypeError, ValueError: it is no id.
             NotFoundError: there is no such image.
+            WrongResourceError: the answer is about another image; `outcome_unknown` is True.
             DOImagesError: the request failed; with `outcome_unknown` the action may be under way.
         """
-        return await self._action("POST", _actions_path(image_id), {"type": "convert"})
+        action = await self._action("POST", _actions_path(image_id), {"type": "convert"})
+        return check_action(action, image_id)
 
     async def wait(
         self, image_id: int, action_id: int, *, timeout: float = 3600.0, poll_interval: float = 5.0
     ) -> Action:
         """Wait until an action is completed (API page: "Retrieve an Existing Action", on `status`).
 
-        Costs one request for each look; the time between two grows by half each, from `poll_interval` to a
-        minute.
+        Costs one request for each poll. Polls, and the errors that do not end the wait, are those of
+        `ImagesAPI.wait_until_available`.
 
         Args:
             image_id: the image's id.
             action_id: the action's id.
             timeout: seconds to wait at most, requests included.
-            poll_interval: seconds between the first two looks.
+            poll_interval: seconds between the first two polls.
 
         Raises:
             TypeError, ValueError: an argument can't be used.
             ActionFailedError: the action errored.
-            WaitTimeoutError: time is up; the action as last seen is with it, and may still be completed.
-            DOImagesError: a request failed.
+            WaitTimeoutError: time is up; `action` is the action as last seen, which may still be completed,
+                `last_error` the error of the last poll that failed.
+            NotFoundError: there is no such image, or it has no such action.
+            DOImagesError: a poll failed with an error that does not pass, such as 401 or 403.
         """
         check_image_id(image_id)
         check_image_id(action_id, "action_id")
-        return await self._wait(image_id, action_id, None, timeout, poll_interval)
+        read = partial(self.get, image_id, action_id)
+        return await until_completed(read, image_id, action_id, timeout=timeout, poll_interval=poll_interval)
 
-    async def transfer_to_regions(
+    def transfer_to_regions(
         self,
         image_id: int,
         regions: Collection[str],
@@ -170,7 +167,7 @@ class ImageActions:
         poll_interval: float = 5.0,
         progress: Callable[[str, Action], object] | None = None,
     ) -> AsyncGenerator[Outcome[str, Action], None]:
-        """Copy an image to several regions at once, and yield what came of each as it is known.
+        """Copy an image to several regions at once, and yield an outcome for each as it is known.
 
         Costs what `transfer` and `wait` cost for each region. An error of one region does not touch the rest.
         Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
@@ -179,58 +176,34 @@ class ImageActions:
             image_id: its id.
             regions: the regions' slugs, each one once.
             timeout: seconds to wait at most for each region, requests included.
-            poll_interval: seconds between the first two looks at a region's action.
-            progress: called with the region and its action whenever that is looked at, the first time as it
-                was begun; what it raises is the region's error.
+            poll_interval: seconds between the first two polls of a region's action.
+            progress: called with the region and its action after each poll, the first time with the action
+                as it was begun; what it raises is the region's error.
 
         Raises:
-            TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for.
+            TypeError, ValueError: an argument can't be used.
         """
         check_image_id(image_id)
-        slugs = _check_regions(regions)
+        slugs = check_regions(regions)
+        check_wait(timeout, poll_interval)
+        check_callable(progress, "progress", optional=True)
 
         async def transfer(region: str) -> Action:
-            def look(action: Action) -> None:
-                if progress is not None:
-                    progress(region, action)
-
             begun = await self.transfer(image_id, region)
-            look(begun)
-            return await self._wait(image_id, begun.id, look, timeout, poll_interval, begun)
+            report = None if progress is None else partial(progress, region)
+            if report is not None:
+                report(begun)
+            return await until_completed(
+                partial(self.get, image_id, begun.id),
+                image_id,
+                begun.id,
+                timeout=timeout,
+                poll_interval=poll_interval,
+                begun=begun,
+                report=report,
+            )
 
-        outcomes = fan_out(transfer, slugs, concurrency=_REGIONS_AT_ONCE)
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome
-
-    async def _wait(
-        self,
-        image_id: int,
-        action_id: int,
-        look: Callable[[Action], object] | None,
-        timeout: float,
-        poll_interval: float,
-        begun: Action | None = None,
-    ) -> Action:
-        def settled(action: Action) -> bool:
-            if look is not None:
-                look(action)
-            if action.status is ActionStatus.ERRORED:
-                raise ActionFailedError(action)
-            return action.status is ActionStatus.COMPLETED
-
-        async def read() -> Action:
-            return await self.get(image_id, action_id)
-
-        watched = await watch(read, settled, timeout=timeout, poll_interval=poll_interval)
-        if watched.final is not None:
-            return watched.final
-        last = watched.last or begun
-        state = f"it is {last.status}" if last else "no answer came"
-        raise WaitTimeoutError(
-            f"action {action_id} of image {image_id} is not completed after {timeout:g} s: {state}",
-            action=last,
-        )
+        return fan_out(transfer, slugs, concurrency=REGIONS_AT_ONCE)
 
     async def _action(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Action:
         call = Call(method=method, path=path, model=ActionBody, body=body)
@@ -325,6 +298,13 @@ class AccountTransfers:
         await self._transport.send(Call(method="POST", path=path, model=NoneType, body=body), self._options)
 
 
+async def _actions_of(pages: AsyncGenerator[ActionPage, None]) -> AsyncGenerator[Action, None]:
+    async with aclosing(pages):
+        async for page in pages:
+            for action in page.actions:
+                yield action
+
+
 def _actions_path(image_id: int) -> str:
     return f"{_PATH}/{check_image_id(image_id)}/actions"
 
@@ -333,7 +313,7 @@ def _transfer_path(image_id: int) -> str:
     return f"{_PATH}/{check_image_id(image_id)}/account_transfer"
 
 
-def _check_regions(regions: Collection[str]) -> list[str]:
+def check_regions(regions: Collection[str]) -> list[str]:
     slugs = check_texts(regions, "regions")
     if len(set(slugs)) < len(slugs):
         raise ValueError(f"regions must name each region once, not {shown(slugs)}")

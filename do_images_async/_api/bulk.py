@@ -1,4 +1,4 @@
-"""A bounded fan-out of any call over any number of keys: one error never ends the rest."""
+"""Call an async function for any number of keys, with bounded concurrency; one error never ends the rest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
-from do_images_async._arguments import check_range, shown
+from do_images_async._arguments import check_callable, check_range, shown
 
 __all__ = ["BulkProgress", "Outcome", "fan_out"]
 
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 @attrs.frozen
 class Outcome(Generic[K, V]):
-    """What came of one key.
+    """The result of the call for one key.
 
     Attributes:
         key: what the call was made with.
@@ -32,11 +32,11 @@ class Outcome(Generic[K, V]):
 
     @property
     def ok(self) -> bool:
-        """Whether the call returned."""
+        """True when the call returned."""
         return self.error is None
 
     def result(self) -> V:
-        """The value; raises the error when there is one."""
+        """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
         return cast("V", self.value)
@@ -44,7 +44,7 @@ class Outcome(Generic[K, V]):
 
 @attrs.frozen
 class BulkProgress:
-    """How far a fan-out is.
+    """The progress of a fan-out.
 
     Attributes:
         done: calls that have ended.
@@ -57,7 +57,7 @@ class BulkProgress:
     total: int | None
 
 
-async def fan_out(
+def fan_out(
     call: Callable[[K], Awaitable[V]],
     keys: Iterable[K] | AsyncIterable[K],
     *,
@@ -65,47 +65,52 @@ async def fan_out(
     ordered: bool = False,
     progress: Callable[[BulkProgress], object] | None = None,
 ) -> AsyncGenerator[Outcome[K, V], None]:
-    """Call `call` with every key, and yield what came of each.
+    """Call `call` with every key, and yield the outcome of each.
 
     Costs what the calls cost. Keys are drawn as they are needed: at most twice `concurrency` are drawn and
-    not yet yielded. Leaving the generator, with `aclosing`, or its task being cancelled, cancels the calls
-    under way and waits for them to end; an async generator of keys is closed, too.
+    not yet yielded. Leaving the generator, with `aclosing`, or its task being cancelled, cancels the calls in
+    flight and waits for them to end; an async generator of keys is closed, too.
 
     Args:
         call: an async function of one key.
         keys: any iterable or async iterable.
-        concurrency: calls under way at most.
+        concurrency: calls in flight at most.
         ordered: yield in the order of the keys; otherwise as the calls end.
         progress: called whenever a call has ended; what it raises ends the fan-out.
 
     Raises:
-        TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for.
+        TypeError, ValueError: an argument can't be used.
         Exception: what `keys` itself raises, after the outcomes of the keys that it gave.
     """
+    check_callable(call, "call")
     check_range(concurrency, "concurrency", 1)
+    check_callable(progress, "progress", optional=True)
     source = _iterator(keys)
     total = len(keys) if isinstance(keys, Sized) else None
-    crew = _Crew(call, source, concurrency, ordered, _Tally(progress, total))
-    feeder = asyncio.create_task(crew.feed())
-    feeder.add_done_callback(crew.finished.put_nowait)
+    return _outcomes(_Workers(call, source, concurrency, ordered, _Tally(progress, total)), source)
+
+
+async def _outcomes(workers: _Workers[K, V], source: AsyncIterator[K]) -> AsyncGenerator[Outcome[K, V], None]:
+    feeder = asyncio.create_task(workers.feed())
+    feeder.add_done_callback(workers.finished.put_nowait)
     yielded = 0
     try:
-        while not feeder.done() or yielded < crew.started:
-            task = await crew.finished.get()
+        while not feeder.done() or yielded < workers.started:
+            task = await workers.finished.get()
             if task is feeder:
                 continue
             outcome: Outcome[K, V] = await task
-            crew.held.release()
+            workers.unread.release()
             yielded += 1
             yield outcome
         await feeder
     finally:
-        await _cancel(feeder, *crew.tasks)
+        await _cancel(feeder, *workers.tasks)
         await _close(source)
 
 
 class _Tally:
-    """Counts what has ended, and tells whoever wants to know."""
+    """Counts the calls that have ended, and calls the progress hook."""
 
     def __init__(self, hook: Callable[[BulkProgress], object] | None, total: int | None) -> None:
         self._hook = hook
@@ -120,14 +125,14 @@ class _Tally:
             self._hook(BulkProgress(self._done, self._failed, self._total))
 
 
-class _Crew(Generic[K, V]):
-    """The calls under way.
+class _Workers(Generic[K, V]):
+    """The calls in flight, each in a task of its own.
 
     Attributes:
         tasks: those that have not ended.
-        finished: tasks to be yielded: as they end, or in the order of their keys.
-        held: a permit for each key that is drawn and not yielded.
-        started: how many there have been.
+        finished: tasks whose outcomes are to be yielded: as they end, or in the order of their keys.
+        unread: a semaphore that bounds the keys that are drawn and not yielded.
+        started: the number of tasks so far.
     """
 
     def __init__(
@@ -140,7 +145,7 @@ class _Crew(Generic[K, V]):
     ) -> None:
         self.tasks: set[asyncio.Task[Outcome[K, V]]] = set()
         self.finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
-        self.held = asyncio.Semaphore(2 * concurrency)
+        self.unread = asyncio.Semaphore(2 * concurrency)
         self.started = 0
         self._call = call
         self._source = source
@@ -151,7 +156,7 @@ class _Crew(Generic[K, V]):
     async def feed(self) -> None:
         """Start a call for each key, whenever there is room for one."""
         while True:
-            await self.held.acquire()
+            await self.unread.acquire()
             await self._running.acquire()
             try:
                 key = await anext(self._source)
@@ -182,7 +187,7 @@ class _Crew(Generic[K, V]):
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise
-            outcome = Outcome(key, error=error)  # the call cancelled itself, which is its own affair
+            outcome = Outcome(key, error=error)  # the call cancelled itself: an outcome like any other error
         except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to this key)
             outcome = Outcome(key, error=error)
         self._tally.count(failed=not outcome.ok)

@@ -8,26 +8,28 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection,
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from types import NoneType, TracebackType
-from typing import Final, Literal, Self, TypeGuard, TypeVar, cast
+from typing import Final, Self, TypeVar
 
 import aiohttp
 
 from do_images_async._api.actions import AccountTransfers, ImageActions
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
-from do_images_async._api.pagination import next_page_number, read_whole
-from do_images_async._api.polling import watch
+from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
+from do_images_async._api.identity import check_created, check_image
+from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_position, page_query
+from do_images_async._api.pagination import read_whole
 from do_images_async._api.recovery import check_since, find_candidates
+from do_images_async._api.waits import until_available
 from do_images_async._arguments import (
     check_base_url,
     check_header,
     check_image_id,
     check_image_key,
     check_import_url,
-    check_range,
     check_text,
     check_texts,
-    shown,
 )
 from do_images_async._credentials import Token, read_token
 from do_images_async._http.bodies import ImageBody, ImageListBody
@@ -36,14 +38,13 @@ from do_images_async._http.request import Call, Options
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._http.transport import Transport
 from do_images_async._quota.protocols import Limiter
-from do_images_async.errors import ImportFailedError, PublicImageError, WaitTimeoutError
+from do_images_async.errors import PublicImageError
 from do_images_async.events import EventHook
-from do_images_async.models import Image, ImagePage, ImageStatus, RateLimit
+from do_images_async.models import Image, ImagePage, RateLimit
 
 __all__ = ["ImagesAPI"]
 
 _PATH: Final = "/v2/images"
-_UPDATABLE: Final = frozenset({"name", "description", "distribution"})
 _TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
@@ -54,10 +55,8 @@ class _Unchanged(Enum):
 UNCHANGED: Final = _Unchanged.UNCHANGED
 """Says of an argument of `update` that it was not given, which an empty string does not."""
 
-ListType = Literal["distribution", "application"]
 Key = TypeVar("Key", bound=int | str)
 Hook = Callable[[BulkProgress], object] | None
-Pairs = Iterable[tuple[int, Mapping[str, str]]] | AsyncIterable[tuple[int, Mapping[str, str]]]
 
 
 class ImagesAPI:
@@ -225,7 +224,7 @@ class ImagesAPI:
         )
         return copied
 
-    async def list(
+    def list(
         self,
         *,
         type: ListType | None = None,  # noqa: A002  (the API's own name)
@@ -240,7 +239,8 @@ class ImagesAPI:
         The API's pages are offsets: when images are created or deleted meanwhile, one may be repeated and
         another left out. Repeats are dropped (but for those within one page, which are the server's). When
         totals or repeats show that the list moved, all pages are read again, and what is new comes at the
-        end; what still moves after the fourth reading is logged as a warning.
+        end. A listing that still moves after the fourth reading, or is shorter than its total in two equal
+        readings, is logged as a warning with both counts.
 
         Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; up to
         four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
@@ -257,8 +257,9 @@ class ImagesAPI:
                 betray every change: where a part must not pass for the whole, as in an audit, say so.
 
         Raises:
-            TypeError, ValueError: an argument can't be used; raised when the first image is asked for.
-            IncompleteListingError: `strict`, and the list did not come to rest or is shorter than its total.
+            TypeError, ValueError: an argument can't be used.
+            IncompleteListingError: `strict`, and the list did not come to rest or is shorter than its total;
+                or page after page brings nothing new, as from a server that ignores the page's number.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
         pages = self.list_pages(
@@ -269,12 +270,9 @@ class ImagesAPI:
             concurrency=concurrency,
             strict=strict,
         )
-        async with aclosing(pages):
-            async for page in pages:
-                for image in page.images:
-                    yield image
+        return _images_of(pages)
 
-    async def list_pages(
+    def list_pages(
         self,
         *,
         type: ListType | None = None,  # noqa: A002
@@ -286,20 +284,16 @@ class ImagesAPI:
     ) -> AsyncGenerator[ImagePage, None]:
         """Yield every page, in order; arguments, cost and errors are those of `list`.
 
-        What an earlier page has had is not in a page any more, and pages that are read again come only when
+        Images that an earlier page had are taken out of a page, and pages that are read again come only when
         they hold something new.
         """
-        check_range(concurrency, "concurrency", 1)
+        filters = ImageFilters(type, private, tag_name).query()
+        check_listing(per_page, concurrency)
 
         async def fetch(number: int) -> ImagePage:
-            return await self.list_page(
-                type=type, private=private, tag_name=tag_name, page=number, per_page=per_page
-            )
+            return await self._page(page_query(number, per_page, filters), number)
 
-        pages = read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
-        async with aclosing(pages):
-            async for page in pages:
-                yield page
+        return read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
 
     async def list_page(
         self,
@@ -321,20 +315,8 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             DOImagesError: the request failed.
         """
-        query = {
-            "page": str(check_range(page, "page", 1)),
-            "per_page": str(check_range(per_page, "per_page", 1, 200)),
-            **_filters(type, private, tag_name),
-        }
-        call = Call(method="GET", path=_PATH, model=ImageListBody, query=query)
-        reply = await self._transport.send(call, self._options)
-        body = reply.value
-        return ImagePage(
-            images=body.images,
-            total=body.meta.total if body.meta else None,
-            rate_limit=reply.rate_limit,
-            page=page,
-            next_page=next_page_number(body.links, page=page, base_url=self._transport.base_url),
+        return await self._page(
+            page_query(page, per_page, ImageFilters(type, private, tag_name).query()), page
         )
 
     async def get(self, image_id: int | str) -> Image:
@@ -346,9 +328,10 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: it is neither.
             NotFoundError: there is no such image.
+            WrongResourceError: the answer is about another image.
             DOImagesError: the request failed.
         """
-        return await self._image("GET", f"{_PATH}/{check_image_key(image_id)}")
+        return check_image(await self._image("GET", f"{_PATH}/{check_image_key(image_id)}"), image_id)
 
     async def create_custom(
         self,
@@ -377,6 +360,7 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
+            WrongResourceError: the answer is about an image of another name; `outcome_unknown` is True.
             DOImagesError: the request failed; with `outcome_unknown` the import may be under way: see
                 `find_created` before you send it again.
         """
@@ -391,7 +375,7 @@ class ImagesAPI:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
             body["tags"] = check_texts(tags, "tags")
-        return await self._image("POST", _PATH, body)
+        return check_created(await self._image("POST", _PATH, body), name)
 
     async def find_created(
         self, *, name: str, since: datetime, tags: Collection[str] | None = None
@@ -437,6 +421,7 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: an argument can't be used, or nothing is to change.
             NotFoundError: there is no such image.
+            WrongResourceError: the answer is about another image; `outcome_unknown` is True.
             DOImagesError: the request failed.
         """
         body: dict[str, object] = {}
@@ -448,7 +433,8 @@ class ImagesAPI:
             body["distribution"] = check_text(distribution, "distribution")
         if not body:
             raise ValueError("update needs at least one of name, description and distribution")
-        return await self._image("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
+        image = await self._image("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
+        return check_image(image, image_id, write=True)
 
     async def delete(self, image_id: int) -> None:
         """Delete a snapshot, backup or custom image; one request (API page: "Delete an Image").
@@ -471,36 +457,28 @@ class ImagesAPI:
     ) -> Image:
         """Wait until an import is done (API page: "Create a Custom Image", on `status`).
 
-        Costs one request for each look; the time between two grows by half each, from `poll_interval` to a
-        minute.
+        Costs one request for each poll; the time between two polls grows by half each, from `poll_interval`
+        to a minute. A poll that fails with 408, 429, 5xx, a broken connection or a timeout is logged and
+        followed by the next one. So is a 404 in the first ten seconds: an image that was just created may not
+        be known everywhere.
 
         Args:
             image_id: its id.
             timeout: seconds to wait at most, requests included.
-            poll_interval: seconds between the first two looks.
+            poll_interval: seconds between the first two polls.
 
         Raises:
             TypeError, ValueError: an argument can't be used.
             ImportFailedError: the import failed, or the image was deleted or retired meanwhile.
-            WaitTimeoutError: time is up; the image as last seen is with it.
-            DOImagesError: a request failed.
+            WaitTimeoutError: time is up; `image` is the image as last seen, `last_error` the error of the
+                last poll that failed.
+            NotFoundError: there is no such image.
+            DOImagesError: a poll failed with an error that does not pass, such as 401 or 403.
         """
         check_image_id(image_id)
 
-        def settled(image: Image) -> bool:
-            if image.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
-                raise ImportFailedError(image)
-            return image.status is ImageStatus.AVAILABLE
-
-        async def read() -> Image:
-            return await self.get(image_id)
-
-        watched = await watch(read, settled, timeout=timeout, poll_interval=poll_interval)
-        if watched.final is not None:
-            return watched.final
-        seen = watched.last
-        state = f"it is {seen.status}" if seen else "no answer came"
-        raise WaitTimeoutError(f"image {image_id} is not available after {timeout:g} s: {state}", image=seen)
+        read = partial(self.get, image_id)
+        return await until_available(read, image_id, timeout=timeout, poll_interval=poll_interval)
 
     def get_many(
         self,
@@ -519,7 +497,7 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: an argument can't be used. An id that can't be is that id's error.
         """
-        return fan_out(self.get, _check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
+        return fan_out(self.get, check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
 
     def delete_many(
         self,
@@ -531,7 +509,7 @@ class ImagesAPI:
         ordered: bool = False,
         progress: Hook = None,
     ) -> AsyncGenerator[Outcome[int, Image | None], None]:
-        """Delete many images, and yield what came of each (API page: see `delete`).
+        """Delete many images, and yield an outcome for each (API page: see `delete`).
 
         Each is read first, and not deleted unless it is private: two requests for each image. With
         `allow_public` it is not read: one request. The outcome's value is the image as it was read, if it
@@ -558,11 +536,11 @@ class ImagesAPI:
                 await self.delete(image_id)
             return image
 
-        return fan_out(delete, _check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
+        return fan_out(delete, check_ids(ids), concurrency=concurrency, ordered=ordered, progress=progress)
 
-    async def update_many(
+    def update_many(
         self,
-        changes: Mapping[int, Mapping[str, str]] | Pairs,
+        changes: Changes,
         *,
         concurrency: int = 32,
         ordered: bool = False,
@@ -576,19 +554,25 @@ class ImagesAPI:
             concurrency, ordered, progress: as for `fan_out`.
 
         Raises:
-            TypeError, ValueError: an argument can't be used; raised when the first outcome is asked for. A
-                change that can't be made is its image's error.
+            TypeError, ValueError: an argument can't be used. A change that can't be made is its image's
+                error.
         """
 
-        async def update(change: tuple[int, Mapping[str, str]]) -> Image:
+        async def update(change: Change) -> Image:
             image_id, fields = change
-            return await self.update(image_id, **_check_fields(fields))
+            return await self.update(image_id, **check_fields(fields))
 
-        pairs = _pairs(changes)
-        outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield Outcome(outcome.key[0], outcome.value, outcome.error)
+        pairs = check_changes(changes)
+        return _keyed_by_id(
+            fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
+        )
+
+    async def _page(self, query: Mapping[str, str], page: int) -> ImagePage:
+        reply = await self._transport.send(
+            Call(method="GET", path=_PATH, model=ImageListBody, query=query), self._options
+        )
+        position = page_position(reply, page=page, base_url=self._transport.base_url)
+        return ImagePage(images=reply.value.images, **position)
 
     async def _image(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Image:
         call = Call(method=method, path=path, model=ImageBody, body=body)
@@ -603,56 +587,16 @@ def _token_from_environment() -> str:
     raise ValueError(f"no token: pass one, or set {' or '.join(_TOKEN_VARIABLES)}")
 
 
-def _filters(kind: str | None, private: bool | None, tag_name: str | None) -> dict[str, str]:
-    query: dict[str, str] = {}
-    if kind is not None:
-        if kind not in ("distribution", "application"):
-            raise ValueError(f"type must be 'distribution' or 'application', not {shown(kind)}")
-        query["type"] = kind
-    if private is not None:
-        if not isinstance(private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"private must be a bool, not {shown(private)}")
-        query["private"] = "true" if private else "false"
-    if tag_name is not None:
-        query["tag_name"] = check_text(tag_name, "tag_name")
-    return query
+async def _images_of(pages: AsyncGenerator[ImagePage, None]) -> AsyncGenerator[Image, None]:
+    async with aclosing(pages):
+        async for page in pages:
+            for image in page.images:
+                yield image
 
 
-def _check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncIterable[Key]:
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"ids must be an iterable of ids, not {shown(ids)}")
-    return ids
-
-
-def _pairs(changes: Mapping[int, Mapping[str, str]] | Pairs) -> Pairs:
-    if isinstance(changes, Mapping):
-        # The checker can't exclude a mapping that is one of pairs, too.
-        return cast("Mapping[int, Mapping[str, str]]", changes).items()
-    if isinstance(changes, str | bytes) or not isinstance(changes, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
-    if isinstance(changes, Iterable):
-        return map(_check_pair, changes)
-    return _checked_later(changes)
-
-
-async def _checked_later(
-    pairs: AsyncIterable[tuple[int, Mapping[str, str]]],
-) -> AsyncGenerator[tuple[int, Mapping[str, str]], None]:
-    async for pair in pairs:
-        yield _check_pair(pair)
-
-
-def _check_pair(pair: object) -> tuple[int, Mapping[str, str]]:
-    if not _is_pair(pair):
-        raise TypeError(f"each of changes must be a pair of an id and its changes, not {shown(pair)}")
-    return pair
-
-
-def _is_pair(value: object) -> TypeGuard[tuple[int, Mapping[str, str]]]:
-    return isinstance(value, tuple) and len(cast("tuple[object, ...]", value)) == 2
-
-
-def _check_fields(fields: Mapping[str, str]) -> Mapping[str, str]:
-    if not isinstance(fields, Mapping) or not _UPDATABLE.issuperset(fields):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"changes may be of name, description and distribution, not {shown(fields)}")
-    return fields
+async def _keyed_by_id(
+    outcomes: AsyncGenerator[Outcome[Change, Image], None],
+) -> AsyncGenerator[Outcome[int, Image], None]:
+    async with aclosing(outcomes):
+        async for outcome in outcomes:
+            yield Outcome(outcome.key[0], outcome.value, outcome.error)

@@ -270,6 +270,47 @@ async def test_a_wait_that_is_too_long_keeps_the_last_action(server: Server, api
     assert "in-progress" in str(caught.value)
 
 
+@pytest.mark.parametrize("times", [5, 12])
+async def test_row_83_the_wait_for_an_action_survives_what_passes(
+    server: Server, api: ImagesAPI, times: int
+) -> None:
+    server.script(*[refusal(404), refusal(503), RESET, refusal(429), refusal(522)][:times])
+    server.script(*[refusal(502)] * (times - 5), in_state("in-progress"), RESET, in_state("completed"))
+    once = api.with_options(retry=ONCE)
+    action = await once.actions.wait(42, 5, timeout=30, poll_interval=0.002)
+    assert action.status is ActionStatus.COMPLETED
+    assert len(server.received) == times + 3, "each failure costs one poll"
+
+
+async def test_row_83_a_transfer_to_regions_survives_what_passes(server: Server, api: ImagesAPI) -> None:
+    server.script(reply(action_document(), status=201), refusal(404), refusal(500), in_state("completed"))
+    outcomes = api.with_options(retry=ONCE).actions.transfer_to_regions(42, ["ams3"], poll_interval=0.002)
+    assert [outcome.ok async for outcome in outcomes] == [True]
+    assert server.methods == ["POST", "GET", "GET", "GET"]
+
+
+ANOTHERS: list[tuple[str, dict[str, object], str]] = [
+    ("get", {"id": 6}, "action 6"),
+    ("get", {"resource_id": 43}, "image 43"),
+    ("wait", {"id": 6, "status": "completed"}, "action 6"),
+    ("transfer", {"resource_id": 43}, "image 43"),
+    ("convert", {"resource_id": 43}, "image 43"),
+]
+
+
+@pytest.mark.parametrize(("method", "fields", "named"), ANOTHERS)
+async def test_row_80_an_answer_about_another_action_is_an_error(
+    server: Server, api: ImagesAPI, method: str, fields: dict[str, object], named: str
+) -> None:
+    server.script(reply({"action": action_document() | fields}))
+    second = {"transfer": ("ams3",), "convert": ()}.get(method, (5,))
+    with pytest.raises(errors.WrongResourceError, match=named) as caught:
+        await getattr(api.actions, method)(42, *second)
+    assert (caught.value.asked, caught.value.answered) in [(5, 6), (42, 43)]
+    assert caught.value.outcome_unknown is (method in ("transfer", "convert"))
+    assert len(server.received) == 1
+
+
 async def test_a_wait_without_any_answer_has_no_action(server: Server, api: ImagesAPI) -> None:
     server.script(HANG)
     with pytest.raises(errors.WaitTimeoutError) as caught:
@@ -317,7 +358,8 @@ async def test_all_regions_are_begun_before_any_is_done(server: Server, api: Ima
             return reply(
                 {"action": action_document(id=begun, region_slug=request.json()["region"])}, status=201
             )
-        return in_state("completed" if begun == len(regions) else "in-progress")
+        number = int(request.path.rpartition("/")[2])
+        return in_state("completed" if begun == len(regions) else "in-progress", id=number)
 
     server.answer_with(answer)
     outcomes = api.actions.transfer_to_regions(42, regions, timeout=30, poll_interval=0.005)
@@ -337,7 +379,9 @@ async def test_leaving_stops_the_waiting(server: Server, api: ImagesAPI) -> None
     before = asyncio.all_tasks()
     server.answer_with(
         lambda request: (
-            in_state("completed" if request.target.endswith("/1") else "in-progress")
+            in_state(
+                "completed" if request.target.endswith("/1") else "in-progress", id=int(request.target[-1])
+            )
             if request.method == "GET"
             else reply(action_document(id=1 if b"ams3" in request.body else 2), status=201)
         )
@@ -476,7 +520,7 @@ async def test_bad_regions_send_nothing(
     server: Server, api: ImagesAPI, regions: Any, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind, match="regions"):
-        await anext(api.actions.transfer_to_regions(42, regions))
+        api.actions.transfer_to_regions(42, regions)
     assert not server.connections
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors, fan_out
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import Server, image_reply, refusal
@@ -106,7 +106,7 @@ async def test_row_57_only_get_takes_a_slug(server: Server, api: ImagesAPI, call
     "key", [1, 42, 2**63 - 1, "ubuntu-24-04-x64", "a", "Docker_20.04", "7daystodie", "rocky-9.x64", "a" * 255]
 )
 async def test_row_57_good_keys_are_one_path_segment(server: Server, api: ImagesAPI, key: int | str) -> None:
-    server.script(image_reply(42))
+    server.script(image_reply(key if isinstance(key, int) else 42))
     await api.get(key)
     assert server.received[0].target == f"/v2/images/{key}"
 
@@ -189,7 +189,7 @@ async def test_a_creation_needs_name_url_and_region(server: Server, api: ImagesA
 async def test_row_61_a_creation_sends_what_was_given(
     server: Server, api: ImagesAPI, given: dict[str, Any], sent: dict[str, Any]
 ) -> None:
-    server.script(image_reply(42, status=202))
+    server.script(image_reply(42, status=202, name=given.get("name", "golden")))
     await api.create_custom(**{**CREATION, **given})
     assert server.received[0].json() == {**CREATION, **sent}
 
@@ -239,7 +239,7 @@ async def test_what_can_be_iterated_is_not_yet_a_list_of_tags(api: ImagesAPI, ta
 
 @pytest.mark.parametrize("tags", [["a"], ("a",), {"a"}, frozenset("a"), {"a": 1}.keys()])
 async def test_tags_come_in_any_collection(server: Server, api: ImagesAPI, tags: Any) -> None:
-    server.script(image_reply(1, status=202))
+    server.script(image_reply(1, status=202, name="golden"))
     await api.create_custom(**CREATION, tags=tags)
     assert server.received[0].json()["tags"] == ["a"]
 
@@ -621,3 +621,48 @@ async def test_a_change_of_another_field_is_its_images_error(
     assert [(outcome.key, type(outcome.error)) for outcome in outcomes] == [(1, TypeError)]
     assert "changes may be of name, description and distribution" in str(outcomes[0].error)
     assert not server.connections
+
+
+@pytest.mark.parametrize("key", ["110000010", "7", "0" * 19])
+async def test_row_95_an_id_in_a_string_is_told_to_be_an_int(api: ImagesAPI, key: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"image_id must be an int to name an image by its id: pass {key}, not"
+    ):
+        await api.get(key)
+
+
+# --- generators ---
+
+GENERATORS: list[tuple[str, Callable[[ImagesAPI], object]]] = [
+    ("per_page", lambda api: api.list(per_page=0)),
+    ("concurrency", lambda api: api.list(concurrency=0)),
+    ("type", lambda api: api.list(type=cast("Any", "snapshot"))),
+    ("private", lambda api: api.list(private=cast("Any", "yes"))),
+    ("tag_name", lambda api: api.list_pages(tag_name="")),
+    ("per_page", lambda api: api.list_pages(per_page=201)),
+    ("ids", lambda api: api.get_many("ubuntu-24-04-x64")),
+    ("concurrency", lambda api: api.get_many([1], concurrency=0)),
+    ("progress", lambda api: api.get_many([1], progress=cast("Any", 5))),
+    ("ids", lambda api: api.delete_many(cast("Any", 5))),
+    ("concurrency", lambda api: api.delete_many([1], concurrency=0)),
+    ("changes", lambda api: api.update_many(cast("Any", 5))),
+    ("concurrency", lambda api: api.update_many({1: {}}, concurrency=0)),
+    ("image_id", lambda api: api.actions.list(0)),
+    ("per_page", lambda api: api.actions.list(1, per_page=0)),
+    ("concurrency", lambda api: api.actions.list(1, concurrency=0)),
+    ("regions", lambda api: api.actions.transfer_to_regions(1, "nyc3")),
+    ("timeout", lambda api: api.actions.transfer_to_regions(1, ["nyc3"], timeout=0)),
+    ("poll_interval", lambda api: api.actions.transfer_to_regions(1, ["nyc3"], poll_interval=0)),
+    ("progress", lambda api: api.actions.transfer_to_regions(1, ["nyc3"], progress=cast("Any", 5))),
+    ("concurrency", lambda api: fan_out(api.get, [1], concurrency=0)),
+    ("keys", lambda api: fan_out(api.get, cast("Any", 5))),
+    ("call", lambda _: fan_out(cast("Any", 5), [1])),
+]
+
+
+@pytest.mark.parametrize(("name", "call"), GENERATORS)
+async def test_a_generators_arguments_are_checked_when_it_is_called(
+    api: ImagesAPI, name: str, call: Callable[[ImagesAPI], object]
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=name):
+        call(api)

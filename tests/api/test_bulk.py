@@ -250,7 +250,7 @@ async def test_no_keys_no_outcomes(ordered: bool) -> None:
 async def test_bad_arguments(arguments: dict[str, Any], kind: type[Exception], match: str) -> None:
     bad: Any = {"keys": range(3), **arguments}
     with pytest.raises(kind, match=match):
-        await all_of(fan_out(double, **bad))
+        fan_out(double, **bad)
 
 
 def test_an_outcome_gives_its_value_or_raises() -> None:

@@ -18,6 +18,12 @@ from tests.support.servers import HANG, RESET, Answer, Received, Server, image_d
 URL = "https://example.com/golden.qcow2"
 
 
+@pytest.fixture(autouse=True)
+def short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the API know sooner what was created, so that no test polls for ten seconds."""
+    monkeypatch.setattr("do_images_async._api.polling.CREATION_LAG", 0.5)
+
+
 @pytest.fixture
 async def emulator() -> AsyncIterator[ImagesEmulator]:
     async with ImagesEmulator(images=60, import_seconds=0.1) as running:
@@ -257,15 +263,136 @@ async def test_a_wait_without_any_answer_has_no_image(server: Server, api: Image
 
 
 async def test_a_request_that_times_out_is_not_the_end_of_the_wait(server: Server, api: ImagesAPI) -> None:
-    server.script(HANG)
-    with pytest.raises(errors.RequestTimeoutError):
-        await api.with_options(retry=ONCE, timeout=0.05).wait_until_available(42, timeout=30)
+    server.script(HANG, in_state("available"))
+    hasty = api.with_options(retry=ONCE, timeout=0.05)
+    assert (await hasty.wait_until_available(42, timeout=30, poll_interval=0.005)).id == 42
+    assert len(server.received) == 2
 
 
 async def test_waiting_for_an_image_that_is_not_there(server: Server, api: ImagesAPI) -> None:
-    server.script(refusal(404))
+    server.answer_with(lambda _: refusal(404))
     with pytest.raises(errors.NotFoundError):
-        await api.wait_until_available(42)
+        await api.wait_until_available(42, poll_interval=0.01)
+    assert len(server.received) > 1, "it may have been created a moment ago"
+
+
+async def test_row_83_an_image_that_vanishes_while_it_is_waited_for(server: Server, api: ImagesAPI) -> None:
+    server.script(in_state("pending"), refusal(404))
+    with pytest.raises(errors.NotFoundError):
+        await api.wait_until_available(42, poll_interval=0.005)
+    assert len(server.received) == 2
+
+
+PASSING: dict[str, list[Answer]] = {
+    "five 503s": [refusal(503)] * 5,
+    "429": [refusal(429, headers={"retry-after": "0"})],
+    "the edge's 520 to 530": [refusal(status) for status in (520, 521, 524, 526, 530)],
+    "408": [refusal(408)],
+    "resets": [RESET] * 3,
+    "404 after the creation": [refusal(404)] * 2,
+    "an answer that never ends": [HANG],
+    "all of them": [refusal(404), refusal(500), RESET, refusal(429), refusal(527), refusal(502)],
+}
+
+
+@pytest.mark.parametrize("faults", PASSING.values(), ids=PASSING.keys())
+async def test_row_83_a_wait_survives_what_passes_and_each_failure_costs_one_poll(
+    server: Server, api: ImagesAPI, faults: list[Answer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script(*faults, in_state("pending"), in_state("available"))
+    hasty = api.with_options(retry=ONCE, timeout=0.3)
+    image = await hasty.wait_until_available(42, timeout=60, poll_interval=0.002)
+    assert image.status == "available"
+    assert len(server.received) == len(faults) + 2
+    assert sum("a poll failed, next in" in record.getMessage() for record in caplog.records) == len(faults)
+
+
+@pytest.mark.parametrize("fault", [refusal(503), RESET], ids=["503", "reset"])
+async def test_row_83_a_wait_that_is_too_long_carries_the_last_error(
+    server: Server, api: ImagesAPI, fault: Answer
+) -> None:
+    server.script(in_state("pending"))
+    server.answer_with(lambda _: fault)
+    with pytest.raises(errors.WaitTimeoutError) as caught:
+        await api.with_options(retry=ONCE).wait_until_available(42, timeout=0.3, poll_interval=0.01)
+    error = caught.value.last_error
+    assert isinstance(error, errors.ServerError | errors.TransportError)
+    assert str(error) in str(caught.value)
+    assert caught.value.image is not None
+    assert caught.value.image.status == "pending"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_row_83_an_error_that_stays_ends_the_wait(server: Server, api: ImagesAPI, status: int) -> None:
+    server.script(in_state("pending"), refusal(status))
+    with pytest.raises(errors.APIError) as caught:
+        await api.wait_until_available(42, timeout=30, poll_interval=0.005)
+    assert caught.value.status == status
+    assert len(server.received) == 2
+
+
+# --- answers that are another's ---
+
+CREATION: dict[str, Any] = {"name": "golden", "url": URL, "region": "nyc3"}
+
+
+@pytest.mark.parametrize("key", [7, "ubuntu-24-04-x64"])
+async def test_row_80_an_answer_about_another_image_is_an_error_that_names_both(
+    server: Server, api: ImagesAPI, key: int | str
+) -> None:
+    server.script(reply({"image": image_document(8, slug="debian-12-x64")}))
+    with pytest.raises(errors.WrongResourceError) as caught:
+        await api.get(key)
+    answered = 8 if key == 7 else "debian-12-x64"
+    assert (caught.value.asked, caught.value.answered) == (key, answered)
+    assert str(key) in str(caught.value)
+    assert str(answered) in str(caught.value)
+    assert not caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize("allow_public", [False, True])
+async def test_row_80_nothing_is_deleted_because_another_image_is_private(
+    server: Server, api: ImagesAPI, allow_public: bool
+) -> None:
+    server.answer_with(lambda _: reply({"image": image_document(8)}))
+    outcomes = api.delete_many([7], dry_run=allow_public, allow_public=allow_public)
+    [outcome] = [each async for each in outcomes]
+    assert isinstance(outcome.error, errors.WrongResourceError)
+    assert server.methods == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("write", "asked"),
+    [
+        (lambda api: api.update(7, name="image 8"), 7),
+        (lambda api: api.create_custom(**CREATION), "golden"),
+    ],
+    ids=["update", "create"],
+)
+async def test_row_80_a_write_that_is_answered_with_another_image_may_have_been_carried_out(
+    server: Server, api: ImagesAPI, write: Any, asked: int | str
+) -> None:
+    server.script(reply({"image": image_document(8)}, status=202))
+    with pytest.raises(errors.WrongResourceError, match="it may have been carried out") as caught:
+        await write(api)
+    assert caught.value.outcome_unknown
+    assert caught.value.asked == asked
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("name", ["golden", " golden ", ""])
+async def test_a_creation_is_known_by_its_name_as_a_server_may_store_it(
+    server: Server, api: ImagesAPI, name: str
+) -> None:
+    server.script(reply({"image": image_document(8, name=name)}, status=202))
+    assert (await api.create_custom(**CREATION)).id == 8
+
+
+async def test_row_80_a_wait_ends_with_an_answer_about_another_image(server: Server, api: ImagesAPI) -> None:
+    server.script(in_state("pending"), reply({"image": image_document(43)}))
+    with pytest.raises(errors.WrongResourceError):
+        await api.wait_until_available(42, timeout=30, poll_interval=0.005)
+    assert len(server.received) == 2
 
 
 async def test_waiting_survives_what_passes(server: Server, api: ImagesAPI) -> None:

@@ -105,7 +105,7 @@ async def test_neither_the_token_nor_a_body_is_ever_logged(
     server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server.script(image_reply(7, description="the answer's secret"), refusal(422))
+    server.script(image_reply(7, name="my secret", description="the answer's secret"), refusal(422))
     await api.create_custom(name="my secret", url="https://example.com/a.img?signature=mine", region="nyc3")
     with pytest.raises(Exception, match="422"):
         await api.update(7, description="another secret")

@@ -73,7 +73,7 @@ FINAL = [400, 401, 403, 404, 405, 409, 410, 418, 422]
 
 
 def success(method: str) -> Answer:
-    return NO_CONTENT if method == "DELETE" else image_reply(42)
+    return NO_CONTENT if method == "DELETE" else image_reply(42, name="a")
 
 
 async def failure(api: ImagesAPI, method: str) -> errors.DOImagesError:

@@ -116,6 +116,7 @@ PROVOCATIONS: dict[str, Provoke] = {
     "DecodeError": _answered(Fault(body=b'{"image": {"id": "42"}}'), lambda api: api.get(SNAPSHOT)),
     "QuotaWaitError": _without_quota,
     "QuotaStoreError": _without_redis,
+    "WrongResourceError": _answered(Fault(body=b'{"image": {"id": 8}}'), lambda api: api.get(7)),
     "ImportFailedError": _an_import_that_fails,
     "ActionFailedError": _an_action_that_fails,
     "PublicImageError": _deleting_a_public_image,

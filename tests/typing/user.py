@@ -170,6 +170,8 @@ async def failures(images: ImagesAPI) -> None:
         assert_type(error.status, int)
         assert_type(error.id, str | None)
         assert_type(error.rate_limit, RateLimit | None)
+    except errors.WrongResourceError as error:
+        assert_type(error.asked, int | str)
     except errors.QuotaWaitError as error:
         assert_type(error.wait, float)
     except errors.ImportFailedError as error:
@@ -180,6 +182,7 @@ async def failures(images: ImagesAPI) -> None:
         assert_type(error.image, Image)
     except errors.WaitTimeoutError as error:
         assert_type(error.image, Image | None)
+        assert_type(error.last_error, errors.DOImagesError | None)
     except errors.DOImagesError as error:
         assert_type(error.outcome_unknown, bool)
         assert_type(error.page, int | None)

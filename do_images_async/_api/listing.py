@@ -1,0 +1,94 @@
+"""What the listings of images and of actions share: filters, and a page's place in its listing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, TypedDict, TypeVar
+
+import attrs
+from yarl import URL
+
+from do_images_async._api.pagination import next_page_number
+from do_images_async._arguments import check_range, check_text, shown
+from do_images_async._http.bodies import Links, Meta
+from do_images_async._http.request import Reply
+from do_images_async.models import RateLimit
+
+__all__ = ["ImageFilters", "ListType", "PagePosition", "check_listing", "page_position", "page_query"]
+
+ListType = Literal["distribution", "application"]
+
+_LARGEST_PAGE = 200
+
+
+@attrs.frozen
+class ImageFilters:
+    """The filters that the API has for a listing of images; see `ImagesAPI.list`."""
+
+    type: ListType | None
+    private: bool | None
+    tag_name: str | None
+
+    def query(self) -> dict[str, str]:
+        """Return the filters as parameters of a query.
+
+        Raises:
+            TypeError, ValueError: a filter can't be used.
+        """
+        query: dict[str, str] = {}
+        if self.type is not None:
+            if self.type not in ("distribution", "application"):
+                raise ValueError(f"type must be 'distribution' or 'application', not {shown(self.type)}")
+            query["type"] = self.type
+        if self.private is not None:
+            if not isinstance(self.private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"private must be a bool, not {shown(self.private)}")
+            query["private"] = "true" if self.private else "false"
+        if self.tag_name is not None:
+            query["tag_name"] = check_text(self.tag_name, "tag_name")
+        return query
+
+
+class ListBody(Protocol):
+    """The body of a page, but for the items."""
+
+    @property
+    def links(self) -> Links | None: ...
+    @property
+    def meta(self) -> Meta | None: ...
+
+
+B = TypeVar("B", bound=ListBody)
+
+
+class PagePosition(TypedDict):
+    """The fields that `ImagePage` and `ActionPage` share."""
+
+    total: int | None
+    rate_limit: RateLimit | None
+    page: int
+    next_page: int | None
+
+
+def check_listing(per_page: object, concurrency: object) -> None:
+    """Check the arguments that every listing has."""
+    check_range(per_page, "per_page", 1, _LARGEST_PAGE)
+    check_range(concurrency, "concurrency", 1)
+
+
+def page_query(page: object, per_page: object, filters: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the parameters of the query for one page."""
+    number = check_range(page, "page", 1)
+    size = check_range(per_page, "per_page", 1, _LARGEST_PAGE)
+    return {"page": str(number), "per_page": str(size), **(filters or {})}
+
+
+def page_position(reply: Reply[B], *, page: int, base_url: URL) -> PagePosition:
+    """Return where a page stands in its listing."""
+    body = reply.value
+    return PagePosition(
+        total=body.meta.total if body.meta else None,
+        rate_limit=reply.rate_limit,
+        page=page,
+        next_page=next_page_number(body.links, page=page, base_url=base_url),
+    )

@@ -1,0 +1,67 @@
+"""The two waits: for an image to become available, and for an action to be completed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from do_images_async._api.polling import poll
+from do_images_async.errors import ActionFailedError, ImportFailedError, WaitTimeoutError
+from do_images_async.models import Action, ActionStatus, Image, ImageStatus
+
+__all__ = ["until_available", "until_completed"]
+
+
+async def until_available(
+    read: Callable[[], Awaitable[Image]], image_id: int, *, timeout: float, poll_interval: float
+) -> Image:
+    """Poll an image until it is available; see `ImagesAPI.wait_until_available`."""
+
+    def is_final(image: Image) -> bool:
+        if image.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
+            raise ImportFailedError(image)
+        return image.status is ImageStatus.AVAILABLE
+
+    polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval)
+    if polled.final is not None:
+        return polled.final
+    image = polled.last
+    message = polled.timeout_message(
+        f"image {image_id} is not available", timeout, None if image is None else str(image.status)
+    )
+    raise WaitTimeoutError(message, image=image, last_error=polled.error)
+
+
+async def until_completed(
+    read: Callable[[], Awaitable[Action]],
+    image_id: int,
+    action_id: int,
+    *,
+    timeout: float,
+    poll_interval: float,
+    begun: Action | None = None,
+    report: Callable[[Action], object] | None = None,
+) -> Action:
+    """Poll an action until it is completed; see `ImageActions.wait`.
+
+    Args:
+        read: reads the action, with one request.
+        image_id, action_id: for messages.
+        timeout, poll_interval: seconds.
+        begun: the action as it was begun, if that is known.
+        report: called with the action after each poll.
+    """
+
+    def is_final(action: Action) -> bool:
+        if report is not None:
+            report(action)
+        if action.status is ActionStatus.ERRORED:
+            raise ActionFailedError(action)
+        return action.status is ActionStatus.COMPLETED
+
+    polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
+    if polled.final is not None:
+        return polled.final
+    action = polled.last
+    goal = f"action {action_id} of image {image_id} is not completed"
+    message = polled.timeout_message(goal, timeout, None if action is None else str(action.status))
+    raise WaitTimeoutError(message, action=action, last_error=polled.error)
