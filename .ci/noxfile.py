@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).parents[1]
-VERSIONS = ("3.11", "3.12", "3.13")
+VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 SITE = ("mkdocs", "build", "--strict", "--quiet", "-f", "tests/docs/mkdocs.yml")
 
 nox.options.sessions = ["lint", "docs", "package", "tests"]
@@ -22,10 +22,10 @@ def prepare(session: nox.Session) -> None:
 
 @nox.session(python=VERSIONS)
 def tests(session: nox.Session) -> None:
-    """The tests; arguments are pytest's. On the first version all of them, then those that depend on it."""
+    """Run the tests; arguments are pytest's. On the first version all, then those that depend on it."""
     prepare(session)
-    rest = [] if session.python == VERSIONS[0] else ["-m", "not once"]
-    session.run("pytest", *(session.posargs or ["-q", *rest]))
+    selected = ["--run-slow"] if session.python == VERSIONS[0] else ["-m", "not once"]
+    session.run("pytest", *(session.posargs or ["-q", *selected]))
 
 
 @nox.session

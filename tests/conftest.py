@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +15,48 @@ from tests.support.servers import Server
 TOKEN = "dop_v1_c0ffee5ec7e7" + "0123456789abcdef" * 3
 FAST = RetryPolicy(base=0.002, cap=0.002)
 ONCE = RetryPolicy(attempts=1)
+
+NEED_DEVELOPERS_TOOLS = (  # the extra `dev`: type checkers, builders, what the benchmarks compare with
+    "project/test_benchmarks.py",
+    "project/test_packaging.py",
+    "project/test_quota_benchmark.py",
+    "project/test_soak.py",
+    "project/test_typing.py",
+)
+collect_ignore = [] if os.environ.get("RUN_SLOW") == "1" else list(NEED_DEVELOPERS_TOOLS)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--run-slow",
+        action="store_true",
+        help="run the slow tests too, those that need the extra `dev`, and property tests in full",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--run-slow"):
+        os.environ["RUN_SLOW"] = "1"  # before any test module is imported, and for xdist's workers
+        collect_ignore.clear()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("RUN_SLOW") == "1":
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what did not run, and how to run it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"not run: {count} tests: {reason}")
+    if os.environ.get("RUN_SLOW") != "1":
+        terminalreporter.write_line("not run: the slow tests: install the extra dev, and add --run-slow")
 
 
 @pytest.fixture(autouse=True)

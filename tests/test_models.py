@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from do_images_async import Image, ImagePage, ImagesAPI, ImageStatus, ImageType, RateLimit, converter, errors
 from tests.support.servers import Server, content, image_document, reply
+from tests.support.slow import examples
 
 INTEGERS = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 OFFSETS = st.integers(min_value=-14 * 60, max_value=14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
@@ -344,7 +345,7 @@ async def test_row_29_any_success_with_a_good_body_is_a_success(server: Server, 
 
 
 @given(image=IMAGES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_structure_undoes_unstructure(image: Image) -> None:
     mapping = converter.unstructure(image)
     assert isinstance(mapping, dict)
@@ -358,7 +359,7 @@ def test_structure_undoes_unstructure(image: Image) -> None:
 
 
 @given(document=DOCUMENTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_unstructure_undoes_structure(document: dict[str, object]) -> None:
     mapping = converter.unstructure(converter.structure(document, Image))
     assert {name: mapping[name] for name in document} == document
@@ -368,7 +369,7 @@ def test_unstructure_undoes_structure(document: dict[str, object]) -> None:
 
 
 @given(image=IMAGES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_loads_undoes_dumps(image: Image) -> None:
     data = converter.dumps(image)
     assert converter.loads(data, Image) == image
@@ -376,7 +377,7 @@ def test_loads_undoes_dumps(image: Image) -> None:
 
 
 @given(page=PAGES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_pages_go_there_and_back(page: ImagePage) -> None:
     assert converter.structure(converter.unstructure(page), ImagePage) == page
     assert converter.loads(converter.dumps(page), ImagePage) == page

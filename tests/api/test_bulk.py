@@ -24,9 +24,10 @@ from do_images_async import (
 )
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST
+from tests.support.slow import examples
 from tests.support.virtual_time import let_run, run_virtually
 
-LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=examples(60))
 
 
 async def double(number: int) -> int:

@@ -21,8 +21,9 @@ from do_images_async._api.pagination import PASSES, STRICT_PASSES, read_whole
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import ONCE
 from tests.support.servers import Answer, Received, Server, image_document, reply
+from tests.support.slow import examples
 
-LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=examples(60))
 STEADY = 12
 
 

@@ -31,7 +31,7 @@ HOSTILE = f'</script><script>{OWN}</script><img src=x onerror="{OWN}">\'&\x00\u2
 
 def in_a_browser(test: Test) -> Test:
     """Run a test in the one browser of this module, where there is one, and on one Python only."""
-    skipping = pytest.mark.skipif(not BROWSER, reason="needs chromium")
+    skipping = pytest.mark.skipif(not BROWSER, reason="needs chromium: apt-get install chromium")
     marked: Test = pytest.mark.once(pytest.mark.asyncio(loop_scope="module")(skipping(test)))
     return marked
 

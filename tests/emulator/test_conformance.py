@@ -644,6 +644,7 @@ def fuzz(document: Path, directory: Path, *options: str) -> Counter[int | None]:
         return emulator.served
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.timeout(300)  # seconds of work, but all of it on the processor
 def test_schemathesis_over_our_description(tmp_path: Path) -> None:
@@ -653,6 +654,7 @@ def test_schemathesis_over_our_description(tmp_path: Path) -> None:
     assert {200, 202, 400, 401, 404, 422} <= set(served)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PROVIDERS.exists(), reason="the provider's description is not here")
 @pytest.mark.once
 @pytest.mark.timeout(300)

@@ -28,7 +28,7 @@ from do_images_async.audit import rules
 from do_images_async.cli.app import main as do_images
 from do_images_async.testing import ImagesEmulator
 from tests.support.programs import PROGRAMS, impatient
-from tests.support.redis_servers import EXECUTABLE, RedisServer, redis_server, shared_redis
+from tests.support.redis_servers import EXECUTABLE, NO_SERVER, RedisServer, redis_server, shared_redis
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
 
@@ -135,7 +135,7 @@ async def test_the_code_of_a_page_runs_and_prints_what_it_says(
 ) -> None:
     if any("REDIS_URL" in block.text for block in blocks_of(page)):
         if EXECUTABLE is None:
-            pytest.skip("there is no redis-server")
+            pytest.skip(NO_SERVER)
         redis: RedisServer = request.getfixturevalue("redis_server")
         monkeypatch.setenv("REDIS_URL", redis.url)
     names: dict[str, Any] = {"__name__": "page"}
@@ -235,6 +235,7 @@ def test_no_page_says_that_it_is_not_written() -> None:
     assert unwritten == []
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = outcome_of(

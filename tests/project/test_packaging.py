@@ -97,7 +97,7 @@ def test_the_metadata_is_complete(built: Built) -> None:
     assert all(url.startswith("https://") for url in urls.values())
     classifiers = metadata.get_all("Classifier") or []
     assert {"Typing :: Typed", "Framework :: AsyncIO"} <= set(classifiers)
-    for version in ("3.11", "3.12", "3.13"):
+    for version in ("3.11", "3.12", "3.13", "3.14", "3.15"):
         assert f"Programming Language :: Python :: {version}" in classifiers
 
 
@@ -105,7 +105,7 @@ def test_the_core_needs_four_packages_and_extras_name_the_rest(built: Built) -> 
     required = built.metadata.get_all("Requires-Dist") or []
     core = {line.split(">=")[0].split("[")[0] for line in required if "extra ==" not in line}
     assert core == {"aiohttp", "attrs", "cattrs", "yarl"}
-    assert set(built.metadata.get_all("Provides-Extra") or []) >= {"cli", "dev", "docs", "redis"}
+    assert set(built.metadata.get_all("Provides-Extra") or []) >= {"cli", "dev", "docs", "redis", "test"}
 
 
 def test_the_command_is_installed(built: Built) -> None:

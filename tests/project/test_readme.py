@@ -15,7 +15,7 @@ from do_images_async._api.actions import AccountTransfers, ImageActions
 from do_images_async.testing import ImagesEmulator
 from tests.support.descriptions import DESCRIPTIONS, Description
 from tests.support.programs import impatient
-from tests.support.redis_servers import EXECUTABLE, redis_server, shared_redis
+from tests.support.redis_servers import EXECUTABLE, NO_SERVER, redis_server, shared_redis
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
 
@@ -34,7 +34,7 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest, tmp_
     redis_url = ""
     if "REDIS_URL" in program:
         if EXECUTABLE is None:
-            pytest.skip("there is no redis-server")
+            pytest.skip(NO_SERVER)
         redis_url = request.getfixturevalue("redis_server").url
     async with ImagesEmulator(images=30, seed=7) as emulator:
         environment = os.environ | {

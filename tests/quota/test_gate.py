@@ -23,9 +23,10 @@ from do_images_async.errors import QuotaWaitError, RateLimitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE
 from tests.support.neighbours import Neighbourhood, neighbours_calls
+from tests.support.slow import examples
 from tests.support.virtual_time import SECOND, clock, let_run, run_virtually
 
-law = settings(derandomize=True, deadline=None, database=None, max_examples=120)
+law = settings(derandomize=True, deadline=None, database=None, max_examples=examples(120))
 
 PLENTY = TokenBucket(1000, per=60, margin=0)
 
@@ -403,6 +404,7 @@ def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_c
     assert set(street.closings) == {1}, street.closings
 
 
+@pytest.mark.slow
 async def test_beside_a_noisy_neighbour_over_http() -> None:
     """The same in small, through the client and the emulator, for almost two windows of four seconds."""
     quota, duration = Quota(80, 4.0), 7.0

@@ -34,9 +34,10 @@ from tests.support.quota_models import (
     returns_a_tick_early,
     returns_from_grant,
 )
+from tests.support.slow import examples
 from tests.support.virtual_time import SECOND, TICK, VirtualLoop, clock, let_run, run_virtually, sleep_ticks
 
-law = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+law = settings(derandomize=True, deadline=None, database=None, max_examples=examples(200))
 search = settings(derandomize=True, deadline=None, database=None, max_examples=1000, phases=[Phase.generate])
 
 
@@ -357,7 +358,7 @@ class AgainstTheNaiveLimiter(RuleBasedStateMachine):
 
 
 TestAgainstTheNaiveLimiter = AgainstTheNaiveLimiter.TestCase
-TestAgainstTheNaiveLimiter.settings = settings(law, max_examples=80, stateful_step_count=40)
+TestAgainstTheNaiveLimiter.settings = settings(law, max_examples=examples(80), stateful_step_count=40)
 
 
 @attrs.frozen

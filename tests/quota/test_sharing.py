@@ -48,6 +48,7 @@ def test_a_limiter_that_is_passed_in_wins() -> None:
     assert ImagesAPI("dop_v1_a").limiter is not limiter
 
 
+@pytest.mark.slow
 async def test_a_client_for_each_request_stays_under_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("do_images_async._quota.limiter.DOCUMENTED", (TokenBucket(10, per=60),))
     # An earlier test's emulator may have had the same port, and its limiter lives for an hour.
@@ -90,6 +91,7 @@ def test_the_registry_does_not_keep_the_token() -> None:
     assert api.limiter.buckets == DOCUMENTED
 
 
+@pytest.mark.slow
 async def test_threads_with_loops_of_their_own_stay_under_one_quota() -> None:
     quota = 20
     limiter = RateLimiter(TokenBucket(quota, per=0.4))

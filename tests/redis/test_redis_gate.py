@@ -25,6 +25,7 @@ from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from tests.support.neighbours import Neighbourhood
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
+from tests.support.slow import examples
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
 from tests.support.virtual_time import run_virtually
 
@@ -33,6 +34,7 @@ __all__ = ["redis_server", "shared_redis"]  # fixtures
 pytestmark = needs_redis
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_once_a_closing(
     redis_server: RedisServer, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -147,7 +149,7 @@ moves = st.lists(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=120,
+    max_examples=examples(120),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(moves, st.integers(2, 30), st.integers(20, 200))

@@ -22,6 +22,7 @@ from do_images_async._quota.store import Answered, microseconds
 from do_images_async._quota.store import Exchange as Ask
 from tests.support.quota_models import Exchange, most_in_a_window
 from tests.support.redis_servers import RedisServer, needs_redis, shared_redis
+from tests.support.slow import examples
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START
 
 __all__ = ["shared_redis"]  # a fixture
@@ -208,7 +209,7 @@ def run(world: World, moves: list[tuple[str, int, int]]) -> None:
         world.check()
 
 
-@settings(law, max_examples=150)
+@settings(law, max_examples=examples(150))
 @given(st.lists(bucket, min_size=1, max_size=2), steps)
 def test_no_window_is_ever_overdrawn(
     client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]
@@ -216,7 +217,7 @@ def test_no_window_is_ever_overdrawn(
     run(World(client, buckets), moves)
 
 
-@settings(law, max_examples=100)
+@settings(law, max_examples=examples(100))
 @given(st.lists(bucket, min_size=1, max_size=2), steps)
 def test_no_token_is_lost_for_good(
     client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]
@@ -234,7 +235,7 @@ def test_no_token_is_lost_for_good(
     assert reply["free"] == [capacity - fewest for capacity, _ in world.buckets]
 
 
-@settings(law, max_examples=60)
+@settings(law, max_examples=examples(60))
 @given(st.integers(1, 40), st.lists(st.integers(1, 30), min_size=2, max_size=5))
 def test_what_comes_back_is_shared_evenly(client: redis.Redis, capacity: int, wants: list[int]) -> None:
     """All wait for what comes back at one moment, and look when they were told to."""

@@ -8,6 +8,8 @@ import signal
 import sys
 from collections import Counter
 
+import pytest
+
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.servers import eventually
@@ -36,6 +38,7 @@ async def start_worker(emulator: ImagesEmulator, redis: RedisServer) -> asyncio.
     )
 
 
+@pytest.mark.slow
 async def test_four_processes_spend_one_quota_to_the_full_and_no_more(redis_server: RedisServer) -> None:
     async with ImagesEmulator(quotas=QUOTAS, latency=0.01, jitter=0.04) as emulator:
         workers = [await start_worker(emulator, redis_server) for _ in range(WORKERS)]

