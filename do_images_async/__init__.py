@@ -4,10 +4,11 @@ from do_images_async import errors, events
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.images import ImagesAPI
 from do_images_async._http.converter import converter
+from do_images_async._http.messages import quota_middleware
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter
-from do_images_async._quota.protocols import Limiter, LimiterStats
+from do_images_async._quota.protocols import Limiter, LimiterStats, Permit, Report
 from do_images_async._version import __version__
 from do_images_async.models import (
     AccountTransfer,
@@ -36,9 +37,11 @@ __all__ = [
     "Limiter",
     "LimiterStats",
     "Outcome",
+    "Permit",
     "RateLimit",
     "RateLimiter",
     "Region",
+    "Report",
     "RetryPolicy",
     "TokenBucket",
     "__version__",
@@ -46,4 +49,5 @@ __all__ = [
     "errors",
     "events",
     "fan_out",
+    "quota_middleware",
 ]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 __all__ = [
-    "check_base_url",
+    "check_bool",
     "check_callable",
     "check_header",
     "check_image_id",
@@ -26,6 +26,8 @@ __all__ = [
     "check_seconds",
     "check_text",
     "check_texts",
+    "is_insecure",
+    "read_base_url",
     "shown",
 ]
 
@@ -96,6 +98,13 @@ def check_range(value: object, name: str, least: int, most: int | None = None) -
     return value
 
 
+def check_bool(value: object, name: str) -> bool:
+    """Return the value if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {shown(value)}")
+    return value
+
+
 def check_seconds(value: object, name: str, *, zero: bool = False) -> float:
     """A finite number of seconds, above zero unless `zero`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -121,8 +130,23 @@ def check_header(value: object, name: str) -> str:
     return text
 
 
-def check_base_url(value: object) -> URL:
-    """The API's origin, and a path in front of `/v2` if there is one; https, but for this machine."""
+def read_base_url(value: object, *, allow_insecure_http: bool = False) -> URL | TypeError | ValueError:
+    """Return the API's address, without `/v2` at its end, or the error that says what is wrong with it.
+
+    The error is returned, and raised where the value is no longer at hand: it can hold a password.
+    """
+    try:
+        return _check_base_url(value, allow_insecure_http)
+    except (TypeError, ValueError) as error:
+        return type(error)(*error.args)  # its traceback has the value among the local variables
+
+
+def is_insecure(url: URL) -> bool:
+    """Return whether somebody on the way to the URL can read what is sent there."""
+    return url.scheme == "http" and not _is_loopback(url.host or "")
+
+
+def _check_base_url(value: object, allow_insecure_http: bool) -> URL:
     text = check_text(value, "base_url")
     try:
         url = URL(text)
@@ -135,9 +159,13 @@ def check_base_url(value: object) -> URL:
         raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}")
     if url.query_string or url.fragment:
         raise ValueError(f"base_url must not hold a query or a fragment: {_shown_url(text)}")
-    if url.scheme == "http" and not _is_loopback(url.host):
-        raise ValueError(f"base_url must be https, or the token could be read on the way: {_shown_url(text)}")
-    return url
+    if is_insecure(url) and not allow_insecure_http:
+        raise ValueError(
+            "base_url must be https, or the token could be read on the way (allow_insecure_http=True allows "
+            f"it): {_shown_url(text)}"
+        )
+    path = url.raw_path.rstrip("/")
+    return url.with_path(path.removesuffix("/v2") or "/", encoded=True) if path.endswith("/v2") else url
 
 
 def check_import_url(value: object) -> str:

@@ -1,20 +1,68 @@
-"""The token, wrapped so that it can be sent and not shown."""
+"""The token: where it comes from, and a wrapper that can be sent and not shown."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from typing import NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn, TypeAlias, cast
 
-__all__ = ["Token", "read_token"]
+__all__ = [
+    "TOKEN_VARIABLES",
+    "Token",
+    "TokenProvider",
+    "base_url_from_environment",
+    "choose_base_url",
+    "read_token",
+    "read_token_source",
+    "token_from_environment",
+]
+
+DEFAULT_BASE_URL: Final = "https://api.digitalocean.com"
+TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+
+TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+"""A function that returns the token, or a coroutine function that does."""
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+_SHORTEST_PART: Final = 8
+"""Characters of a token that are redacted where they stand alone; fewer may be there by chance."""
+
+
+def token_from_environment() -> str | None:
+    """Return the token in the first environment variable that is set and not empty."""
+    return next((token for name in TOKEN_VARIABLES if (token := os.environ.get(name))), None)
+
+
+def base_url_from_environment() -> str:
+    """Return `DIGITALOCEAN_API_URL`, or the provider's own address where it is not set."""
+    return os.environ.get("DIGITALOCEAN_API_URL") or DEFAULT_BASE_URL
+
+
+def choose_base_url(given: str | None, *, from_environment: bool) -> str:
+    """Return the address given, or the default; the environment's only if the token is its own too."""
+    if given is not None:
+        return given
+    return base_url_from_environment() if from_environment else DEFAULT_BASE_URL
+
+
+def read_token_source(value: object) -> Token | TokenProvider | TypeError | ValueError:
+    """Return the token, or the function that provides it; None reads the environment.
+
+    The error is returned, as by `read_token`.
+    """
+    if value is None:
+        value = token_from_environment()
+        if value is None:
+            return ValueError(f"no token: pass one, or set {' or '.join(TOKEN_VARIABLES)}")
+    return cast("TokenProvider", value) if callable(value) else read_token(value)
 
 
 def read_token(value: object) -> Token | TypeError | ValueError:
-    """A token made of what a caller passed, or what is wrong with it.
+    """Return a token made of what a caller passed, or the error that says what is wrong with it.
 
-    The error is returned, to be raised where the value is no longer at hand: not even a traceback that prints
+    The error is returned, and raised where the value is no longer at hand: not even a traceback that prints
     local variables shows it then.
     """
     if not isinstance(value, str):
@@ -34,15 +82,18 @@ class Token:
 
     @property
     def authorization(self) -> str:
-        """The value of the Authorization header."""
+        """Return the value of the Authorization header."""
         return f"Bearer {self.__value}"
 
     def redact(self, text: str) -> str:
-        """The text without the token, should a server have echoed it."""
-        return text.replace(self.__value, "***")
+        """Return the text without the token, or any part of it that somebody cut out of it.
+
+        Takes time in proportion to the text: cut a long one first.
+        """
+        return _without_parts(text.replace(self.__value, "***"), self.__value)
 
     def digest(self) -> str:
-        """What may stand for the token where tokens are told apart: a prefix of its SHA-256."""
+        """Return what may stand for the token where tokens are told apart: a prefix of its SHA-256."""
         return hashlib.sha256(self.__value.encode()).hexdigest()[:32]
 
     def __repr__(self) -> str:
@@ -50,3 +101,18 @@ class Token:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Token is not pickled: it would lie readable wherever the pickle goes")
+
+
+def _without_parts(text: str, secret: str) -> str:
+    """Replace every run of characters in which each `_SHORTEST_PART` in a row are a part of the secret."""
+    width = _SHORTEST_PART
+    parts = {secret[start : start + width] for start in range(len(secret) - width + 1)}
+    kept: list[str] = []
+    end = 0
+    for start in range(len(text) - width + 1):
+        if text[start : start + width] not in parts:
+            continue
+        if start > end or not kept:
+            kept += [text[end:start], "***"]
+        end = start + width
+    return "".join(kept) + text[end:]

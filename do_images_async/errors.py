@@ -28,6 +28,7 @@ __all__ = [
     "RateLimitError",
     "RequestTimeoutError",
     "ServerError",
+    "TokenError",
     "TransportError",
     "UnprocessableEntityError",
     "WaitTimeoutError",
@@ -199,6 +200,20 @@ class QuotaStoreError(DOImagesError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"the store of the shared quota can't be reached: {reason}")
+
+
+class TokenError(DOImagesError):
+    """The function that was given as `token` brought no token; nothing was sent without one.
+
+    What the function raised is not repeated, and is no cause or context of this error: it can hold a secret.
+
+    Attributes:
+        reason: what went wrong, in words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"no token: {reason}")
 
 
 class ImportFailedError(DOImagesError):

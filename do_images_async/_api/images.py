@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
@@ -23,21 +22,25 @@ from do_images_async._api.pagination import read_whole
 from do_images_async._api.recovery import check_since, find_candidates
 from do_images_async._api.waits import until_available
 from do_images_async._arguments import (
-    check_base_url,
+    check_bool,
+    check_callable,
     check_header,
     check_image_id,
     check_image_key,
     check_import_url,
     check_text,
     check_texts,
+    is_insecure,
+    read_base_url,
 )
-from do_images_async._credentials import Token, read_token
+from do_images_async._credentials import TokenProvider, choose_base_url, read_token_source
 from do_images_async._http.bodies import ImageBody, ImageListBody
 from do_images_async._http.converter import ModelConverter
+from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._http.transport import Transport
-from do_images_async._quota.protocols import Limiter
+from do_images_async._quota.protocols import Limiter, check_limiter
 from do_images_async.errors import PublicImageError
 from do_images_async.events import EventHook
 from do_images_async.models import Image, ImagePage, RateLimit
@@ -45,7 +48,6 @@ from do_images_async.models import Image, ImagePage, RateLimit
 __all__ = ["ImagesAPI"]
 
 _PATH: Final = "/v2/images"
-_TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
 class _Unchanged(Enum):
@@ -66,12 +68,21 @@ class ImagesAPI:
     tasks of one event loop.
 
     Args:
-        token: what the control panel issued; None reads the environment, as `from_env` does.
+        token: what the control panel issued, or a function that returns it, or a coroutine function that
+            does. None reads the environment, as `from_env` does. A function is called at the first call and
+            again after a 401, once for all calls that wait for it; then the call that met the 401 is sent
+            once more, even with `RetryPolicy(attempts=1)`. It runs in the event loop: one that blocks should
+            be a coroutine function. It may take `timeout` seconds; what it raises becomes a `TokenError`.
         session: an aiohttp session to send through. It is used as it is and never closed; without one, the
             client makes its own at the first call, and closes it.
-        base_url: where the API is; https, or http on this machine.
+        base_url: where the API is; https, or http on this machine; with `/v2` at its end or without. None is
+            the provider's address, or `DIGITALOCEAN_API_URL` if the token comes from the environment too: a
+            token that is given here never goes where a variable says.
+        allow_insecure_http: True allows `http://` to any host, such as an emulator's in a container. The
+            token can then be read on the way; a warning is logged.
         limiter: what pays for the requests; by default the documented 250 a minute and 5,000 an hour, shared
-            by all clients in this process that use the same token at the same origin.
+            by all clients in this process that use the same token at the same origin. Of a token that a
+            function provides, `limiter` is known after the first call.
         retry: how often a request is sent at most, and how long to wait in between.
         timeout: seconds for each attempt, from when it may be sent until its body is read; None for no limit.
         max_wait: the longest wait for quota, in seconds; None waits as long as it takes.
@@ -87,10 +98,11 @@ class ImagesAPI:
 
     def __init__(
         self,
-        token: str | None = None,
+        token: str | TokenProvider | None = None,
         *,
         session: aiohttp.ClientSession | None = None,
-        base_url: str = "https://api.digitalocean.com",
+        base_url: str | None = None,
+        allow_insecure_http: bool = False,
         limiter: Limiter | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         timeout: float | None = 30.0,
@@ -99,16 +111,21 @@ class ImagesAPI:
         on_event: EventHook | None = None,
         converter: ModelConverter | None = None,
     ) -> None:
-        secret = read_token(_token_from_environment() if token is None else token)
-        del token  # whatever is raised from here on has no token among its local variables
-        if not isinstance(secret, Token):
+        check_bool(allow_insecure_http, "allow_insecure_http")
+        chosen = choose_base_url(base_url, from_environment=token is None)
+        address = read_base_url(chosen, allow_insecure_http=allow_insecure_http)
+        secret = read_token_source(token)
+        # What is raised from here on has neither a token nor a URL's password among its local variables.
+        del token, base_url, chosen
+        if isinstance(secret, Exception):
             raise secret
+        if isinstance(address, Exception):
+            raise address
         if session is not None and not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
-        if limiter is not None and not hasattr(limiter, "acquire"):
-            raise TypeError(f"limiter must be a RateLimiter or alike, not {type(limiter).__name__}")
-        if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
-            raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+        if limiter is not None:
+            check_limiter(limiter)
+        check_callable(on_event, "on_event", optional=True)
         if converter is not None and not isinstance(converter, ModelConverter):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"converter must be a copy of do_images_async.converter, not {type(converter).__name__}"
@@ -116,19 +133,22 @@ class ImagesAPI:
         self._options = Options(retry=retry, timeout=timeout, max_wait=max_wait)
         self._transport = Transport(
             token=secret,
-            base_url=check_base_url(base_url),
+            base_url=address,
             session=session,
             limiter=limiter,
             user_agent=None if user_agent is None else check_header(user_agent, "user_agent"),
             on_event=on_event,
             converter=converter,
         )
+        if is_insecure(address):
+            logger.warning("the token is sent unencrypted to %s: anybody on the way can read it", address)
 
     @classmethod
     def from_env(
         cls,
         *,
         session: aiohttp.ClientSession | None = None,
+        allow_insecure_http: bool = False,
         limiter: Limiter | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         timeout: float | None = 30.0,
@@ -137,16 +157,17 @@ class ImagesAPI:
         on_event: EventHook | None = None,
         converter: ModelConverter | None = None,
     ) -> Self:
-        """A client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
+        """Return a client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
 
-        `DIGITALOCEAN_API_URL`, when set, is the base URL. Arguments and errors are those of the class.
+        `DIGITALOCEAN_API_URL`, when set, is the base URL. `ImagesAPI()` does the same. Arguments and errors
+        are those of the class.
 
         Raises:
             ValueError: neither variable is set, or one can't be used.
         """
         return cls(
             session=session,
-            base_url=os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com",
+            allow_insecure_http=allow_insecure_http,
             limiter=limiter,
             retry=retry,
             timeout=timeout,
@@ -165,6 +186,8 @@ class ImagesAPI:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_transport"):
+            return "<ImagesAPI that could not be made>"
         return f"<ImagesAPI {self._transport.base_url} {self.limiter!r}>"
 
     async def aclose(self) -> None:
@@ -577,14 +600,6 @@ class ImagesAPI:
     async def _image(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Image:
         call = Call(method=method, path=path, model=ImageBody, body=body)
         return (await self._transport.send(call, self._options)).value.image
-
-
-def _token_from_environment() -> str:
-    for variable in _TOKEN_VARIABLES:
-        token = os.environ.get(variable)
-        if token:
-            return token
-    raise ValueError(f"no token: pass one, or set {' or '.join(_TOKEN_VARIABLES)}")
 
 
 async def _images_of(pages: AsyncGenerator[ImagePage, None]) -> AsyncGenerator[Image, None]:

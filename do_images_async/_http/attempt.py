@@ -1,15 +1,14 @@
-"""What happens to every message put on the wire: it is authorized, it is paid for, and it is accounted for.
+"""One attempt at a call: the aiohttp client middleware that authorizes and pays for each message of it.
 
-All that is one aiohttp client middleware, given with each request: a session that the user brought is left as
-it is, and what aiohttp sends of its own accord passes through here as well.
+It is given with each request: a session that the user brought is left as it is, and what aiohttp sends of its
+own accord passes through here as well.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 from aiohttp import (
@@ -21,134 +20,109 @@ from aiohttp import (
     ClientResponse,
     ServerDisconnectedError,
 )
-from aiohttp.hdrs import AUTHORIZATION
 from yarl import URL
 
-from do_images_async._credentials import Token
+from do_images_async._http.authorization import Access, Credentials
 from do_images_async._http.deadlines import Deadline
 from do_images_async._http.failures import ConnectionBrokenError, UnwritableError
-from do_images_async._http.headers import parse_rate_limit, report_of
+from do_images_async._http.idle import ConnectionCheck
+from do_images_async._http.logs import call_hook, log_attempt, logger, outcome_of, route_of
+from do_images_async._http.messages import may_have_been_sent, send_with_permit
 from do_images_async._http.request import Call, Options
-from do_images_async._quota.protocols import Limiter
+from do_images_async._quota.protocols import Permit
 from do_images_async.errors import APIError, DOImagesError
-from do_images_async.events import (
-    AttemptEnded,
-    EventHook,
-    PermitGranted,
-    log,
-    logger,
-    outcome_of,
-    route_of,
-    tell,
-)
+from do_images_async.events import AttemptEnded, EventHook, PermitGranted
 from do_images_async.models import RateLimit
 
-__all__ = ["Attempt", "Authorization"]
+__all__ = ["Attempt"]
 
 T = TypeVar("T")
 
 
-class Authorization:
-    """Puts the token on requests to its origin, and on no others.
-
-    The client's other headers go with it. Here they are set at once: those that are given to a session are
-    copied twice, name by name.
-    """
-
-    __slots__ = ("_authority", "_headers", "_scheme")
-
-    def __init__(self, token: Token, origin: URL, headers: Mapping[str, str]) -> None:
-        self._headers = {**headers, AUTHORIZATION: token.authorization}
-        self._scheme = origin.scheme
-        self._authority = origin.raw_authority
-
-    def put_on(self, request: ClientRequest) -> None:
-        """Authorize a request; raises ValueError when it leads elsewhere."""
-        url = request.url
-        # What an origin consists of, without making one for each request; with user information it differs.
-        if url.scheme != self._scheme or url.raw_authority != self._authority:
-            raise ValueError(f"the token is for {self._scheme}://{self._authority}, not for {url.origin()}")
-        request.headers.update(self._headers)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("an Authorization is not pickled: the token would lie readable in it")
-
-
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Attempt(Generic[T]):
-    """One attempt at a call: authorizes and pays for it, and remembers what became of it.
+    """One attempt at a call: authorizes and pays for it, and records how it went.
 
-    The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it. Of what it
-    remembers, nothing is described before somebody wants to know.
+    The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
 
     Attributes:
         number: its number within the call, from 1.
+        access: the token that it goes out with.
         may_have_been_sent: whether the server may know of it.
-        rate_limit: what the answer says of the quota.
+        response: what came back, its body perhaps unread.
+        rate_limit: the quota as the response reports it.
     """
 
-    authorization: Authorization
-    limiter: Limiter
+    credentials: Credentials
+    connections: ConnectionCheck
     hook: EventHook | None
     call: Call[T]
     url: URL
     options: Options
     number: int
     deadline: Deadline
+    access: Access = attrs.field(init=False)
     may_have_been_sent: bool = attrs.field(init=False, default=False)
+    response: ClientResponse | None = attrs.field(init=False, default=None)
     rate_limit: RateLimit | None = attrs.field(init=False, default=None)
-    _response: ClientResponse | None = attrs.field(init=False, default=None)
     _asked_at: float | None = attrs.field(init=False, default=None)
     _permitted_at: float | None = attrs.field(init=False, default=None)
 
+    def __attrs_post_init__(self) -> None:
+        self.access = self.credentials.access
+
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-        self.authorization.put_on(request)
-        options = self.options
-        # aiohttp may send a message twice: the first one counts for what is told.
+        # aiohttp may send a message twice: events report the first one.
         if self._asked_at is None:
             self._asked_at = time.monotonic()
-        permit = await self.limiter.acquire(max_wait=options.max_wait, reserve=options.reserve)
+        permit = await self._acquire()
         if self._permitted_at is None:
             self._permitted()
-        # A deadline that is set by now is the client's end, and stays.
-        if options.timeout is not None:
-            self.deadline.start(options.timeout)
+        # If the client was closed meanwhile the deadline has already expired; it does not start again.
+        if self.options.timeout is not None:
+            self.deadline.start(self.options.timeout)
         if request.session.closed:
             permit.release()
             raise ClientConnectionError("the session was closed while the call waited for quota")
         try:
-            response = await handler(request)
+            self.access.put_on(request)
+        except ValueError:
+            permit.release()
+            raise
+
+        async def send(request: ClientRequest) -> ClientResponse:
+            return await self.connections.send(request, handler)
+
+        try:
+            self.response, self.rate_limit = await send_with_permit(permit, request, send)
         except BaseException as error:
-            # aiohttp makes the response object as it writes the request: none, and nothing was written.
-            self.may_have_been_sent = request.response is not None
-            if self.may_have_been_sent:
-                permit.lose()
-                if isinstance(error, ClientOSError | ServerDisconnectedError):
-                    # What aiohttp says of a server that disconnected can be the answer's half-read head.
-                    reason = str(error) if isinstance(error, ClientOSError) else "the server disconnected"
-                    raise ConnectionBrokenError(reason) from None
-            else:
-                permit.release()
-                if isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):
-                    raise UnwritableError(error) from None
+            self.may_have_been_sent = may_have_been_sent(request)
+            _raise_ours(error, sent=self.may_have_been_sent)
             raise
         self.may_have_been_sent = True
-        self._response = response
-        self.rate_limit = parse_rate_limit(response.headers)
-        permit.settle(report_of(response.status, response.headers, self.rate_limit))
-        return response
+        return self.response
+
+    async def _acquire(self) -> Permit:
+        """Wait for a permit of the newest token: another call may have renewed it meanwhile."""
+        options = self.options
+        while True:
+            self.access = access = self.credentials.access
+            permit = await access.limiter.acquire(max_wait=options.max_wait, reserve=options.reserve)
+            if access is self.credentials.access:
+                return permit
+            permit.release()
 
     def ended(self, error: BaseException | None = None, *, retry_in: float | None = None) -> None:
-        """Tell the log and the hook how the attempt ended, when they listen."""
+        """Report how the attempt ended; the event is built only if the log or the hook wants it."""
         level = logging.DEBUG if retry_in is None else logging.WARNING
         logged = logger.isEnabledFor(level)
         if self.hook is None and not logged:
             return
         event = self._describe(error, retry_in)
         if logged:
-            log(level, self.url, event)
+            log_attempt(level, self.url, event)
         if self.hook is not None:
-            tell(self.hook, event)
+            call_hook(self.hook, event)
 
     def _permitted(self) -> None:
         self._permitted_at = now = time.monotonic()
@@ -159,16 +133,17 @@ class Attempt(Generic[T]):
                 attempt=self.number,
                 quota_wait=self._waited(now),
             )
-            tell(self.hook, event)
+            call_hook(self.hook, event)
 
     def _describe(self, error: BaseException | None, retry_in: float | None) -> AttemptEnded:
         now = time.monotonic()
         permitted_at = now if self._permitted_at is None else self._permitted_at
-        response = self._response
+        response = self.response
         status = None if response is None else response.status
         request_id = error.request_id if isinstance(error, APIError) else None
         if not request_id and response is not None:
             request_id = response.headers.get("x-request-id")
+            request_id = request_id and self.access.token.redact(request_id)
         return AttemptEnded(
             method=self.call.method,
             route=route_of(self.call.path),
@@ -182,8 +157,18 @@ class Attempt(Generic[T]):
             retry_in=retry_in,
             request_id=request_id,
             rate_limit=self.rate_limit,
-            available=self.limiter.stats().available,
+            available=self.credentials.limiter.stats().available,
         )
 
     def _waited(self, until: float) -> float:
         return 0.0 if self._asked_at is None else until - self._asked_at
+
+
+def _raise_ours(error: BaseException, *, sent: bool) -> None:
+    """Raise an exception of our own in the place of those on which aiohttp would resend, or none."""
+    if sent and isinstance(error, ClientOSError | ServerDisconnectedError):
+        # What aiohttp says of a server that disconnected can be the answer's half-read head.
+        reason = str(error) if isinstance(error, ClientOSError) else "the server disconnected"
+        raise ConnectionBrokenError(reason) from None
+    if not sent and isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):
+        raise UnwritableError(error) from None

@@ -1,10 +1,12 @@
-"""What became of an attempt that brought no answer: aiohttp's exceptions, in words and as failures.
+"""aiohttp's exceptions: what they mean for the request, and in words.
 
-aiohttp's own can hold the request's headers, and with them the token: none of them leaves this package.
+They can hold the request's headers, and with them the token, or quote what the server sent, which may echo
+it: none of them leaves this package, and their quotes do not either.
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -23,15 +25,15 @@ __all__ = [
 
 
 class ConnectionBrokenError(Exception):
-    """Stands for aiohttp's own exceptions, on which aiohttp would send an idempotent request once more."""
+    """The connection ended; aiohttp's own exceptions for it would make it resend an idempotent request."""
 
 
 class UnwritableError(Exception):
-    """aiohttp refused to write the request, before any of it left."""
+    """aiohttp could not write the request; nothing of it was sent."""
 
 
 class BodyTooLargeError(Exception):
-    """A response's body is larger than any that the API page describes."""
+    """The response's body is larger than any that the API page describes."""
 
 
 WIRE_ERRORS: Final = (
@@ -42,7 +44,7 @@ WIRE_ERRORS: Final = (
     UnwritableError,
     BodyTooLargeError,
 )
-"""All that the network, the server and aiohttp's reading of it can raise."""
+"""Everything that the network, the server and aiohttp's parser can raise."""
 
 _HOPELESS: Final = (
     aiohttp.ClientConnectorCertificateError,
@@ -50,31 +52,50 @@ _HOPELESS: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
-_PHRASES: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
+_PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientConnectorCertificateError, "the server's certificate is not trusted"),
     (aiohttp.ClientConnectorDNSError, "the host's name was not found"),
+    (aiohttp.ClientProxyConnectionError, "no connection to the proxy"),
     (aiohttp.ClientConnectorError, "no connection"),
     (ConnectionBrokenError, "the connection broke"),
-    (aiohttp.ClientPayloadError, "the answer broke off, or can't be unpacked"),
-    ((HttpProcessingError, aiohttp.ClientResponseError), "the answer is not HTTP"),
 )
 
 
 def failure_of(error: Exception, *, sent: bool) -> Failure:
-    """What a wire error means for the request, which may have been sent or surely was not."""
+    """Return what an exception means for the request, which may have been sent or surely was not."""
     if isinstance(error, _HOPELESS):
-        return Failure.FINAL
+        return Failure.NOT_EXECUTED_FINAL
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        # The tunnel was refused: the request itself never left.
+        final = 400 <= error.status < 500 and error.status not in (408, 429)
+        return Failure.NOT_EXECUTED_FINAL if final else Failure.NOT_EXECUTED_RETRY
     if isinstance(error, BodyTooLargeError):
-        return Failure.DOUBTFUL
-    return Failure.BROKEN if sent else Failure.NEVER_SENT
+        return Failure.MAYBE_EXECUTED_FINAL
+    return Failure.MAYBE_EXECUTED_RETRY if sent else Failure.NOT_EXECUTED_RETRY
 
 
 def in_words(error: Exception) -> str:
-    """What went wrong, for somebody who does not know aiohttp's exceptions."""
-    name = type(error).__qualname__
-    for kind, phrase in _PHRASES:
-        if isinstance(error, kind):
-            name = phrase
-            break
-    detail: object = getattr(error, "message", "") or error  # without the status and URL of aiohttp's own
-    return " ".join(f"{name}: {detail}".split())
+    """Return what went wrong, for somebody who does not know aiohttp's exceptions."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused to connect: {_with_phrase(error.status)}"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the response's body broke off, or can't be unpacked"
+    if isinstance(error, HttpProcessingError | aiohttp.ClientResponseError):
+        # aiohttp cuts what it quotes of the response, and may cut through the token: nothing of it is shown.
+        return f"the response is not HTTP ({_parser_error(error)})"
+    name = next((phrase for kind, phrase in _PHRASES if isinstance(error, kind)), type(error).__qualname__)
+    return " ".join(f"{name}: {error}".split())
+
+
+def _with_phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _parser_error(error: BaseException) -> str:
+    """Return the class of the parser's own exception, below those that aiohttp raised from it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__

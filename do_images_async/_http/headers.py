@@ -1,8 +1,9 @@
-"""What response headers say of the quota; pure functions that ignore what makes no sense."""
+"""Read the quota from response headers: pure functions that ignore values that make no sense."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,7 +22,7 @@ _QUOTA = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 
 
 def parse_rate_limit(headers: Headers) -> RateLimit | None:
-    """The quota in the `ratelimit-*` headers; None unless all three are there once and make sense."""
+    """Return the quota in the `ratelimit-*` headers; None unless all three are there once and make sense."""
     try:
         # Read for every response, and as good as always complete.
         (limit,), (remaining,), (reset,) = map(headers.getall, _QUOTA)
@@ -34,7 +35,7 @@ def parse_rate_limit(headers: Headers) -> RateLimit | None:
 
 
 def parse_retry_after(headers: Headers, *, now: float) -> float | None:
-    """Seconds that `retry-after` asks to wait, as a number or as an HTTP date; None when it is no use.
+    """Return the seconds that `retry-after` asks to wait, as a number or an HTTP date; None when unusable.
 
     Args:
         headers: the response's headers. A date is read against the response's own `Date`, so that a wrong
@@ -53,7 +54,7 @@ def parse_retry_after(headers: Headers, *, now: float) -> float | None:
 
 
 def report_of(status: int, headers: Headers, rate_limit: RateLimit | None) -> Report:
-    """What a response tells the limiter; times are only read where they matter."""
+    """Return what a response tells the limiter; times are only read where they matter."""
     refused = status == 429
     remaining = counted = None
     if rate_limit is not None:
@@ -72,7 +73,7 @@ def report_of(status: int, headers: Headers, rate_limit: RateLimit | None) -> Re
 
 
 def seconds_until_reset(headers: Headers, *, now: float) -> float | None:
-    """Seconds until `ratelimit-reset`, by the response's own `Date`; None when it is missing or past."""
+    """Return the seconds until `ratelimit-reset`, by the response's `Date`; None when missing or past."""
     reset = _integer(headers, "ratelimit-reset")
     if reset is None:
         return None
@@ -90,7 +91,9 @@ def _positive(seconds: float) -> float | None:
 
 def _http_date(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
+        when = parsedate_to_datetime(value)
+        # HTTP's dates are UTC; asctime's form and "-0000" have no zone that Python would know.
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -1,4 +1,4 @@
-"""What an answer that is no success means: an error, and perhaps a pause. No I/O."""
+"""Make an error of a response that is no success, and read the wait that it asks for; no I/O."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ __all__ = ["Answer", "error_of", "pause_of"]
 
 _LONGEST_MESSAGE = 1000
 _SNIPPET = 200
+_LONGEST_READ = 4000
+"""Characters of a text that are looked through for the token; those shown are among the first of them."""
+_CUT_OFF = 10
 
 _CLASSES: dict[int, type[APIError]] = {
     400: BadRequestError,
@@ -46,7 +49,7 @@ _CLASSES: dict[int, type[APIError]] = {
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """A response that has arrived whole, and is no success."""
+    """A response that is no success, and as much of its body as could be read."""
 
     method: str
     url: str
@@ -64,15 +67,17 @@ class _ErrorBody:
 
 
 def error_of(answer: Answer, redact: Callable[[str], str]) -> APIError:
-    """The exception for an answer that is no success; `redact` takes out what must not be shown."""
+    """Return the exception for a response that is no success; `redact` takes out what must not be shown."""
+
+    def clean(text: str | None, longest: int = _SNIPPET) -> str | None:
+        return _redacted_start(text, redact)[:longest] if text else None
+
     body = _error_body(answer.body.removeprefix(BOM))
-    request_id = body.request_id or answer.headers.get("x-request-id")
-    error_class = ServerError if answer.status >= 500 else _CLASSES.get(answer.status, APIError)
-    error = error_class(
+    error = _class_of(answer.status)(
         status=answer.status,
-        id=body.id and redact(body.id),
-        message=redact(body.message)[:_LONGEST_MESSAGE] if body.message else _snippet(answer, redact),
-        request_id=request_id and redact(request_id),
+        id=clean(body.id),
+        message=clean(body.message, _LONGEST_MESSAGE) or _snippet(answer, redact),
+        request_id=clean(body.request_id or answer.headers.get("x-request-id")),
         method=answer.method,
         url=answer.url,
         rate_limit=answer.rate_limit,
@@ -83,12 +88,23 @@ def error_of(answer: Answer, redact: Callable[[str], str]) -> APIError:
 
 
 def pause_of(answer: Answer) -> float | None:
-    """Seconds that the server asks to wait before the next request; None when it says nothing usable."""
+    """Return the seconds that the server asks to wait before the next request; None when it does not say."""
     now = time.time()
     asked = parse_retry_after(answer.headers, now=now)
     if asked is None and answer.status == 429:
         asked = seconds_until_reset(answer.headers, now=now)
     return None if asked is None else min(asked, LONGEST_PAUSE)
+
+
+def _redacted_start(text: str, redact: Callable[[str], str]) -> str:
+    if len(text) <= _LONGEST_READ:
+        return redact(text)
+    # What was cut off at the end may have been recognized only with what followed it.
+    return redact(text[:_LONGEST_READ])[:-_CUT_OFF]
+
+
+def _class_of(status: int) -> type[APIError]:
+    return ServerError if 500 <= status < 600 else _CLASSES.get(status, APIError)
 
 
 def _error_body(body: bytes) -> _ErrorBody:
@@ -98,7 +114,7 @@ def _error_body(body: bytes) -> _ErrorBody:
         return _ErrorBody()
     return _ErrorBody(
         id=_text(fields.get("id")),
-        message=_text(fields.get("message")),
+        message=_text(fields.get("message")) or _as_json(fields.get("message")),
         request_id=_text(fields.get("request_id")),
     )
 
@@ -107,11 +123,17 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _as_json(value: object) -> str | None:
+    """Return an explanation that is an object or a list, such as one entry for each field, as JSON."""
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) and value else None
+
+
 def _snippet(answer: Answer, redact: Callable[[str], str]) -> str:
     if 300 <= answer.status < 400:
         return "a redirect, which is never followed: the token goes to one origin only"
-    # Redacted before it is cut, so that no part of what must not be shown is left at the end.
-    text = redact(answer.body.decode("utf-8", "replace"))[: 4 * _SNIPPET]
+    text = _redacted_start(answer.body[: 2 * _LONGEST_READ].decode("utf-8", "replace"), redact)[
+        : 4 * _SNIPPET
+    ]
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if not words:
         return "no explanation came with it"

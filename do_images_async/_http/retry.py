@@ -1,43 +1,58 @@
-"""Which failures may be sent again, and after how long."""
+"""Decide which failed attempts are retried, and after how long."""
 
 from __future__ import annotations
 
 import random
 from enum import Enum
+from typing import Final
 
 import attrs
 
 from do_images_async._arguments import check_range, check_seconds
 
-__all__ = ["Failure", "RetryBudget", "RetryPolicy", "classify_status", "leaves_doubt", "may_send_again"]
+__all__ = ["Failure", "RetryBudget", "RetryPolicy", "classify_status", "leaves_outcome_unknown", "may_retry"]
 
-_SAFE = frozenset({"GET", "HEAD"})
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-_PASSING = frozenset({500, 502, 503, 504})
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_TRANSIENT: Final = frozenset({408, 500, 502, 503, 504, *range(520, 528), 529, 530})
+"""Statuses that another attempt may not meet; those above 504 are the edge's, Cloudflare's."""
 
 
 class Failure(Enum):
-    """What became of an attempt that brought no success."""
+    """What an attempt without success means: may it have been executed, and is a retry of any use?
 
-    NEVER_SENT = "the request surely never left"
-    REFUSED = "the server refused it unexecuted, for the quota"
-    BROKEN = "it may have been carried out; another attempt may do better"
-    DOUBTFUL = "it may have been carried out; another attempt would not do better"
-    FINAL = "it was not carried out, and never will be"
+    Each value is (may have been executed, a retry may succeed, the limiter makes the retry wait).
+    """
+
+    NOT_EXECUTED_RETRY = (False, True, False)
+    RATE_LIMITED = (False, True, True)
+    MAYBE_EXECUTED_RETRY = (True, True, False)
+    MAYBE_EXECUTED_FINAL = (True, False, False)
+    NOT_EXECUTED_FINAL = (False, False, False)
+
+    @property
+    def maybe_executed(self) -> bool:
+        """Return whether the server may have executed the request."""
+        return self.value[0]
+
+    @property
+    def retryable(self) -> bool:
+        """Return whether another attempt may succeed."""
+        return self.value[1]
 
 
 @attrs.frozen
 class RetryPolicy:
-    """How often a request is sent, and how long to wait in between.
+    """How often a request is sent, and the backoff in between.
 
-    The wait before attempt n + 1 is drawn evenly from 0 to min(cap, base * 2**(n - 1)) seconds ("full
-    jitter"), so that clients that failed together do not come back together. A 429 is waited for as long as
-    the server says instead.
+    The backoff before attempt n + 1 is drawn evenly from 0 to min(cap, base * 2**(n - 1)) seconds ("full
+    jitter"), so that clients that failed together do not retry together. After a 429 the limiter waits as
+    long as the server says instead.
 
     Args:
         attempts: how many times a request is sent at most; 1 sends once.
-        base: the first wait's upper end, in seconds.
-        cap: the longest wait, in seconds.
+        base: the longest backoff before the second attempt, in seconds.
+        cap: the longest backoff before any attempt, in seconds.
 
     Raises:
         TypeError, ValueError: an argument is not a number, or out of range.
@@ -53,21 +68,21 @@ class RetryPolicy:
         check_seconds(self.cap, "cap", zero=True)
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after the `attempt`-th attempt (from 1) has failed."""
+        """Return the seconds to wait after attempt number `attempt` (from 1) has failed."""
         ceiling = min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))
         return random.uniform(0.0, ceiling)  # noqa: S311  (jitter, not a secret)
 
 
 class RetryBudget:
-    """What a client may still spend on sending again, so that a storm of failures does not multiply traffic.
+    """The retries that a client may still spend, so that a storm of failures does not multiply traffic.
 
-    Sending again takes one from the budget, and a success gives a tenth back, up to where it began. A failure
-    now and then never meets its end; a client for which everything fails soon sends each call once. A 429
-    takes nothing from it: the limiter holds those back.
+    A retry takes one from the budget, and a success gives a tenth back, up to where it began. Occasional
+    failures never exhaust it; a client whose calls all fail soon sends each of them once. A retry after 429
+    takes nothing: the limiter delays those.
 
     Args:
-        reserve: how many times may be sent again before anything has succeeded.
-        ratio: the part of it that one success earns.
+        reserve: retries allowed before anything has succeeded.
+        ratio: the part of a retry that one success earns.
     """
 
     __slots__ = ("_left", "_ratio", "_reserve")
@@ -77,12 +92,12 @@ class RetryBudget:
         self._ratio = ratio
 
     def earn(self) -> None:
-        """Note a success."""
+        """Count a success."""
         if self._left < self._reserve:
             self._left = min(self._reserve, self._left + self._ratio)
 
     def spend(self) -> bool:
-        """Take what sending again costs; False when the budget does not hold it."""
+        """Take one retry from the budget; return False when none is left."""
         if self._left < 1:
             return False
         self._left -= 1
@@ -90,21 +105,20 @@ class RetryBudget:
 
 
 def classify_status(status: int) -> Failure:
-    """What an HTTP status other than 2xx means for the request."""
+    """Return what a status other than 2xx means for the request."""
     if status == 429:
-        return Failure.REFUSED
-    if status in _PASSING:
-        return Failure.BROKEN
-    return Failure.DOUBTFUL if status >= 500 else Failure.FINAL
+        return Failure.RATE_LIMITED
+    if status in _TRANSIENT:
+        return Failure.MAYBE_EXECUTED_RETRY
+    # A final 1xx, a redirect and a status that HTTP does not know do not say whether it was executed.
+    return Failure.NOT_EXECUTED_FINAL if 400 <= status < 500 else Failure.MAYBE_EXECUTED_FINAL
 
 
-def may_send_again(method: str, failure: Failure) -> bool:
-    """Whether sending the request again can't do twice what was asked for once."""
-    if failure is Failure.BROKEN:
-        return method in _IDEMPOTENT
-    return failure in (Failure.NEVER_SENT, Failure.REFUSED)
+def may_retry(method: str, failure: Failure) -> bool:
+    """Return whether a retry may succeed and can't execute the request twice."""
+    return failure.retryable and (method in _IDEMPOTENT or not failure.maybe_executed)
 
 
-def leaves_doubt(method: str, failure: Failure) -> bool:
-    """Whether the failure leaves open if a write was carried out."""
-    return method not in _SAFE and failure in (Failure.BROKEN, Failure.DOUBTFUL)
+def leaves_outcome_unknown(method: str, failure: Failure) -> bool:
+    """Return whether a write may have been executed although the attempt failed."""
+    return method not in _SAFE and failure.maybe_executed

@@ -1,9 +1,11 @@
-"""One logical request: its URL, its attempts, their deadlines, and the model or error that comes of it."""
+"""One logical request: its URL, its attempts and their deadlines; it ends with a model or an error."""
 
 from __future__ import annotations
 
 import asyncio
 import platform
+import time
+from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -12,8 +14,9 @@ import attrs
 import msgspec
 from yarl import URL
 
-from do_images_async._credentials import Token
-from do_images_async._http.attempt import Attempt, Authorization
+from do_images_async._credentials import Token, TokenProvider
+from do_images_async._http.attempt import Attempt
+from do_images_async._http.authorization import Access, Credentials
 from do_images_async._http.converter import ModelConverter, is_json
 from do_images_async._http.converter import converter as default_converter
 from do_images_async._http.deadlines import Deadlines
@@ -24,27 +27,31 @@ from do_images_async._http.failures import (
     failure_of,
     in_words,
 )
+from do_images_async._http.headers import parse_retry_after
+from do_images_async._http.idle import ConnectionCheck
+from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
 from do_images_async._http.responses import Answer, error_of, pause_of
 from do_images_async._http.retry import (
     Failure,
     RetryBudget,
     classify_status,
-    leaves_doubt,
-    may_send_again,
+    leaves_outcome_unknown,
+    may_retry,
 )
 from do_images_async._quota.protocols import Limiter
-from do_images_async._quota.sharing import shared_limiter
 from do_images_async._version import __version__
 from do_images_async.errors import (
+    AuthenticationError,
     ClientStateError,
     DecodeError,
     DOImagesError,
     NotFoundError,
     RequestTimeoutError,
+    TokenError,
     TransportError,
 )
-from do_images_async.events import EventHook, logger
+from do_images_async.events import EventHook
 from do_images_async.models import RateLimit
 
 __all__ = ["Transport"]
@@ -64,18 +71,23 @@ _JSON_BODY: Final = {"Content-Type": "application/json"}
 
 @attrs.frozen
 class _Problem:
-    """An attempt without success; `pause` is how many seconds the server asked to wait."""
+    """An attempt without success.
+
+    Attributes:
+        pause: seconds that the server asked to wait, in one way or another.
+        retry_after: seconds that it asked to wait by `retry-after`.
+    """
 
     failure: Failure
     error: DOImagesError
     pause: float | None = None
+    retry_after: float | None = None
 
 
 class Transport:
-    """Sends calls to one origin with one token, through one session and one limiter.
+    """Sends calls to one origin with the client's token, through one session and the token's limiter.
 
     Attributes:
-        limiter: pays for every attempt.
         rate_limit: the quota as the server last reported it.
         base_url: what every path is put behind.
     """
@@ -83,7 +95,7 @@ class Transport:
     def __init__(
         self,
         *,
-        token: Token,
+        token: Token | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
         limiter: Limiter | None,
@@ -91,43 +103,51 @@ class Transport:
         on_event: EventHook | None = None,
         converter: ModelConverter | None = None,
     ) -> None:
-        self.limiter: Limiter = shared_limiter(token, base_url.origin(), self) if limiter is None else limiter
         self.rate_limit: RateLimit | None = None
         self.base_url = base_url
         self._on_event = on_event
         self._converter = default_converter if converter is None else converter
-        self._token = token
         headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
-        self._authorization = Authorization(token, base_url.origin(), headers)
+        grant = partial(Access, origin=base_url.origin(), headers=headers, limiter=limiter)
+        self._credentials = Credentials(token, grant, limiter)
         self._prefix = base_url.raw_path.rstrip("/")
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
         self._deadlines = Deadlines()
+        self._connections = ConnectionCheck()
         self._budget = RetryBudget()
 
+    @property
+    def limiter(self) -> Limiter:
+        """What pays for every attempt; it changes with a token that is provided by a function."""
+        return self._credentials.limiter
+
     async def send(self, call: Call[T], options: Options) -> Reply[T]:
-        """Send a call until it succeeds, may not be sent again, or has had all its attempts.
+        """Send a call until it succeeds, must not be retried, or has had all its attempts.
 
         Raises:
             DOImagesError: one of the tree, with `outcome_unknown` for all the attempts together.
         """
+        if not self._credentials.known:
+            self._open_session()
+            await self._renew(None, options)
         url = self._url(call)
-        doubt = False
+        unknown = renewed = False
         number = 0
         try:
             while True:
                 number += 1
                 attempt = Attempt(
-                    self._authorization,
-                    self.limiter,
-                    self._on_event,
-                    call,
-                    url,
-                    options,
-                    number,
-                    self._deadlines.new(),
+                    credentials=self._credentials,
+                    connections=self._connections,
+                    hook=self._on_event,
+                    call=call,
+                    url=url,
+                    options=options,
+                    number=number,
+                    deadline=self._deadlines.new(),
                 )
                 try:
                     result = await self._try(attempt)
@@ -138,25 +158,30 @@ class Transport:
                     self._budget.earn()
                     attempt.ended()
                     return result
-                if call.method == "DELETE" and doubt and isinstance(result.error, NotFoundError):
-                    # An earlier attempt may have been carried out, and this shows that it was.
+                if call.method == "DELETE" and unknown and isinstance(result.error, NotFoundError):
+                    # An earlier attempt may have been executed, and this shows that it was.
                     attempt.ended()
                     return Reply(cast("T", None), result.error.rate_limit)
-                doubt = doubt or leaves_doubt(call.method, result.failure)
-                wait = self._wait_before_next(call.method, result, number, options)
-                attempt.ended(result.error, retry_in=wait)
+                unknown = unknown or leaves_outcome_unknown(call.method, result.failure)
+                if isinstance(result.error, AuthenticationError) and not renewed:
+                    # With another token it is not the same request: it has an attempt more than `retry` says.
+                    renewed = await self._renew(attempt, options)
+                    wait = 0.0 if renewed else None
+                else:
+                    wait = self._wait_before_next(call.method, result, number - renewed, options)
+                attempt.ended(result.error, retry_in=self._expected(wait, result))
                 if wait is None:
                     raise result.error
                 await self._sleep(wait)
         except DOImagesError as error:
-            error.outcome_unknown = error.outcome_unknown or doubt
+            error.outcome_unknown = error.outcome_unknown or unknown
             raise
 
     async def close(self) -> None:
-        """Close the session if it is ours; calls under way or in the queue raise `ClientStateError`.
+        """Close the session if it is ours; calls in flight or in the queue raise `ClientStateError`.
 
         A client whose loop is closed already may be closed from anywhere. Its sockets are closed when they
-        are collected: to close them now would take the loop.
+        are garbage-collected: to close them now would take the loop.
         """
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             if not self._loop.is_closed():
@@ -164,6 +189,7 @@ class Transport:
             self._closed.set()
             return
         self._closed.set()
+        self._credentials.cancel()
         self._deadlines.expire()
         if self._owns_session and self._session is not None:
             await self._session.close()
@@ -176,22 +202,41 @@ class Transport:
         url = self.base_url.with_path(self._prefix + call.path, encoded=True)
         return url.with_query(call.query) if call.query else url
 
+    async def _renew(self, rejected: Attempt[Any] | None, options: Options) -> bool:
+        """Get the first token, or another than the rejected one; return whether there is a new one."""
+        try:
+            return await self._credentials.renew(rejected.access if rejected else None, options.timeout)
+        except TokenError as error:
+            problem: DOImagesError = error
+        if self._closed.is_set():
+            problem = ClientStateError("the client was closed while the call waited for a token")
+        if rejected is not None:
+            rejected.ended(problem)
+        raise problem
+
     def _wait_before_next(
         self, method: str, problem: _Problem, number: int, options: Options
     ) -> float | None:
-        """Seconds to sleep before the next attempt; None when there must not be one."""
-        if number >= options.retry.attempts or not may_send_again(method, problem.failure):
+        """Return the seconds to sleep before the next attempt; None when there must not be one."""
+        if number >= options.retry.attempts or not may_retry(method, problem.failure):
             return None
         pause = problem.pause
         if pause is not None and options.max_wait is not None and pause > options.max_wait:
             return None
-        if problem.failure is Failure.REFUSED:
+        if problem.failure is Failure.RATE_LIMITED:
             return 0.0  # the limiter makes everybody wait, this call too
         if not self._budget.spend():
-            logger.warning("not sent again: too many of this client's calls fail")
+            logger.warning("no retry: too many of this client's calls fail")
             return None
         delay = options.retry.delay(number)
         return delay if pause is None else max(delay, min(pause, options.retry.cap))
+
+    def _expected(self, wait: float | None, problem: _Problem) -> float | None:
+        """Return the seconds until the next attempt at the earliest, the limiter's wait included."""
+        if wait is None or problem.failure is not Failure.RATE_LIMITED:
+            return wait
+        # A limiter that is shared through a store has not told it of the 429 yet.
+        return max(self.limiter.next_permit_in(), problem.retry_after or 0.0)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -232,9 +277,9 @@ class Transport:
         else:
             if attempt.rate_limit is not None:
                 self.rate_limit = attempt.rate_limit
-            if 200 <= response.status < 300:
-                return self._reply(call, attempt.url, content, attempt.rate_limit)
-            return self._refuse(attempt, response, content)
+            if _is_success(response):
+                return self._reply(attempt, content)
+            return self._refused(attempt, response, content)
         return problem
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -252,22 +297,25 @@ class Transport:
             )
         if self._session.closed:
             raise ClientStateError("the session that the client was given is closed")
+        if getattr(self._session, "_loop", loop) is not loop:
+            raise ClientStateError("the session that the client was given belongs to another event loop")
         return self._session
 
-    def _reply(
-        self, call: Call[T], url: URL, content: bytes, rate_limit: RateLimit | None
-    ) -> Reply[T] | _Problem:
+    def _reply(self, attempt: Attempt[T], content: bytes) -> Reply[T] | _Problem:
+        call = attempt.call
         if call.model is NoneType:
-            return Reply(cast("T", None), rate_limit)
+            return Reply(cast("T", None), attempt.rate_limit)
         try:
-            return Reply(self._converter.loads(content, call.model), rate_limit)
+            return Reply(self._converter.loads(content, call.model), attempt.rate_limit)
         except DecodeError as error:
-            error.args = (f"{call.method} {url} was answered with success, but {error}",)
-            # What is no JSON was spoilt on its way; JSON that says something else will say so again.
-            return _Problem(Failure.DOUBTFUL if is_json(content) else Failure.BROKEN, error)
+            reason = attempt.access.token.redact(str(error))
+            error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
+            # Invalid JSON: damaged in transit, retry. Valid JSON of another shape: do not.
+            valid = is_json(content)
+            return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)
 
-    def _refuse(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
-        """What to make of an answer that is no success."""
+    def _refused(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
+        """Return what a response that is no success means."""
         answer = Answer(
             method=attempt.call.method,
             url=str(attempt.url),
@@ -276,31 +324,38 @@ class Transport:
             body=content,
             rate_limit=attempt.rate_limit,
         )
-        failure = classify_status(answer.status)
-        return _Problem(failure, error_of(answer, self._token.redact), pause_of(answer))
+        return _Problem(
+            classify_status(answer.status),
+            error_of(answer, attempt.access.token.redact),
+            pause_of(answer),
+            parse_retry_after(answer.headers, now=time.time()),
+        )
 
     def _diagnose(self, error: Exception, attempt: Attempt[Any]) -> _Problem:
-        """What to make of an attempt that brought no answer."""
+        """Return what an attempt means whose response did not arrive whole."""
         sent = attempt.may_have_been_sent
         if self._closed.is_set():
-            failure = Failure.DOUBTFUL if sent else Failure.FINAL
+            failure = Failure.MAYBE_EXECUTED_FINAL if sent else Failure.NOT_EXECUTED_FINAL
             return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
+        if attempt.response is not None and not _is_success(attempt.response):
+            # Only the error's explanation is lost: its status says what happened.
+            return self._refused(attempt, attempt.response, b"")
         if isinstance(error, UnwritableError):
             # Our own headers are checked when the client is made.
-            reason = self._token.redact(f"a header of the session can't be sent: {error}")
-            return _Problem(Failure.FINAL, ClientStateError(reason))
+            reason = attempt.access.token.redact(f"a header of the session can't be sent: {error}")
+            return _Problem(Failure.NOT_EXECUTED_FINAL, ClientStateError(reason))
         if isinstance(error, TimeoutError):
             reason = f"not done within {attempt.options.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
         else:
-            reason = self._token.redact(in_words(error))[:300]
+            reason = attempt.access.token.redact(in_words(error))[:300]
             kind = TransportError
         problem = kind(reason, method=attempt.call.method, url=str(attempt.url))
         return _Problem(failure_of(error, sent=sent), problem)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The decoded body, whole; a larger one than any that is documented is not read to its end."""
+    """Return the decoded body; a larger one than any that is documented is not read to its end."""
     chunks: list[bytes] = []
     size = 0
     content = response.content
@@ -312,3 +367,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
     return b"".join(chunks)
+
+
+def _is_success(response: aiohttp.ClientResponse) -> bool:
+    return 200 <= response.status < 300

@@ -136,6 +136,8 @@ class RateLimiter:
         _limiters.add(self)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_alarms"):
+            return "<RateLimiter that could not be made>"
         stats = self.stats()
         limits = ", ".join(
             f"{free}/{bucket.capacity} per {bucket.per:g} s"

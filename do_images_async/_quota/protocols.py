@@ -10,7 +10,7 @@ from typing import Protocol
 import attrs
 import msgspec
 
-__all__ = ["Limiter", "LimiterStats", "Permit", "Report", "Ticket"]
+__all__ = ["Limiter", "LimiterStats", "Permit", "Report", "Ticket", "check_limiter"]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,3 +89,18 @@ class LimiterStats:
     waiting: int
     available: tuple[int, ...]
     pacing: bool = False
+
+
+_METHODS = ("acquire", "check_reserve", "next_permit_in", "stats")
+
+
+def check_limiter(value: object) -> None:
+    """Raise TypeError unless the value has every method of `Limiter`."""
+    if isinstance(value, type):
+        raise TypeError(f"limiter must be an instance, not the class {value.__name__}")
+    missing = [name for name in _METHODS if not callable(getattr(value, name, None))]
+    if missing:
+        raise TypeError(
+            f"limiter must have the methods of a RateLimiter, {', '.join(_METHODS)}; "
+            f"{type(value).__name__} lacks {', '.join(missing)}"
+        )

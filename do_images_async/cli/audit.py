@@ -12,6 +12,7 @@ import attrs
 import click
 
 from do_images_async import ImagesAPI
+from do_images_async._credentials import base_url_from_environment
 from do_images_async.audit import (
     PRICE,
     AuditReport,
@@ -175,7 +176,7 @@ def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
 
 
 def _named_client(name: str, variable: str) -> ImagesAPI:
-    base_url = os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com"
+    base_url = base_url_from_environment()
     try:
         return ImagesAPI(os.environ[variable], base_url=base_url)
     except ValueError as error:

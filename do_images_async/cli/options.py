@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ import click
 
 from do_images_async import ImagesAPI
 from do_images_async._arguments import check_image_key
+from do_images_async._credentials import base_url_from_environment
 from do_images_async.cli.progress import Watch
 from do_images_async.cli.tokens import TokenSource, find_token
 
@@ -113,7 +113,7 @@ def clients(options: dict[str, Any]) -> Callable[[], ImagesAPI]:
     token = find_token(
         TokenSource(argument=options["token"], file=options["token_file"], context=options["context"])
     )
-    base_url = os.environ.get("DIGITALOCEAN_API_URL") or "https://api.digitalocean.com"
+    base_url = base_url_from_environment()
 
     def connect() -> ImagesAPI:
         try:

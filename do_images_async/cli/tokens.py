@@ -11,9 +11,10 @@ from typing import Any, cast
 import attrs
 import click
 
+from do_images_async._credentials import TOKEN_VARIABLES, token_from_environment
+
 __all__ = ["TokenSource", "doctl_config_path", "find_token"]
 
-_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 _DEFAULT = "default"
 
 
@@ -49,13 +50,12 @@ def find_token(source: TokenSource) -> str:
         return _from_file(source.file)
     if source.context is not None:
         return _from_doctl(source.context, required=True)
-    for variable in _VARIABLES:
-        if token := os.environ.get(variable):
-            return token
+    if token := token_from_environment():
+        return token
     if token := _from_doctl(os.environ.get("DIGITALOCEAN_CONTEXT"), required=False):
         return token
     raise click.ClickException(
-        f"no token: set {' or '.join(_VARIABLES)}, give --token-file, or log in with `doctl auth init`; "
+        f"no token: set {' or '.join(TOKEN_VARIABLES)}, give --token-file, or log in with `doctl auth init`; "
         "to see it work without an account: do-images audit --demo"
     )
 

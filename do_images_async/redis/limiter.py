@@ -60,11 +60,14 @@ class RedisRateLimiter:
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
         secret = read_token(token)
+        del token  # what is raised from here on has no secret among its local variables
         if isinstance(secret, Exception):
             raise secret
         # A cluster's client or a wrapper will do. What else is passed may be a URL with a password in it.
         if isinstance(redis, SyncRedis) or not callable(getattr(redis, "register_script", None)):
-            raise TypeError(f"redis must be a client of redis.asyncio, not a {type(redis).__name__}")
+            name = type(redis).__name__
+            del redis
+            raise TypeError(f"redis must be a client of redis.asyncio, not a {name}")
         check_text(namespace, "namespace")
         options = WorkerOptions(
             buckets=buckets or DOCUMENTED,
@@ -80,6 +83,8 @@ class RedisRateLimiter:
         self._worker = Worker(RedisStore(redis, key, self.buckets, store_timeout), options)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_worker"):
+            return "<RedisRateLimiter that could not be made>"
         stats = self.stats()
         limits = ", ".join(f"{bucket.capacity} per {bucket.per:g} s" for bucket in self.buckets)
         return f"<RedisRateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"

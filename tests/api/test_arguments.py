@@ -353,7 +353,7 @@ def test_row_59_a_base_url_that_could_give_the_token_away_is_refused(base_url: s
     assert "password" not in str(caught.value).replace("user name or password", "")
 
 
-@pytest.mark.parametrize("base_url", [None, 5, b"https://api.digitalocean.com"])
+@pytest.mark.parametrize("base_url", [5, b"https://api.digitalocean.com"])
 def test_a_base_url_is_a_string(base_url: Any) -> None:
     with pytest.raises(TypeError, match="base_url"):
         ImagesAPI(TOKEN, base_url=base_url)

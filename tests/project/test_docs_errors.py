@@ -60,6 +60,11 @@ async def _without_redis(emulator: ImagesEmulator, _: ImagesAPI) -> object:
         return await api.get(SNAPSHOT)
 
 
+async def _without_a_token_file(emulator: ImagesEmulator, _: ImagesAPI) -> object:
+    async with ImagesAPI(Path("/nowhere/token").read_text, base_url=emulator.url) as api:
+        return await api.get(SNAPSHOT)
+
+
 async def _an_import_that_fails(_: ImagesEmulator, api: ImagesAPI) -> object:
     new = await api.create_custom(name="golden", url="https://example.com/golden.exe", region="nyc3")
     return await api.wait_until_available(new.id, poll_interval=0.05)
@@ -117,6 +122,7 @@ PROVOCATIONS: dict[str, Provoke] = {
     "QuotaWaitError": _without_quota,
     "QuotaStoreError": _without_redis,
     "WrongResourceError": _answered(Fault(body=b'{"image": {"id": 8}}'), lambda api: api.get(7)),
+    "TokenError": _without_a_token_file,
     "ImportFailedError": _an_import_that_fails,
     "ActionFailedError": _an_action_that_fails,
     "PublicImageError": _deleting_a_public_image,

@@ -23,9 +23,11 @@ from do_images_async import (
     Limiter,
     LimiterStats,
     Outcome,
+    Permit,
     RateLimit,
     RateLimiter,
     Region,
+    Report,
     RetryPolicy,
     TokenBucket,
     __version__,
@@ -33,6 +35,7 @@ from do_images_async import (
     errors,
     events,
     fan_out,
+    quota_middleware,
 )
 from do_images_async.audit import (
     AuditReport,
@@ -60,6 +63,45 @@ async def the_client(session: aiohttp.ClientSession, limiter: Limiter) -> None:
         assert_type(images.rate_limit, RateLimit | None)
         assert_type(images.limiter, Limiter)
         assert_type(await images.aclose(), None)
+
+
+async def token() -> str:
+    return "token"
+
+
+async def the_token(limiter: Limiter) -> None:
+    assert_type(
+        ImagesAPI(lambda: "token", base_url="http://emulator:8080", allow_insecure_http=True), ImagesAPI
+    )
+    assert_type(ImagesAPI(token), ImagesAPI)
+    middleware = quota_middleware(limiter, max_wait=5, reserve=10)
+    assert_type(middleware, aiohttp.ClientMiddlewareType)
+    aiohttp.ClientSession(middlewares=(middleware,))
+
+
+class Unlimited:
+    """A limiter of one's own."""
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
+        return Unlimited.Granted()
+
+    def check_reserve(self, reserve: int) -> None: ...
+
+    def next_permit_in(self) -> float:
+        return 0.0
+
+    def stats(self) -> LimiterStats:
+        return LimiterStats(granted=0, in_flight=0, waiting=0, available=())
+
+    class Granted:
+        """Its permit."""
+
+        def settle(self, report: Report | None = None) -> None: ...
+        def release(self) -> None: ...
+        def lose(self) -> None: ...
+
+
+assert_type(ImagesAPI("token", limiter=Unlimited()), ImagesAPI)
 
 
 async def images_in_and_out(images: ImagesAPI) -> None:

@@ -1,0 +1,163 @@
+"""The client's token in use: asked for once, renewed after a 401, put on requests to one origin."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from aiohttp import ClientRequest
+from aiohttp.hdrs import AUTHORIZATION
+from yarl import URL
+
+from do_images_async._credentials import Token, TokenProvider, read_token
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.protocols import Limiter
+from do_images_async._quota.sharing import shared_limiter
+from do_images_async.errors import TokenError
+
+__all__ = ["Access", "Credentials"]
+
+
+class Access:
+    """One token, and what depends on it: the headers of requests, and the limiter that pays for them.
+
+    Without `limiter` it is the one that all clients of this process share for the token and the origin.
+    The client's other headers are set with the token's: those given to a session are copied twice, name by
+    name.
+
+    Attributes:
+        token: whose access it is.
+        limiter: what pays for requests with this token.
+    """
+
+    __slots__ = ("__weakref__", "_authority", "_headers", "_scheme", "limiter", "token")
+
+    def __init__(
+        self, token: Token, *, origin: URL, headers: Mapping[str, str], limiter: Limiter | None
+    ) -> None:
+        self.token = token
+        self.limiter: Limiter = shared_limiter(token, origin, self) if limiter is None else limiter
+        self._headers = {**headers, AUTHORIZATION: token.authorization}
+        self._scheme = origin.scheme
+        self._authority = origin.raw_authority
+
+    def put_on(self, request: ClientRequest) -> None:
+        """Authorize a request; raises ValueError when it leads to another origin."""
+        url = request.url
+        # What an origin consists of, without making one for each request; with user information it differs.
+        if url.scheme != self._scheme or url.raw_authority != self._authority:
+            raise ValueError(f"the token is for {self._scheme}://{self._authority}, not for {url.origin()}")
+        request.headers.update(self._headers)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Access is not pickled: the token would lie readable in it")
+
+
+class Credentials:
+    """The access that requests go out with: of a fixed token, or of one that the user's function provides.
+
+    The function is called when the first call needs a token, and after a 401; calls that need it at the same
+    time wait for one call of it.
+
+    Args:
+        source: the token, or the function.
+        grant: makes the access of a token.
+        limiter: the one that the user chose for all tokens, if any.
+    """
+
+    def __init__(
+        self, source: Token | TokenProvider, grant: Callable[[Token], Access], limiter: Limiter | None
+    ) -> None:
+        self._grant = grant
+        self._given = limiter
+        self._provider = None if isinstance(source, Token) else source
+        self._access = grant(source) if isinstance(source, Token) else None
+        self._renewal: asyncio.Task[Token | str] | None = None
+
+    @property
+    def known(self) -> bool:
+        """Return whether there is a token; if not, `renew` asks for one."""
+        return self._access is not None
+
+    @property
+    def access(self) -> Access:
+        """The access of the newest token.
+
+        Raises:
+            TokenError: there is none yet.
+        """
+        if self._access is None:
+            raise TokenError("it was not asked for yet")
+        return self._access
+
+    @property
+    def limiter(self) -> Limiter:
+        """What pays for requests; without a token yet, one that nobody spends."""
+        if self._access is not None:
+            return self._access.limiter
+        if self._given is None:
+            self._given = RateLimiter()
+        return self._given
+
+    async def renew(self, rejected: Access | None, timeout: float | None) -> bool:
+        """Ask for a token unless another call has renewed the rejected one; return whether it is another.
+
+        Args:
+            rejected: the access that the server did not accept; None for the first token.
+            timeout: seconds to wait for the function; None for no limit.
+
+        Raises:
+            TokenError: the function raised, was too slow, or returned no token.
+        """
+        if self._provider is None:
+            return False
+        if self._access is rejected:
+            answer = await self._ask(self._provider, timeout)
+            if isinstance(answer, str):
+                raise TokenError(answer)
+            # The first of those who waited takes it over.
+            if self._access is rejected and (rejected is None or answer.digest() != rejected.token.digest()):
+                self._access = self._grant(answer)
+        return self._access is not rejected
+
+    def cancel(self) -> None:
+        """Cancel the function; calls that wait for it raise `TokenError`."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+
+    async def _ask(self, provider: TokenProvider, timeout: float | None) -> Token | str:
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(_provided(provider, timeout))
+            self._renewal.add_done_callback(self._forget)
+        renewal = self._renewal
+        # A call that is cancelled leaves the question to the others.
+        done, _ = await asyncio.wait([renewal], timeout=timeout)
+        if not done:
+            return _too_slow(timeout)
+        return "the function was cancelled" if renewal.cancelled() else renewal.result()
+
+    def _forget(self, renewal: asyncio.Task[Token | str]) -> None:
+        if self._renewal is renewal:
+            self._renewal = None
+
+
+async def _provided(provider: TokenProvider, timeout: float | None) -> Token | str:
+    """Return the token that the function provides, or what went wrong: its exceptions can hold the token."""
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            answer = provider()
+            token = read_token(await answer if inspect.isawaitable(answer) else answer)
+            del answer
+    except Exception as error:  # noqa: BLE001  (whatever the user's function raises)
+        if limit.expired():
+            return _too_slow(timeout)
+        reason = error.strerror if isinstance(error, OSError) else None
+        return f"the function raised {type(error).__name__}" + (f": {reason}" if reason else "")
+    return token if isinstance(token, Token) else f"the function's result can't be used: {token}"
+
+
+def _too_slow(timeout: float | None) -> str:
+    return f"the function did not return within {timeout} s"

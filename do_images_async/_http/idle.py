@@ -1,0 +1,103 @@
+"""Refuse a connection on which bytes arrived before the request was written.
+
+aiohttp hands out a pooled connection as long as it is open. What the server sent while it was idle (a second
+response, a late 408) would be taken for the next request's response: a creation would report another image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+
+from do_images_async._http.failures import ConnectionBrokenError
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+__all__ = ["ConnectionCheck"]
+
+_UNKNOWN_TRIED: Final = 3
+"""Refused connections that may be new, after which the attempt ends: the next would be as bad."""
+
+
+class _UnfitConnectionError(Exception):
+    """The connection has bytes on it; nothing was written, and aiohttp closes it."""
+
+    def __init__(self, *, reused: bool) -> None:
+        self.reused = reused
+        super().__init__("the server sent bytes before the request")
+
+
+class ConnectionCheck:
+    """Checks the connection of each request at the moment at which the request is written to it.
+
+    It works for any session, since it stands between the request and its connection, not in the pool. Bytes
+    that arrive after the check can't be told from the response.
+    """
+
+    __slots__ = ("_used",)
+
+    def __init__(self) -> None:
+        self._used: WeakSet[object] = WeakSet()
+
+    async def send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send the request on the first connection that has nothing to read.
+
+        Raises:
+            ConnectionBrokenError: new connections have bytes on them as well; nothing was written.
+        """
+        unknown = 0
+        write = request.send
+
+        async def check_and_write(connection: Connection) -> ClientResponse:
+            self._check(connection)
+            return await write(connection)
+
+        # aiohttp calls this once it has a connection, with no await in between. An attribute of the request
+        # is the only hook that a borrowed session has there; left in place it would be a reference cycle.
+        vars(request)["send"] = check_and_write
+        try:
+            while True:
+                try:
+                    return await handler(request)
+                except _UnfitConnectionError as error:
+                    unknown += not error.reused
+                    reason = str(error)
+                if unknown == _UNKNOWN_TRIED:
+                    raise ConnectionBrokenError(reason)
+        finally:
+            del vars(request)["send"]
+
+    def _check(self, connection: Connection) -> None:
+        protocol = connection.protocol
+        reused = protocol in self._used
+        # `should_close` tells of bytes that the event loop has read already.
+        read = protocol is None or protocol.should_close
+        if read or _has_unread_bytes(connection.transport, reused=reused):
+            raise _UnfitConnectionError(reused=reused)
+        if not reused:
+            self._used.add(protocol)
+
+
+def _has_unread_bytes(transport: asyncio.Transport | None, *, reused: bool) -> bool:
+    """Return whether bytes, or the end of the connection, wait to be read from the socket."""
+    if transport is None:
+        return True
+    if not reused and transport.get_extra_info("ssl_object") is not None:
+        return False  # TLS sends session tickets when a connection is new
+    sock = transport.get_extra_info("socket")
+    return sock is not None and _is_readable(sock.fileno())
+
+
+def _is_readable(descriptor: int) -> bool:
+    if descriptor < 0:
+        return True
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([descriptor], [], [], 0)[0])

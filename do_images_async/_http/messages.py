@@ -1,0 +1,69 @@
+"""Every message on the wire takes a permit, and its response settles it; for any aiohttp session."""
+
+from __future__ import annotations
+
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
+
+from do_images_async._arguments import check_seconds
+from do_images_async._http.headers import parse_rate_limit, report_of
+from do_images_async._quota.protocols import Limiter, Permit, check_limiter
+from do_images_async.models import RateLimit
+
+__all__ = ["may_have_been_sent", "quota_middleware", "send_with_permit"]
+
+
+def quota_middleware(
+    limiter: Limiter, *, max_wait: float | None = None, reserve: int = 0
+) -> ClientMiddlewareType:
+    """Return an aiohttp client middleware that takes a permit for every message of a session.
+
+    The token's quota counts Droplets and volumes as well: give the same limiter to the sessions that ask for
+    them. A redirect, and a request that aiohttp sends again on a dropped connection, take permits of their
+    own. The middleware retries nothing: after a 429 the limiter makes all later messages wait.
+
+    aiohttp's `ClientTimeout.total` goes on while a message waits for the quota; leave it None, and limit
+    `sock_connect` and `sock_read`.
+
+    Args:
+        limiter: what pays for the messages; it may be an `ImagesAPI`'s as well.
+        max_wait: the longest wait for the quota, in seconds; None waits as long as it takes.
+        reserve: tokens to leave in every bucket for others.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used. A request raises `QuotaWaitError` when its wait
+            would be longer than `max_wait`.
+    """
+    check_limiter(limiter)
+    if max_wait is not None:
+        check_seconds(max_wait, "max_wait", zero=True)
+    limiter.check_reserve(reserve)
+
+    async def take_permit(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        permit = await limiter.acquire(max_wait=max_wait, reserve=reserve)
+        response, _ = await send_with_permit(permit, request, handler)
+        return response
+
+    return take_permit
+
+
+async def send_with_permit(
+    permit: Permit, request: ClientRequest, handler: ClientHandlerType
+) -> tuple[ClientResponse, RateLimit | None]:
+    """Send one message and report to its permit; return the response, and the quota that it reports."""
+    try:
+        response = await handler(request)
+    except BaseException:
+        if may_have_been_sent(request):
+            permit.lose()
+        else:
+            permit.release()
+        raise
+    rate_limit = parse_rate_limit(response.headers)
+    permit.settle(report_of(response.status, response.headers, rate_limit))
+    return response, rate_limit
+
+
+def may_have_been_sent(request: ClientRequest) -> bool:
+    """Return whether the server may know of the request."""
+    # aiohttp makes the response object as it writes the request.
+    return request.response is not None
