@@ -117,7 +117,7 @@ def emulator_command(**options: Any) -> None:
     Examples:
       do-images emulator --images 300 --latency 50ms
       do-images emulator --tls --ca ca.pem --quota-minute 0
-      curl -d '{"status": 503, "path": "/v2/images/*", "times": 3}' localhost:8080/_emulator/faults
+      curl --json '{"status": 503, "path": "/v2/images/*", "times": 3}' localhost:8080/_emulator/faults
     """
     serving = Serving(**options)
     if serving.authority is not None and not serving.tls:

@@ -1,15 +1,16 @@
-"""What is done with images beside changing them: actions that take time, and transfers between accounts."""
+"""The account's image actions, which take time, and its transfers to other accounts."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
 from do_images_async.testing.catalogue import REGION_NAMES, Record, timestamp
 from do_images_async.testing.state import ImageStore
+from do_images_async.testing.state_document import TransferState
 
 __all__ = ["ActionStore", "Transfer", "TransferStore"]
 
@@ -32,7 +33,7 @@ class ActionStore:
 
     Attributes:
         seconds: as given; counts for actions that begin from then on.
-        fails: whether an action will end as errored; asked when its time is over, and by default never.
+        fails: called when an action's time is over; returns whether it ends as errored. By default none does.
     """
 
     def __init__(self, images: ImageStore, *, clock: Callable[[], float], seconds: float) -> None:
@@ -53,24 +54,24 @@ class ActionStore:
         return iter(list(self._actions.values()))
 
     def of(self, image_id: int) -> list[Record]:
-        """An image's actions, the latest first."""
+        """Return an image's actions, the latest first."""
         return [action for action in self if action["resource_id"] == image_id][::-1]
 
     def find(self, image_id: int, action_id: int) -> Record | None:
-        """One of an image's actions."""
+        """Return one of an image's actions, or None."""
         self._advance()
         action = self._actions.get(action_id)
         return action if action and action["resource_id"] == image_id else None
 
     def in_progress(self, image_id: int, kind: str, region: str | None) -> bool:
-        """Whether just this is being done already."""
+        """Return whether the same action is in progress already."""
         return any(
             (action["type"], action["region_slug"], action["status"]) == (kind, region, "in-progress")
             for action in self.of(image_id)
         )
 
     def start(self, image_id: int, kind: str, region: str | None = None) -> Record:
-        """Begin an action; returns it as it is at first."""
+        """Start an action and return it."""
         now = self._clock()
         action: Record = {
             "id": next(self._numbers),
@@ -92,13 +93,13 @@ class ActionStore:
         self._actions[action["id"]] = dict(action)
 
     def dump(self) -> list[Record]:
-        """All actions as JSON data; those in progress say in how many seconds they end."""
+        """Return all actions as JSON data; those in progress say in how many seconds they end."""
         now = self._clock()
         ends = {number: {"ends_in": end - now} for number, end in self._ends.items()}
         return [action | ends.get(action["id"], {}) for action in self]
 
     def load(self, actions: Iterable[Record]) -> None:
-        """Replace all actions by what `dump` gave."""
+        """Replace all actions by those of a checked state."""
         now = self._clock()
         loaded = {action["id"]: dict(action) for action in actions}
         self._ends = {
@@ -151,7 +152,7 @@ class Transfer:
     image_id: int
     email: str | None = None
     team: str | None = None
-    state: Literal["pending", "accepted", "cancelled", "declined"] = "pending"
+    state: TransferState = "pending"
 
 
 class TransferStore:
@@ -179,16 +180,16 @@ class TransferStore:
         return iter(self._transfers)
 
     def find(self, image_id: int, transfer_id: int) -> Transfer | None:
-        """One of an image's transfers, by its id."""
+        """Return one of an image's transfers by its id, or None."""
         wanted = (image_id, transfer_id)
         return next((each for each in self if (each.image_id, each.id) == wanted and each.id), None)
 
     def pending(self, image_id: int) -> bool:
-        """Whether the image is offered to somebody."""
+        """Return whether the image has a pending transfer."""
         return any((each.image_id, each.state) == (image_id, "pending") for each in self)
 
     def create(self, image_id: int, **recipient: Any) -> Transfer:
-        """Make an offer, to an `email` or a `team`."""
+        """Create a transfer to an `email` or a `team`."""
         at_once = recipient.get("team") in self.own_teams
         transfer = Transfer(id=0 if at_once else next(self._numbers), image_id=image_id, **recipient)
         self._transfers.append(transfer)
@@ -197,11 +198,11 @@ class TransferStore:
         return transfer
 
     def dump(self) -> list[Record]:
-        """All transfers as JSON data."""
+        """Return all transfers as JSON data."""
         return [attrs.asdict(transfer) for transfer in self]
 
     def load(self, transfers: Iterable[Record]) -> None:
-        """Replace all transfers by what `dump` gave."""
+        """Replace all transfers by those of a checked state."""
         self._transfers = [Transfer(**transfer) for transfer in transfers]
         latest = max((transfer.id for transfer in self), default=0)
         self._numbers = itertools.count(max(latest + 1, _FIRST_TRANSFER))

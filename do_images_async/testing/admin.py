@@ -1,13 +1,11 @@
-"""The emulator's own endpoints: faults, journal, tokens and state, for tests in any language.
+"""The emulator's own endpoints under `/_emulator`: faults, journal, tokens and state.
 
-They lie outside of `/v2`, where the whole API is, and answer only to this machine. They need no token, spend
-no quota, and neither faults nor the journal know of them.
+They need no token, spend no quota, and are neither in the journal nor subject to faults.
 """
 
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
@@ -15,17 +13,19 @@ from typing import Any, ClassVar
 import attrs
 from aiohttp import web
 
+from do_images_async.testing.admin_access import AdminAccess
 from do_images_async.testing.answers import Problem, failure, success, usual_problem
 from do_images_async.testing.faults import Fault, Faults
 from do_images_async.testing.journal import Journal
 from do_images_async.testing.tokens import Tokens
+from do_images_async.testing.validation import refuse_constant
 
 __all__ = ["Admin", "fault_from_json", "fault_to_json"]
 
 Document = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
-_STRANGER = Problem(403, "forbidden", "The emulator is administered from its own machine.")
+_MOST_DIGITS = 3  # of a status
 _FAULT_FIELDS = {field.name for field in attrs.fields(Fault) if field.init}
 
 
@@ -34,13 +34,15 @@ class Admin:
     """The endpoints over one emulator's parts.
 
     Args:
+        access: decides who may use the endpoints.
         journal, faults, tokens: the emulator's.
-        dump: gives the account's state as JSON data.
-        load: takes it back.
+        dump: returns the account's state as JSON data.
+        load: replaces it.
     """
 
     PREFIX: ClassVar = "/_emulator"
 
+    access: AdminAccess
     journal: Journal
     faults: Faults
     tokens: Tokens
@@ -60,8 +62,18 @@ class Admin:
             ("PUT", "/state", self._load_state),
             ("POST", "/tokens", self._issue_token),
         ):
-            app.router.add_route(method, self.PREFIX + path, _guarded(handler))
-        app.router.add_route("*", self.PREFIX + "{rest:(/.*)?}", _guarded(_nowhere))
+            app.router.add_route(method, self.PREFIX + path, self._guarded(handler))
+        app.router.add_route("*", self.PREFIX + "{rest:(/.*)?}", self._guarded(_unknown_path))
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                self.access.check(request)
+                return await handler(request)
+            except Problem as problem:
+                return failure(problem, {})
+
+        return handle
 
     async def _overview(self, _: web.Request) -> web.Response:
         statuses = {str(status): count for status, count in self.journal.statuses().items()}
@@ -85,7 +97,7 @@ class Admin:
     async def _list_requests(self, request: web.Request) -> web.Response:
         query = request.query
         status = query.get("status")
-        if status is not None and not (status.isascii() and status.isdigit()):
+        if status is not None and not (status.isascii() and status.isdigit() and len(status) <= _MOST_DIGITS):
             raise Problem(422, "unprocessable_entity", "status must be a number")
         chosen = self.journal.where(
             query.get("method"), query.get("path"), status=None if status is None else int(status)
@@ -119,7 +131,7 @@ class Admin:
 
 
 def fault_from_json(document: Mapping[str, Any]) -> Fault:
-    """A fault from its arguments as JSON; `body_base64` and `raw_base64` stand for bytes.
+    """Return a fault from its arguments as JSON; `body_base64` and `raw_base64` stand for bytes.
 
     Raises:
         TypeError, ValueError: an argument is unknown or can't be used.
@@ -137,7 +149,7 @@ def fault_from_json(document: Mapping[str, Any]) -> Fault:
 
 
 def fault_to_json(fault: Fault) -> Document:
-    """The arguments that a fault was made of, and how often it has struck."""
+    """Return the arguments of a fault as JSON, and how many requests it has applied to."""
     document = attrs.asdict(fault)
     for name in ("body", "raw"):
         content = document.pop(name)
@@ -145,29 +157,13 @@ def fault_to_json(fault: Fault) -> Document:
     return document
 
 
-def _guarded(handler: Handler) -> Handler:
-    async def handle(request: web.Request) -> web.Response:
-        if not _from_this_machine(request.remote):
-            return failure(_STRANGER, {})
-        try:
-            return await handler(request)
-        except Problem as problem:
-            return failure(problem, {})
-
-    return handle
-
-
-async def _nowhere(_: web.Request) -> web.Response:
+async def _unknown_path(_: web.Request) -> web.Response:
     raise usual_problem(404)
-
-
-def _from_this_machine(address: str | None) -> bool:
-    return address is not None and ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 async def _object(request: web.Request) -> Document:
     try:
-        document: Any = json.loads(await request.read())
+        document: Any = json.loads(await request.read(), parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         raise Problem(400, "bad_request", "The body is not JSON.") from None
     if not isinstance(document, dict):

@@ -6,7 +6,7 @@ import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, get_args
 
@@ -15,6 +15,7 @@ from aiohttp import web
 from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
 from do_images_async.testing.actions import ActionStore, TransferStore
 from do_images_async.testing.admin import Admin
+from do_images_async.testing.admin_access import AdminAccess
 from do_images_async.testing.answers import Style
 from do_images_async.testing.catalogue import private_images, public_images
 from do_images_async.testing.faults import Faults
@@ -24,6 +25,7 @@ from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
 from do_images_async.testing.request_handler import RequestHandler
 from do_images_async.testing.routes import Links, Route, Routes, with_refusals
 from do_images_async.testing.state import ImageStore
+from do_images_async.testing.state_document import parse_state
 from do_images_async.testing.threads import ServingThread
 from do_images_async.testing.tokens import Tokens
 
@@ -54,6 +56,8 @@ class ImagesEmulator:
             lie in the past, and the account also has old images, whose fields are missing or odd.
         burst_remaining_zero: whether the 429 of a spent minute says `ratelimit-remaining: 0`, as the
             documentation describes it; False reports what the hour has left.
+        names: host names by which clients reach it, beside this machine's; `/_emulator` refuses other names.
+        remote_admin: whether `/_emulator` answers to other machines as well.
 
     Attributes:
         token: the token that is accepted, with all scopes.
@@ -87,6 +91,8 @@ class ImagesEmulator:
         journal_limit: int | None = None,
         style: Style = "documented",
         burst_remaining_zero: bool = True,
+        names: Collection[str] = (),
+        remote_admin: bool = False,
     ) -> None:
         if style not in get_args(Style):
             raise ValueError(f"style must be one of {', '.join(get_args(Style))}, not {style!r}")
@@ -110,7 +116,12 @@ class ImagesEmulator:
         self.latency = latency
         self.jitter = jitter
         self._admin = Admin(
-            journal=self.requests, faults=self.faults, tokens=self.tokens, dump=self.dump, load=self.load
+            access=AdminAccess(names=frozenset(map(str.lower, names)), remote=remote_admin),
+            journal=self.requests,
+            faults=self.faults,
+            tokens=self.tokens,
+            dump=self.dump,
+            load=self.load,
         )
         self._dice = random.Random(seed)
         self._handler = RequestHandler(
@@ -200,32 +211,22 @@ class ImagesEmulator:
             self._thread = None
 
     def dump(self) -> dict[str, Any]:
-        """The account's images, and what is under way with them, as JSON data."""
+        """Return the account as JSON data: images, imports, actions and transfers."""
         return {**self.images.dump(), "actions": self.actions.dump(), "transfers": self.transfers.dump()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Replace the account's images by what `dump` gave, here or elsewhere.
+        """Replace the account by what `dump` returned, here or elsewhere.
 
         Args:
             state: all of it, or just `{"images": [{"name": "golden"}]}`: what an image lacks is filled in.
 
         Raises:
-            ValueError: it is no such state.
+            ValueError: a field is wrong, or the parts do not fit together; the account is as it was.
         """
-        before = self.dump()
-        try:
-            self._replace(state)
-        except (AttributeError, KeyError, TypeError) as error:
-            self._replace(before)
-            raise ValueError(f"this is no state that an emulator has dumped: {error!r}") from error
-        except ValueError:
-            self._replace(before)
-            raise
-
-    def _replace(self, state: Mapping[str, Any]) -> None:
-        self.images.load(state["images"], state.get("imports", ()))
-        self.actions.load(state.get("actions", ()))
-        self.transfers.load(state.get("transfers", ()))
+        checked = parse_state(state)
+        self.images.load(checked)
+        self.actions.load(checked.actions)
+        self.transfers.load(checked.transfers)
 
     def _pause(self) -> float:
         return self.latency + (self.jitter * self._dice.random() if self.jitter else 0.0)

@@ -1,4 +1,4 @@
-"""What the account holds: images, and the imports, actions and transfers that are under way."""
+"""The account's images, and the imports that are in progress."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from urllib.parse import urlsplit
 import attrs
 
 from do_images_async.testing.catalogue import DISTRIBUTIONS, Record, timestamp
+from do_images_async.testing.state_document import State
 
 __all__ = ["Filter", "ImageStore"]
 
 _FORMATS = frozenset({".img", ".raw", ".qcow2", ".vhdx", ".vdi", ".vmdk"})
 _LONGEST_NUMBER = 20  # digits: more than any id has, and fewer than Python refuses to read
+_BEFORE_FIRST = 200_000_000
+_FIELDS = 14  # of an image that has all
 _NOT_AN_IMAGE = "The image could not be imported. Its format is none of raw, qcow2, vhdx, vdi and vmdk."
 _COMPRESSED = frozenset({".gz", ".bz2"})
 
 
 @attrs.frozen
 class Filter:
-    """What a listing is narrowed to; None narrows nothing."""
+    """The filters of a listing; None filters nothing."""
 
     kind: str | None = None
     private: bool | None = None
@@ -47,7 +50,7 @@ class _Import:
 
 
 class ImageStore:
-    """The images in the order of a listing. What a test adds, changes or removes shows in the next answer.
+    """The images in the order of a listing. What a test adds, changes or removes shows in the next response.
 
     An import is NEW for the first half of its time, then pending, then available; one whose URL does not end
     in an image format (raw, img, qcow2, vhdx, vdi, vmdk, also with .gz or .bz2) ends as deleted.
@@ -58,7 +61,7 @@ class ImageStore:
         import_seconds: how long an import takes.
 
     Attributes:
-        on_look: called before anything is looked at, so that what has become due shows.
+        on_look: called before anything is read, to apply what has become due.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class ImageStore:
         self._slugs = {image["slug"]: image["id"] for image in self._images.values() if image.get("slug")}
         self._imports: dict[int, _Import] = {}
         self._listings: dict[Filter, list[int]] = {}
-        self._numbers = itertools.count(max(self._images, default=200_000_000) + 1)
+        self._numbers = itertools.count(max(self._images, default=_BEFORE_FIRST) + 1)
         self._clock = clock
         self.import_seconds = import_seconds
         self.on_look: list[Callable[[], None]] = []
@@ -88,7 +91,7 @@ class ImageStore:
         return self._images[image_id]
 
     def find(self, key: str) -> Record | None:
-        """An image by its id, or a public one by its slug."""
+        """Return an image by its id, or a public one by its slug; None if there is none."""
         self._advance()
         if key.isascii() and key.isdigit():
             return self._images.get(int(key)) if len(key) < _LONGEST_NUMBER else None
@@ -96,7 +99,7 @@ class ImageStore:
         return None if number is None else self._images.get(number)
 
     def add(self, *, at: int | None = None, **fields: Any) -> int:
-        """Add an available private snapshot, or what `fields` make of it; returns its id.
+        """Add an available private snapshot, changed by `fields`; return its id.
 
         Args:
             at: its place in the order of the listing, from 0; by default it is the last.
@@ -142,7 +145,7 @@ class ImageStore:
             self._slugs[image["slug"]] = image["id"]
 
     def update(self, image_id: int, **fields: Any) -> Record:
-        """Change fields of an image; returns it."""
+        """Change fields of an image and return it."""
         self._images[image_id].update(fields)
         self._listings.clear()
         return self._images[image_id]
@@ -154,7 +157,7 @@ class ImageStore:
         self._listings.clear()
 
     def listing(self, narrowed: Filter) -> list[int]:
-        """The ids of the images that a listing holds, in order."""
+        """Return the ids of the images in a listing, in order."""
         self._advance()
         found = self._listings.get(narrowed)
         if found is None:
@@ -165,7 +168,7 @@ class ImageStore:
     def start_import(
         self, *, name: str, url: str, region: str, distribution: str, description: str, tags: list[str]
     ) -> Record:
-        """Begin an import; returns the image as it is at first."""
+        """Start an import and return the image."""
         number = self.add(
             name=name,
             type="custom",
@@ -181,7 +184,7 @@ class ImageStore:
         return dict(self._images[number])
 
     def dump(self) -> Record:
-        """All images, and the imports under way with the seconds they have run, as JSON data."""
+        """Return as JSON data the images, the imports in progress, and which images lack fields."""
         now = self._clock()
         return {
             "images": [dict(image) for image in self],
@@ -189,21 +192,23 @@ class ImageStore:
                 {"image_id": number, "elapsed": now - job.started, "region": job.region, "works": job.works}
                 for number, job in self._imports.items()
             ],
+            "incomplete": [image["id"] for image in self._images.values() if len(image) < _FIELDS],
         }
 
-    def load(self, images: Iterable[Record], imports: Iterable[Record] = ()) -> None:
-        """Replace everything by what `dump` gave; fields that an image lacks are those of `add`."""
-        records = [self._record(dict(image)) for image in images]
-        if len({record["id"] for record in records}) < len(records):
-            raise ValueError("the images' ids must be unique")
+    def load(self, state: State) -> None:
+        """Replace everything by a checked state; fields that a complete image lacks are those of `add`."""
+        given = [image["id"] for image in state.images if "id" in image]
+        self._numbers = itertools.count(max(given, default=_BEFORE_FIRST) + 1)
+        records = [
+            image if image.get("id") in state.incomplete else self._record(image) for image in state.images
+        ]
         jobs = {
             job["image_id"]: _Import(self._clock() - job["elapsed"], job["region"], job["works"])
-            for job in imports
+            for job in state.imports
         }
         self._images, self._slugs, self._imports = {}, {}, jobs
         for record in records:
             self._put(record)
-        self._numbers = itertools.count(max(self._images, default=200_000_000) + 1)
         self._listings.clear()
 
     def _advance(self) -> None:

@@ -12,6 +12,7 @@ from do_images_async.testing.answers import Problem, usual_problem
 
 __all__ = ["Grant", "Tokens", "demand"]
 
+_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _SCOPE = re.compile(r"[a-z_]+:(read|create|update|delete)")
 
 
@@ -71,6 +72,10 @@ class Tokens:
         for scope in chosen or ():
             if not _SCOPE.fullmatch(scope):
                 raise ValueError(f"scopes must be like image:read or tag:create, not {scope!r}")
+        if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError("token must be printable ASCII without spaces")
+        if expires_in is not None and not _is_duration(expires_in):
+            raise ValueError("expires_in must be a number of seconds from 0 to 1e9")
         if token is None:
             token = f"dop_v1_{secrets.token_hex(32)}"
         expires = None if expires_in is None else self._clock() + expires_in
@@ -95,6 +100,12 @@ class Tokens:
         if token is None or not self.accepts(token):
             raise usual_problem(401)
         return self._grants[token]
+
+
+def _is_duration(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= 1e9
 
 
 def demand(grant: Grant, scopes: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a request may hold: queries and bodies, as strict as the API describes them."""
+"""Check queries and bodies as strictly as the API describes them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "json_object",
     "not_found",
     "number_of",
+    "refuse_constant",
     "text_of",
     "texts_of",
 ]
@@ -44,7 +45,7 @@ async def json_object(request: web.Request) -> Body:
     if "Content-Type" in request.headers and request.content_type != "application/json":
         raise usual_problem(415)
     try:
-        body: Any = json.loads(await request.read(), parse_constant=_refuse)
+        body: Any = json.loads(await request.read(), parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         raise Problem(400, "bad_request", "The body is not JSON.") from None
     if not isinstance(body, dict):
@@ -52,7 +53,8 @@ async def json_object(request: web.Request) -> Body:
     return body  # pyright: ignore[reportUnknownVariableType]
 
 
-def _refuse(constant: str) -> NoReturn:
+def refuse_constant(constant: str) -> NoReturn:
+    """Raise ValueError: Python reads NaN and Infinity, which are not JSON."""
     raise ValueError(f"{constant} is not JSON")
 
 

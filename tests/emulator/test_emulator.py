@@ -8,7 +8,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -595,20 +595,116 @@ def test_a_state_can_be_written_by_hand() -> None:
     assert emulator.images.find("debian-12-x64") is None
 
 
+MINE = {"id": 7, "name": "mine"}
+ACTION = {"id": 1, "status": "in-progress", "type": "transfer", "resource_id": 7, "region_slug": "ams3"}
+ACTION |= {"started_at": "2025-01-31T12:00:00Z", "completed_at": None}
+JOB = {"image_id": 7, "elapsed": 0, "region": "nyc3", "works": True}
+
+
 @pytest.mark.parametrize(
-    "state",
+    ("state", "message"),
     [
-        *({"image": []}, {"images": None}, {"images": [5]}, {"images": [{"nome": "x"}]}),
-        {"images": [{"id": 1}, {"id": 1}]},
-        *({"images": [], "imports": [5]}, {"images": [], "actions": [5]}, {"images": [], "transfers": [5]}),
+        ([], "a state must be an object"),
+        ({"image": []}, "a state has no image; it has images, imports, actions, transfers, incomplete"),
+        ({}, "a state needs images"),
+        ({"images": None}, "images must be an array"),
+        ({"images": [5]}, r"images\[0\] must be an object"),
+        ({"images": [{"nome": "x"}]}, r"images\[0\] has no nome; it has id, name"),
+        ({"images": [{"name": "a"}, {"tags": 5}]}, r"images\[1\].tags must be an array of strings or null"),
+        ({"images": [{"id": 1}, {"id": 1}]}, "the ids of images must be unique"),
+        ({"images": [{"slug": "a"}, {"slug": "a"}]}, "slugs must be unique"),
+        ({"images": [MINE], "imports": [JOB | {"image_id": 8}]}, "there is no image 8"),
+        ({"images": [MINE], "imports": [JOB, JOB]}, "the ids of imports must be unique"),
+        ({"images": [MINE], "imports": [{"image_id": 7}]}, r"imports\[0\] needs elapsed"),
+        ({"images": [], "actions": [5]}, r"actions\[0\] must be an object"),
+        (
+            {"images": [MINE], "actions": [ACTION | {"status": "completed", "ends_in": 1}]},
+            r"actions\[0\].ends_in is for actions in progress",
+        ),
+        (
+            {"images": [MINE], "actions": [ACTION | {"region_slug": None, "ends_in": 1}]},
+            r"actions\[0\] is a transfer in progress and needs region_slug",
+        ),
+        ({"images": [], "transfers": [{"id": 1}]}, r"transfers\[0\] needs image_id"),
+        (
+            {"images": [], "transfers": [{"id": 1, "image_id": 7, "state": "lost"}]},
+            r"transfers\[0\].state must be one of pending, accepted, cancelled, declined",
+        ),
+        ({"images": [], "incomplete": [7]}, "there is no image 7"),
+        ({"images": [MINE], "incomplete": [7]}, "image 7 is incomplete and still needs name, type"),
     ],
 )
-def test_what_is_no_state_is_refused(state: dict[str, Any]) -> None:
-    emulator = ImagesEmulator()
+async def test_a_state_that_does_not_fit_together_is_refused(
+    emulator: ImagesEmulator, state: Any, message: str
+) -> None:
     before = emulator.dump()
-    with pytest.raises(ValueError, match=r"state|unique|nome"):
+    with pytest.raises(ValueError, match=message):
         emulator.load(state)
     assert emulator.dump() == before
+    async with aiohttp.ClientSession(emulator.url) as session:
+        async with session.put("/_emulator/state", json=state) as response:
+            assert response.status == (422 if isinstance(state, dict) else 400)
+        async with session.get("/_emulator/state") as response:
+            assert await response.json() == before
+
+
+ODD: list[Any] = [
+    *(None, True, 5, -1, 1e308, float("nan"), 10**30, "", "2025-02-31T12:00:00Z"),
+    *("9999-12-31T23:59:59-12:00", "\ud800", [], [5], {}),
+]
+"""Values to put into every field."""
+
+
+def fields_of(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the way to every value in a document, from the whole to the smallest."""
+    yield path
+    if isinstance(document, dict | list):
+        items = document.items() if isinstance(document, dict) else enumerate(document)
+        for key, value in items:
+            yield from fields_of(value, (*path, key))
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy with another value at a place."""
+    if not path:
+        return value
+    copy = document.copy()
+    copy[path[0]] = changed(document[path[0]], path[1:], value)
+    return copy
+
+
+async def test_whatever_a_field_of_a_state_holds_it_is_refused_or_served() -> None:
+    """Every field of a state with everything in it, with every odd value; afterwards each request works."""
+    async with ImagesEmulator(
+        images=0, quotas=None, clock=lambda: 1e9, style="observed", import_seconds=100, action_seconds=100
+    ) as emulator:
+        number = emulator.images.add(tags=["a"])
+        emulator.actions.start(number, "transfer", "ams3")
+        emulator.transfers.create(number, email="a@b.c")
+        new = emulator.images.start_import(
+            name="n", url="https://a.example/b.img", region="nyc3", distribution="", description="", tags=[]
+        )["id"]
+        state = emulator.dump()
+        kept = (number, new, *state["incomplete"][:1])
+        state["images"] = [image for image in state["images"] if image["id"] in kept]
+        state["incomplete"] = state["incomplete"][:1]
+        emulator.load(state)
+        before = emulator.dump()
+        headers = {"Authorization": f"Bearer {emulator.token}"}
+        served = 0
+        async with aiohttp.ClientSession(emulator.url, headers=headers) as session:
+            for path in fields_of(state):
+                for odd in ODD:
+                    try:
+                        emulator.load(changed(state, path, odd))
+                    except ValueError:
+                        assert emulator.dump() == before, (path, odd)
+                        continue
+                    served += 1
+                    for each in (f"{LIST}?type=application&tag_name=x", LIST, f"{LIST}/{number}/actions"):
+                        assert (await ask(session, each))[0] in (200, 404), (path, odd)
+                    emulator.load(state)
+    assert served > 100
 
 
 # --- the admin endpoint ---
@@ -643,6 +739,13 @@ async def test_faults_are_set_from_outside(emulator: ImagesEmulator, http: aioht
         ("/faults", b"[]", 400, "object"),
         ("/tokens", b'{"scopes": "image:read"}', 422, "scopes"),
         ("/tokens", b'{"scope": ["image:read"]}', 422, "unknown: scope"),
+        ("/tokens", b'{"scopes": [5]}', 422, ""),
+        ("/tokens", b'{"token": 5}', 422, "token must be printable"),
+        ("/tokens", b'{"token": "a b"}', 422, "token must be printable"),
+        ("/tokens", b'{"expires_in": "soon"}', 422, "expires_in"),
+        ("/tokens", b'{"expires_in": -1}', 422, "expires_in"),
+        ("/tokens", b'{"expires_in": NaN}', 400, "not JSON"),
+        ("/faults", b'{"delay": 1e308}', 422, "delay must be"),
         ("/nothing", b"{}", 404, ""),
     ],
 )
@@ -651,7 +754,9 @@ async def test_what_the_admin_endpoint_refuses(
 ) -> None:
     async with (
         aiohttp.ClientSession() as session,
-        session.post(emulator.admin_url + path, data=data) as response,
+        session.post(
+            emulator.admin_url + path, data=data, headers={"Content-Type": "application/json"}
+        ) as response,
     ):
         assert response.status == status
         assert message in (await response.json())["message"]
@@ -700,10 +805,88 @@ async def test_faults_quota_and_journal_know_nothing_of_the_admin_endpoint() -> 
         assert len(emulator.requests) == 0
 
 
+REMOTE_ADMIN = "Only this machine may administer the emulator"
+
+
 async def test_the_admin_endpoint_answers_to_this_machine_alone(
     emulator: ImagesEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with aiohttp.ClientSession() as session:
         for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.7", 403), (None, 403)):
             monkeypatch.setattr(web.BaseRequest, "remote", address)
-            assert (await ask(session, emulator.admin_url))[0] == status
+            answered, content = await ask(session, emulator.admin_url)
+            assert answered == status
+            assert status == 200 or REMOTE_ADMIN in content.decode()
+
+
+async def test_other_machines_are_let_in_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ImagesEmulator(images=0, remote_admin=True) as emulator, aiohttp.ClientSession() as session:
+        monkeypatch.setattr(web.BaseRequest, "remote", "192.0.2.7")
+        assert (await ask(session, emulator.admin_url))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "", None),
+        ("GET", "/requests", None),
+        ("GET", "/state", None),
+        ("POST", "/faults", {"status": 503, "times": None}),
+        ("DELETE", "/faults", None),
+        ("DELETE", "/requests", None),
+        ("PUT", "/state", {"images": []}),
+        ("POST", "/tokens", {"token": "planted"}),
+    ],
+)
+async def test_row_96_web_pages_of_others_are_refused(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, method: str, path: str, body: Any
+) -> None:
+    """A browser sends these for a page of another origin, or of a name that was made to lead here."""
+    await ask(http)
+    emulator.faults.add(Fault(path="/none", status=500))
+    before = (emulator.dump(), len(emulator.faults), len(emulator.requests), set(emulator.tokens))
+    url, port = emulator.admin_url + path, emulator.url.rpartition(":")[2]
+    async with aiohttp.ClientSession() as session:
+
+        async def status(content_type: str = "application/json", **headers: str) -> int:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            data = None if body is None else json.dumps(body).encode()
+            if data is not None:
+                sent["Content-Type"] = content_type
+            async with session.request(method, url, data=data, headers=sent) as response:
+                return response.status
+
+        for origin in (
+            "https://evil.example",
+            "null",
+            f"http://localhost:{int(port) + 1}",
+            "http://127.0.0.1",
+        ):
+            assert await status(Origin=origin) == 403
+        for host in (f"evil.example:{port}", "evil.example", "", "192.0.2.7", "localhost.evil.example", "["):
+            assert await status(Host=host) == 403
+        assert await status(Host="evil.example", Origin="http://evil.example") == 403
+        for site in ("cross-site", "same-site"):
+            assert await status(Sec_Fetch_Site=site) == 403
+        if body is not None:
+            for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+                assert await status(kind) == 415
+        assert (emulator.dump(), len(emulator.faults), len(emulator.requests), set(emulator.tokens)) == before
+
+        for host in (f"localhost:{port}", f"LOCALHOST:{port}", "127.0.0.1", f"[::1]:{port}"):
+            assert await status(Host=host, Origin=f"http://{host}") < 300
+
+
+async def test_a_name_of_the_emulator_can_be_allowed() -> None:
+    async with (
+        ImagesEmulator(images=0, names=["Emulator"]) as emulator,
+        aiohttp.ClientSession() as session,
+    ):
+        for host, status in (("emulator:8080", 200), ("EMULATOR", 200), ("other:8080", 403)):
+            assert (await ask(session, emulator.admin_url, headers={"Host": host}))[0] == status
+
+
+async def test_a_status_that_is_no_status_is_refused(emulator: ImagesEmulator) -> None:
+    async with aiohttp.ClientSession() as session:
+        for status in ("9" * 5000, "-1", "2e2"):
+            assert (await ask(session, f"{emulator.admin_url}/requests?status={status}"))[0] == 422
