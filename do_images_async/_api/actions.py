@@ -57,7 +57,7 @@ class ImageActions:
         async def fetch(number: int) -> ActionPage:
             return await self.list_page(image_id, page=number, per_page=per_page)
 
-        return _actions_of(read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict))
+        return _actions_of(read_whole(fetch, concurrency=concurrency, strict=strict))
 
     async def list_page(self, image_id: int, *, page: int = 1, per_page: int = 20) -> ActionPage:
         """Read one page of an image's actions; one request (API page: "List All Actions for an Image").

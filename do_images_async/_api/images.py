@@ -316,7 +316,7 @@ class ImagesAPI:
         async def fetch(number: int) -> ImagePage:
             return await self._page(page_query(number, per_page, filters), number)
 
-        return read_whole(fetch, per_page=per_page, concurrency=concurrency, strict=strict)
+        return read_whole(fetch, concurrency=concurrency, strict=strict)
 
     async def list_page(
         self,

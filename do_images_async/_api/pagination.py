@@ -1,4 +1,4 @@
-"""Page numbers to an ordered, complete stream of pages, fetched ahead of the reader."""
+"""Page numbers to an ordered, complete stream of pages, prefetched ahead of the reader."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ __all__ = ["next_page_number", "read_whole"]
 
 logger = logging.getLogger("do_images_async")
 
-_EMPTY_PAGES: Final = 3
-
 PASSES: Final = 4
 """How often a listing that moves is read at most, the first time included."""
 
 STRICT_PASSES: Final = 10
 """The same where it must come to rest."""
+
+_BARREN_PAGES: Final = 3
+"""Pages in a row that may bring nothing new while the total stands still: then the server repeats itself."""
+
+_BARREN_PAGES_MOVING: Final = 12
+"""The same while the total changes from page to page: the list may grow as fast as it is read."""
 
 
 class Page(Protocol):
@@ -47,10 +51,10 @@ P = TypeVar("P", bound=Page)
 
 
 def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | None:
-    """The number of the page that follows `page`, taken from the links; None on the last page.
+    """Return the number of the page that follows `page`, read from the links; None on the last page.
 
-    Links are never followed. One that points to another origin, or not forward, is an error all the same: a
-    listing that goes on elsewhere can't be read whole.
+    Links are never followed, so the host does not matter: behind a gateway, or in a recording, it is another
+    one. A link that does not point forward is an error: a listing that goes in circles can't be read whole.
 
     Raises:
         DecodeError: the link is not one that the API page describes.
@@ -59,169 +63,201 @@ def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | 
     if link is None:
         return None
     try:
-        url = base_url.join(URL(link))
-        number = int(url.query["page"])
-        same_origin = url.origin() == base_url.origin()
+        number = int(base_url.join(URL(link)).query["page"])
     except (ValueError, KeyError):
         raise _bad_link("is no link to a page", page) from None
-    if not same_origin:
-        raise _bad_link(f"leads to {url.host}, where the token must not go", page)
     if number <= page:
         raise _bad_link(f"leads back to page {number}", page)
     return number
 
 
 async def read_whole(
-    fetch: Callable[[int], Awaitable[P]], *, per_page: int, concurrency: int, strict: bool
+    fetch: Callable[[int], Awaitable[P]], *, concurrency: int, strict: bool
 ) -> AsyncGenerator[P, None]:
     """Yield pages until all items have come, each item in one page only.
 
     Pages are offsets into a list that others change: what is deleted moves the rest forward past the reader,
-    what is created moves it back. So what an earlier page has had is taken out of a page, and a pass over all
+    what is created moves it back. So what an earlier page had is taken out of a page, and a pass over all
     pages that shows that the list moved is followed by another one, of which only what is new is yielded. A
-    pass shows it by totals that differ, by a repeat, or by fewer items than the total. What two passes in a
-    row show alike is no movement but the server's way.
+    pass shows it by totals that differ, by a repeat, or by fewer items than the total. Two passes that read
+    the same show that the list is at rest; if it is shorter than its total all the same, that is said.
 
     A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
     `STRICT_PASSES`. Of the first pass every page is yielded, of the others those that hold something new.
 
     Args:
         fetch: reads one page, by its number from 1.
-        per_page: the page size that `fetch` asks for.
-        concurrency: pages that are fetched ahead of the one being read, at most.
+        concurrency: pages that are prefetched ahead of the one being read, at most.
         strict: read until a whole pass shows no movement and brings nothing new. Without, such a pass is only
             asked for when there was movement, and its absence is logged.
 
     Raises:
         DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
-        IncompleteListingError: `strict`, and no pass was the last one; or page after page is empty.
+        IncompleteListingError: `strict`, and no pass was the last one; or page after page brings nothing new.
     """
     seen = IdSet()
     before: _Pass | None = None
+    at_rest = False
     for _ in range(STRICT_PASSES if strict else PASSES):
         current = _Pass(seen, first=before is None)
-        pages = read_pages(fetch, per_page=per_page, concurrency=concurrency)
+        pages = _read_pages(fetch, current, concurrency=concurrency)
         async with aclosing(pages):
             async for page in pages:
-                fresh = current.take(page)
-                if before is None or len(fresh):
-                    yield fresh
+                if before is None or len(page):
+                    yield page
         if current.is_last(before, strict=strict):
             return
-        at_rest = current.equals(before)  # and yet not whole: the total is wrong for good
+        at_rest = current.equals(before)  # and yet shorter than its total
         before = current
         if at_rest:
             break
     total = before.total if before else None
     if strict:
         raise IncompleteListingError(
-            "reading after reading, the listing moved or was shorter than its total",
+            "reading after reading, the listing moved, repeated pages or was shorter than its total",
             seen=len(seen),
             total=total,
         )
+    reason = (
+        "repeats pages or is shorter than its total"
+        if at_rest
+        else f"did not come to rest in {PASSES} passes"
+    )
     logger.warning(
-        "the listing did not come to rest in %d passes and may lack images: %d read, the server counts %s",
-        PASSES,
-        len(seen),
-        total,
+        "the listing %s and may lack images: %d read, the server counts %s", reason, len(seen), total
     )
 
 
 class _Pass:
-    """One reading of all pages.
+    """One reading of all pages: what it has brought, and how far it has to go.
 
     Attributes:
-        count: items on the pages, with all that were read before.
-        fresh: how many of them no earlier page had.
         total: what the server says, on the last page that says so.
-        moved: whether the list has changed meanwhile, by all that one can see.
         digest: stands for all that the pages held, in order.
+        last_page: the last page that is known to exist, or must be read to know that it does not.
     """
 
     def __init__(self, seen: IdSet, *, first: bool) -> None:
-        self.count = 0
-        self.fresh = 0
         self.total: int | None = None
-        self.moved = False
         self.digest = 0
+        self.last_page = 1
         self._seen = seen
-        self._read = None if first else IdSet()  # what this pass has read; of the first, it is what was seen
+        self._read = None if first else IdSet()  # the ids of this pass; in the first, they are those seen
+        self._count = 0  # items on the pages that brought something new
+        self._distinct = 0  # the same without what earlier pages of this pass had
+        self._fresh = 0  # items that no pass before had
+        self._page_size = 0  # of the first page; less than was asked for where the server caps it
+        self._linked = False
+        self._moved = False
+        self._repeats_a_page = False
+        self._barren = self._barren_at_rest = 0
 
     def take(self, page: P) -> P:
-        """Count a page, and return it without what earlier pages had."""
+        """Count a page, and return it without what earlier pages had.
+
+        Raises:
+            IncompleteListingError: this and the pages before it brought nothing new, and more are announced.
+        """
         ids = page.ids
         known = self._seen.absorb(ids)
         repeated = known if self._read is None else self._read.absorb(ids)
         self.digest = hash((self.digest, page.page, page.total, ids))
-        other_total = page.total is not None and self.total not in (None, page.total)
-        self.moved = self.moved or bool(repeated) or other_total
+        moved_now = page.total is not None and self.total not in (None, page.total)
+        self._moved = self._moved or bool(repeated) or moved_now
         if page.total is not None:
             self.total = page.total
         fresh = page.without(known) if known else page
-        self.count += len(page)
-        self.fresh += len(fresh)
+        self._fresh += len(fresh)
+        new = len(page.without(repeated)) if repeated else len(page)
+        self._distinct += new
+        self._count += len(page) if new else 0
+        self._page_size = self._page_size or len(page)
+        self._linked = self._linked or page.next_page is not None
+        self.last_page = self._known_last_page(page)
+        self._check_progress(page, new=new, moved_now=moved_now)
         return fresh
 
     def is_last(self, before: _Pass | None, *, strict: bool) -> bool:
-        """Whether nothing can be seen that would be a reason for another pass."""
-        short = self.total is not None and self.count < self.total
-        if self.equals(before):
-            return not (strict and short)
-        return not (self.moved or short or (strict and self.fresh))
+        """Return whether nothing can be seen that would be a reason for another pass."""
+        if self._is_short():
+            return False
+        return self.equals(before) or not (self._moved or (strict and self._fresh))
 
     def equals(self, before: _Pass | None) -> bool:
-        """Whether it read just what the pass before did."""
+        """Return whether it read just what the pass before did."""
         return before is not None and self.digest == before.digest
 
+    def _is_short(self) -> bool:
+        """Return whether the pages held less than there is, as far as one can see.
 
-async def read_pages(
-    fetch: Callable[[int], Awaitable[P]], *, per_page: int, concurrency: int
+        Without a total that makes sense, a page that only repeats others shows that a part was not read.
+        """
+        if self.total is None or self.total < self._count:
+            return self._repeats_a_page
+        return self._count < self.total
+
+    def _known_last_page(self, page: P) -> int:
+        """Return the last page to read, as far as `page` tells.
+
+        The total is believed as long as pages are not empty and have not held more than it says. A next link
+        is always believed. Without either, a page that is as full as the first one is not the last.
+        """
+        announced = page.page if page.next_page is None else page.page + 1
+        if not len(page):
+            return announced
+        following = page.page + 1
+        if self.total is None or self.total < self._count:
+            full = not self._linked and len(page) >= self._page_size
+            return following if full else announced
+        if self._distinct < self.total:
+            announced = following
+        return max(announced, -(-self.total // self._page_size))
+
+    def _check_progress(self, page: P, *, new: int, moved_now: bool) -> None:
+        if new:
+            self._barren = self._barren_at_rest = 0
+            return
+        self._repeats_a_page = self._repeats_a_page or bool(len(page))
+        self._barren += 1
+        self._barren_at_rest = 0 if moved_now and len(page) else self._barren_at_rest + 1
+        if self.last_page <= page.page:
+            return
+        if self._barren_at_rest > _BARREN_PAGES or self._barren > _BARREN_PAGES_MOVING:
+            raise IncompleteListingError(
+                f"pages {page.page - self._barren + 1} to {page.page} brought nothing new, "
+                "and more are announced",
+                seen=len(self._seen),
+                total=self.total,
+            )
+
+
+async def _read_pages(
+    fetch: Callable[[int], Awaitable[P]], current: _Pass, *, concurrency: int
 ) -> AsyncGenerator[P, None]:
-    """Yield all pages in order, each read whole before it is yielded.
+    """Yield all pages of a pass in order, each read whole, without what earlier pages had.
 
-    The first page costs one request and tells how many follow. Then more and more are fetched ahead of the
+    The first page costs one request and tells how many follow. Then more and more are prefetched ahead of the
     page that the reader asks for: two of the second, four of the third, up to `concurrency`; leaving cancels
     them.
-
-    Args:
-        fetch: reads one page, by its number from 1.
-        per_page: the page size that `fetch` asks for.
-        concurrency: pages that are fetched ahead of the one being read, at most.
-
-    Raises:
-        DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
-        IncompleteListingError: page after page is empty and the server still announces more.
     """
-    page = await _numbered(fetch, 1)
-    yield page
-    ahead = _Ahead(fetch)
-    seen = len(page)
-    empty = 0
+    yield current.take(await _numbered(fetch, 1))
+    prefetch = _Prefetch(fetch)
     width = 1
     try:
         while True:
             width = min(2 * width, concurrency)
-            ahead.extend(_last_page(page, per_page), 1 + width)
-            if not ahead.tasks:
+            prefetch.extend(current.last_page, 1 + width)
+            if not prefetch.tasks:
                 return
-            # What is asked for goes out now: a reader that is busy from here on can't hold it up.
+            # The requests go out now: a reader that is busy from here on can't hold them up.
             await asyncio.sleep(0)
-            page = await ahead.tasks.popleft()
-            seen += len(page)
-            empty = empty + 1 if page.next_page and not len(page) else 0
-            if empty > _EMPTY_PAGES:
-                raise IncompleteListingError(
-                    f"page {page.page} is the {empty}th empty one in a row, and more are announced",
-                    seen=seen,
-                    total=page.total,
-                )
-            yield page
+            yield current.take(await prefetch.tasks.popleft())
     finally:
-        await ahead.cancel()
+        await prefetch.cancel()
 
 
-class _Ahead(Generic[P]):
-    """The pages that are under way, in order."""
+class _Prefetch(Generic[P]):
+    """The pages that are in flight, in order."""
 
     def __init__(self, fetch: Callable[[int], Awaitable[P]]) -> None:
         self.tasks: deque[asyncio.Task[P]] = deque()
@@ -229,11 +265,13 @@ class _Ahead(Generic[P]):
         self._launched = 1
 
     def extend(self, last: int, width: int) -> None:
+        """Start to fetch pages up to number `last`, until `width` are in flight."""
         while self._launched < last and len(self.tasks) < width:
             self._launched += 1
             self.tasks.append(asyncio.create_task(_numbered(self._fetch, self._launched)))
 
     async def cancel(self) -> None:
+        """Cancel what is in flight, and wait until it has ended."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -245,18 +283,6 @@ async def _numbered(fetch: Callable[[int], Awaitable[P]], number: int) -> P:
     except DOImagesError as error:
         error.page = number
         raise
-
-
-def _last_page(page: Page, per_page: int) -> int:
-    """The last page that is known to exist, or must be looked at to know that it does not.
-
-    The total is believed as long as pages are not empty; beyond it only a link announces more.
-    """
-    more = page.next_page is not None or (page.total is None and len(page) >= per_page)
-    announced = page.page + 1 if more else page.page
-    if page.total is None or not len(page):
-        return announced
-    return max(announced, -(-page.total // per_page))
 
 
 def _bad_link(reason: str, page: int) -> DecodeError:

@@ -1,0 +1,235 @@
+"""Listings from servers that cap, repeat and miscount: never silently short, and never without end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Literal
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from do_images_async import ImagesAPI, errors
+from tests.conftest import TOKEN
+from tests.support.servers import Answer, Received, Server, image_document, reply
+
+LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=80)
+Links = Literal["next", "none", "empty", "counting"]
+
+
+@attrs.frozen
+class Strange:
+    """A server of `count` images that does not do as the API page says.
+
+    Attributes:
+        count: how many images there are.
+        cap: the largest page that it gives, whatever was asked for.
+        total: what it counts; None to say nothing.
+        links: right ones, none at all, an empty object, or a next link on every page.
+        ignores_page: every page is the first one.
+        clamps_page: beyond the last page, the last one is repeated.
+        overlap: how many images of the page before each page begins with.
+        empty_from: pages from this number on are empty.
+    """
+
+    count: int
+    cap: int = 200
+    total: int | None = None
+    links: Links = "none"
+    ignores_page: bool = False
+    clamps_page: bool = False
+    overlap: int = 0
+    empty_from: int | None = None
+
+    def __call__(self, request: Received) -> Answer:
+        asked = int(request.query["page"])
+        size = min(int(request.query["per_page"]), self.cap)
+        step = max(1, size - self.overlap)
+        pages = max(1, 1 + -(-(self.count - size) // step))
+        page = 1 if self.ignores_page else min(asked, pages) if self.clamps_page else asked
+        start = (page - 1) * step
+        numbers = range(self.count)[start : start + size]
+        if self.empty_from is not None and page >= self.empty_from:
+            numbers = range(0)
+        document: dict[str, Any] = {"images": [image_document(1 + number) for number in numbers]}
+        if self.links != "none":
+            more = self.links == "counting" or (self.links == "next" and asked < pages)
+            link = f"https://api.digitalocean.com/v2/images?page={asked + 1}"
+            document["links"] = {"pages": {"next": link} if more else {}}
+        if self.total is not None:
+            document["meta"] = {"total": self.total}
+        return reply(document)
+
+
+@attrs.define
+class Reading:
+    """The result of a listing."""
+
+    ids: list[int]
+    warnings: list[str]
+    error: errors.DOImagesError | None
+    requests: int
+
+    def says_so(self, total: int | None) -> bool:
+        """Return whether an error or a warning has both counts."""
+        counts = (len(set(self.ids)), total)
+        if isinstance(self.error, errors.IncompleteListingError):
+            return (self.error.seen, self.error.total) == counts
+        return [f"{counts[0]} read, the server counts {counts[1]}" in text for text in self.warnings] == [
+            True
+        ]
+
+
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+async def read(
+    strange: Strange, *, strict: bool = False, per_page: int = 200, concurrency: int = 4
+) -> Reading:
+    handler = _Warnings()
+    logger = logging.getLogger("do_images_async")
+    logger.addHandler(handler)
+    found: list[int] = []
+    error: errors.DOImagesError | None = None
+    try:
+        async with Server().running() as server, ImagesAPI(TOKEN, base_url=server.url) as api:
+            server.answer_with(strange)
+            try:
+                async for image in api.list(per_page=per_page, strict=strict, concurrency=concurrency):
+                    found.append(image.id)  # noqa: PERF401  (what came before an error counts)
+            except errors.DOImagesError as raised:
+                error = raised
+            return Reading(found, handler.texts, error, len(server.received))
+    finally:
+        logger.removeHandler(handler)
+
+
+IGNORING = {
+    "a huge total": Strange(1000, total=10**6, ignores_page=True),
+    "a total of more pages than are believed to repeat": Strange(1000, total=1000, ignores_page=True),
+    "a total of three pages": Strange(1000, total=500, ignores_page=True),
+    "no meta": Strange(1000, ignores_page=True),
+    "a next link that counts up": Strange(1000, ignores_page=True, links="counting"),
+    "both": Strange(1000, total=10**9, ignores_page=True, links="counting"),
+    "empty pages": Strange(1000, total=10**9, links="counting", empty_from=2),
+}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("strange", IGNORING.values(), ids=IGNORING.keys())
+async def test_row_75_a_server_that_ignores_the_page_is_found_out(strange: Strange, strict: bool) -> None:
+    reading = await read(strange, strict=strict)
+    assert isinstance(reading.error, errors.IncompleteListingError)
+    assert reading.says_so(strange.total)
+    assert reading.ids == list(range(1, 201))
+    assert reading.requests <= 10
+
+
+@pytest.mark.parametrize("links", ["next", "none", "empty"])
+@pytest.mark.parametrize("cap", [1, 7, 20, 99])
+async def test_row_76_a_server_that_caps_its_pages_is_read_to_its_total(cap: int, links: Links) -> None:
+    reading = await read(Strange(100, cap=cap, total=100, links=links))
+    assert reading.ids == list(range(1, 101))
+    assert not reading.warnings
+    assert not reading.error
+    assert reading.requests == -(-100 // cap), "one request a page, as from a server that gives what is asked"
+
+
+@pytest.mark.parametrize("links", ["none", "empty"])
+async def test_row_76_pages_that_are_capped_without_a_total_end_with_an_empty_one(links: Links) -> None:
+    reading = await read(Strange(300, cap=100, links=links))
+    assert reading.ids == list(range(1, 301))
+    assert not reading.error
+
+
+EMPTY_AFTER_ONE = Strange(1000, total=500, empty_from=2)
+TOO_LARGE = [
+    EMPTY_AFTER_ONE,
+    Strange(300, total=301),
+    Strange(300, total=10**9, links="next"),
+    Strange(300, total=500, cap=100, links="empty"),
+    Strange(0, total=3),
+]
+
+
+@pytest.mark.parametrize("strange", TOO_LARGE)
+async def test_row_77_a_total_that_the_pages_do_not_reach_is_said(strange: Strange) -> None:
+    reading = await read(strange)
+    assert reading.says_so(strange.total)
+    assert len(reading.warnings) == 1
+    assert reading.requests <= 20
+    strict = await read(strange, strict=True)
+    assert isinstance(strict.error, errors.IncompleteListingError)
+    assert strict.says_so(strange.total)
+    assert strict.ids == reading.ids
+    assert strict.requests <= 20
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("links", ["next", "none", "empty"])
+@pytest.mark.parametrize("total", [0, 3, 5, 199, -5])
+async def test_row_78_a_total_below_what_a_page_held_counts_as_absent(
+    total: int, links: Links, strict: bool
+) -> None:
+    reading = await read(Strange(1000, total=total, links=links), strict=strict)
+    assert reading.ids == list(range(1, 1001))
+    assert not reading.error
+    assert not reading.warnings
+
+
+async def test_windows_that_overlap_are_read_to_the_last_image() -> None:
+    reading = await read(Strange(50, cap=10, total=50, overlap=5), per_page=10)
+    assert reading.ids == list(range(1, 51))
+    assert not reading.error
+
+
+# --- the law ---
+
+
+@st.composite
+def strange_servers(draw: st.DrawFn) -> Strange:
+    """Draw a server that says of its size at least something that is not wrong in its favour."""
+    count = draw(st.integers(0, 40))
+    first = min(count, draw(st.integers(1, 12)))
+    total = draw(
+        st.none() | st.just(count) | st.integers(count, 200) | st.integers(-5, max(-5, min(first, count) - 1))
+    )
+    return Strange(
+        count,
+        cap=max(1, first),
+        total=total,
+        links=draw(st.sampled_from(["next", "none", "empty", "counting"])),
+        ignores_page=draw(st.booleans()),
+        clamps_page=draw(st.booleans()),
+        overlap=draw(st.integers(0, 3)),
+        empty_from=draw(st.none() | st.integers(2, 5)) if total == count else None,
+    )
+
+
+@LAWS
+@given(
+    strange=strange_servers(),
+    per_page=st.integers(1, 12),
+    concurrency=st.sampled_from([1, 4]),
+    strict=st.booleans(),
+)
+def test_a_listing_is_never_silently_short_and_always_ends(
+    strange: Strange, per_page: int, concurrency: int, strict: bool
+) -> None:
+    reading = asyncio.run(read(strange, strict=strict, per_page=per_page, concurrency=concurrency))
+    assert len(reading.ids) == len(set(reading.ids))
+    whole = reading.ids == list(range(1, strange.count + 1))
+    assert whole or reading.error or reading.warnings
+    if strict:
+        assert whole or reading.error
+    pages = -(-strange.count // max(1, min(strange.cap, per_page) - strange.overlap))
+    passes = 10 if strict else 4
+    assert reading.requests <= passes * (pages + 14 + concurrency)
