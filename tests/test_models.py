@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import copy
+import functools
+import gc
+import inspect
 import json
 import pickle
+import pydoc
+import weakref
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
 import cattrs
 import pytest
+from cattrs.strategies import configure_tagged_union, include_subclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from do_images_async import Image, ImagePage, ImagesAPI, ImageStatus, ImageType, RateLimit, converter, errors
+from do_images_async import (
+    Action,
+    ActionPage,
+    Image,
+    ImagePage,
+    ImagesAPI,
+    ImageStatus,
+    ImageType,
+    RateLimit,
+    Region,
+    converter,
+    errors,
+)
+from do_images_async._http.bodies import ImageListBody
+from tests.conftest import TOKEN
 from tests.support.servers import Server, content, image_document, reply
 from tests.support.slow import examples
 
@@ -82,6 +102,25 @@ MODELS = [
 ]
 
 
+@attrs.frozen(kw_only=True)
+class Mine(Image):
+    """An image with a field that the API does not have yet."""
+
+    owner: str = ""
+
+
+def lowered(text: str) -> str:
+    return text.lower()
+
+
+class Undecorated(Image):
+    """A subclass that only adds a method."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.id}: {self.name}"
+
+
 def again(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))  # noqa: S301
 
@@ -106,8 +145,6 @@ def test_models_are_attrs_classes_to_whoever_knows_attrs(model: Any) -> None:
     assert attrs.evolve(model) == model
     assert list(attrs.asdict(model, recurse=False)) == fields
     assert list(cattrs.Converter().unstructure(model)) == fields
-    shown = ", ".join(f"{name}={getattr(model, name)!r}" for name in fields)
-    assert repr(model) == f"{type(model).__name__}({shown})"
 
 
 @pytest.mark.parametrize("model", [Image, ImagePage, RateLimit])
@@ -138,6 +175,183 @@ def test_row_40_null_is_none(name: str) -> None:
 def test_row_38_unknown_fields_are_ignored() -> None:
     document = image_document(1, tomorrow={"deep": [1, {"deeper": None}]}, id2="x")
     assert converter.structure(document, Image) == converter.structure(image_document(1), Image)
+
+
+# --- what one does with an attrs class ---
+
+
+def test_a_decorated_subclass_has_its_own_field_everywhere() -> None:
+    mine = converter.structure(image_document(7, owner="ops"), Mine)
+    assert (type(mine), mine.id, mine.owner) == (Mine, 7, "ops")
+    assert converter.loads(converter.dumps(mine), Mine) == mine
+    assert (
+        attrs.asdict(mine)["owner"]
+        == converter.unstructure(mine)["owner"]
+        == mine.to_dict()["owner"]
+        == "ops"
+    )
+    assert attrs.evolve(mine, owner="dev").owner == "dev"
+    assert again(mine) == copy.deepcopy(mine) == mine
+    assert "owner='ops'" in repr(mine)
+    assert isinstance(mine, Image)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        mine.owner = "dev"  # type: ignore[misc]
+
+
+def test_an_undecorated_subclass_keeps_the_fields_and_adds_methods() -> None:
+    image = converter.structure(image_document(7), Undecorated)
+    assert (type(image), image.label) == (Undecorated, "7: image 7")
+    assert type(attrs.evolve(image, id=8)) is Undecorated
+    assert converter.structure(converter.unstructure(image), Undecorated) == image
+
+
+def test_an_undecorated_subclass_with_a_field_is_refused_and_loses_nothing_in_silence() -> None:
+    class Lost(Image):
+        owner: str = ""
+
+    with pytest.raises(TypeError, match=r"Lost declares owner .* decorate it with @attrs.frozen"):
+        converter.structure(image_document(7, owner="ops"), Lost)
+    del Lost
+    gc.collect()
+
+
+def test_a_subclass_may_convert_and_validate_its_fields() -> None:
+    @attrs.frozen(kw_only=True)
+    class Checked(Image):
+        owner: str = attrs.field(converter=lowered, validator=attrs.validators.max_len(3))
+
+    assert converter.loads(b'{"id": 1, "owner": "OPS"}', Checked).owner == "ops"
+    with pytest.raises(errors.DecodeError, match="owner"):
+        converter.loads(b'{"id": 1, "owner": "nobody"}', Checked)
+    with pytest.raises(errors.DecodeError, match=r"Expected `str`, got `null` - at `\$\.owner`"):
+        converter.loads(b'{"id": 1, "owner": null}', Checked)
+
+
+def test_models_can_be_referenced_weakly() -> None:
+    image = Image(id=1)
+    cache = weakref.WeakValueDictionary({1: image})
+    assert cache[1] is image
+    del image
+    gc.collect()
+    assert 1 not in cache
+
+
+def test_fields_and_their_types_can_be_read() -> None:
+    assert attrs.has(Image)
+    resolved = attrs.fields(attrs.resolve_types(Image))
+    assert resolved.regions.type == tuple[str, ...]
+    assert resolved.status.type == ImageStatus | None
+    assert [field.name for field in resolved][:3] == ["id", "name", "type"]
+    assert attrs.asdict(IMAGE)["status"] is ImageStatus.AVAILABLE
+    assert attrs.astuple(IMAGE)[0] == 7
+
+
+def test_a_match_statement_takes_a_model_apart() -> None:
+    match IMAGE:
+        case Image(id=7, status=ImageStatus.AVAILABLE, slug=slug):
+            assert slug == "a"
+        case _:
+            pytest.fail("no match")
+
+
+@pytest.mark.parametrize("model", [Image, ImagePage, Action, RateLimit, Mine])
+def test_help_and_signatures_name_every_field(model: Any) -> None:
+    names = [field.name for field in attrs.fields(model)]
+    signature = inspect.signature(model)
+    assert list(signature.parameters) == names
+    assert {parameter.kind for parameter in signature.parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    text = pydoc.plain(pydoc.render_doc(model))
+    assert all(name in text for name in names)
+
+
+@given(image=st.from_type(Image))
+@settings(max_examples=150, deadline=None)
+def test_hypothesis_makes_images_that_load_back(image: Image) -> None:
+    assert converter.loads(converter.dumps(image), Image) == image
+    assert converter.structure(image.to_dict(), Image) == image
+
+
+def test_cattrs_strategy_of_subclasses() -> None:
+    @attrs.frozen(kw_only=True)
+    class Owned(Image):
+        owner: str
+
+    mapper = converter.copy()
+    include_subclasses(Image, mapper, subclasses=(Owned,))
+    assert type(mapper.structure(image_document(7, owner="ops"), Image)) is Owned
+    assert type(mapper.structure(image_document(7), Image)) is Image
+    data = json.dumps({"images": [image_document(1), image_document(2, owner="ops")]}).encode()
+    first, second = mapper.loads(data, ImageListBody).images
+    assert (type(first), type(second)) == (Image, Owned)
+
+
+def test_cattrs_strategy_of_tagged_subclasses() -> None:
+    mapper = converter.copy()
+    tagged = functools.partial(configure_tagged_union, tag_name="kind")
+    include_subclasses(Image, mapper, subclasses=(Mine,), union_strategy=tagged)
+    mapping = mapper.unstructure(Mine(id=1, owner="ops"), unstructure_as=Image)
+    assert (mapping["kind"], mapping["owner"]) == ("Mine", "ops")
+    assert mapper.structure(mapping, Image) == Mine(id=1, owner="ops")
+
+
+def test_cattrs_strategy_of_tagged_unions() -> None:
+    mapper = converter.copy()
+    configure_tagged_union(Image | Action, mapper)
+    for value in (Image(id=1), Action(id=1)):
+        data = mapper.dumps(value, unstructure_as=Image | Action)
+        assert mapper.loads(data, Image | Action) == value  # type: ignore[arg-type]
+
+
+# --- what one shows ---
+
+
+def test_a_repr_fits_two_lines() -> None:
+    image = converter.structure(
+        image_document(
+            2**63 - 1, name="n" * 255, slug="s" * 255, description="d" * 1000, regions=["nyc3"] * 20
+        ),
+        Image,
+    )
+    assert len(repr(image)) < 240
+    assert repr(IMAGE) == (
+        "Image(id=7, name='image 7', type='snapshot', slug='a', public=False, regions=('nyc3',), "
+        "size_gigabytes=2.34, status='available')"
+    )
+    page = ImagePage(images=(image,) * 200, total=1000, page=1, next_page=2)
+    assert repr(page) == "ImagePage(images=<200>, total=1000, page=1, next_page=2)"
+    assert repr(Action(id=1, type="transfer")) == (
+        "Action(id=1, status=None, type='transfer', resource_id=None, region_slug=None)"
+    )
+
+
+@pytest.mark.parametrize(
+    "model", [IMAGE, Action(id=1, region=Region(slug="nyc3", sizes=("s",))), *MODELS[2:]]
+)
+def test_to_dict_is_json_and_loads_back(model: Any) -> None:
+    mapping = model.to_dict()
+    assert json.loads(json.dumps(mapping)) == mapping
+    assert list(mapping) == [field.name for field in attrs.fields(type(model))]
+    assert converter.structure(mapping, type(model)) == model
+
+
+def test_to_dict_has_dates_and_enums_as_strings() -> None:
+    mapping = converter.structure(image_document(status="hibernated"), Image).to_dict()
+    assert mapping["created_at"] == "2020-05-04T22:23:02Z"
+    assert (mapping["status"], type(mapping["status"])) == ("hibernated", str)
+    assert mapping["regions"] == ["nyc3"]
+
+
+def test_a_page_is_a_table_in_a_notebook_and_every_name_is_escaped() -> None:
+    evil = "<script>alert('x')</script>&"
+    document = image_document(1, name=evil, distribution=evil, slug=evil, regions=[evil], status=evil)
+    page = ImagePage(images=(converter.structure(document, Image),), total=1)
+    html = page._repr_html_()
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") == 5
+    assert (html.count("<tr>"), html.count("<td>1</td>")) == (2, 1)
+    actions = ActionPage(actions=(Action(id=1, type=evil),), total=None)
+    assert "<script>" not in actions._repr_html_()
+    assert "page 1: 1 of unknown" in actions._repr_html_()
 
 
 # --- open enums ---
@@ -214,6 +428,77 @@ async def test_row_42_a_bad_date_is_refused(server: Server, api: ImagesAPI, valu
     server.script(reply({"image": image_document(created_at=value)}))
     with pytest.raises(errors.DecodeError, match=r"\$\.image\.created_at"):
         await api.get(7)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59-12:00",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00+14:00",
+        "0001-01-01T00:00:00Z",
+    ],
+)
+def test_row_90_dates_at_the_ends_of_the_calendar_are_values_like_any_other(text: str) -> None:
+    image = converter.structure(image_document(created_at=text, size_gigabytes=1e308), Image)
+    assert image.to_dict()["created_at"] == text
+    assert again(image) == image
+    assert hash(image) == hash(copy.copy(image))
+    page = ImagePage(images=(image,))
+    assert (len(repr(image)) < 240, "9999" in repr(page)) == (True, False)
+    assert "1e+308" in page._repr_html_()
+    assert converter.loads(converter.dumps(image), Image) == image
+
+
+@pytest.mark.parametrize("reset", [2**62, -(2**62), 2**40, 0])
+def test_row_90_a_reset_beyond_any_date_is_the_calendars_end(reset: int) -> None:
+    at = RateLimit(limit=1, remaining=1, reset=reset).reset_at
+    assert at.tzinfo is not None
+    assert (at > datetime(2000, 1, 1, tzinfo=UTC)) == (reset > 0)
+
+
+# --- taken for what it means ---
+
+
+async def test_row_89_a_float_without_a_fraction_is_the_integer(server: Server, api: ImagesAPI) -> None:
+    odd = image_document(7) | {"id": 7.0, "min_disk_size": 20.0, "size_gigabytes": 2}
+    server.script(reply({"images": [odd], "meta": {"total": 1.0}}))
+    page = await api.list_page()
+    (image,) = page.images
+    assert (page.total, image.id, image.min_disk_size, image.size_gigabytes) == (1, 7, 20, 2.0)
+    assert [type(image.id), type(image.min_disk_size), type(image.size_gigabytes)] == [int, int, float]
+
+
+async def test_row_89_null_for_an_empty_list_is_an_empty_list(server: Server, api: ImagesAPI) -> None:
+    server.script(reply({"images": [image_document(7) | {"regions": None}], "meta": {"total": 1}}))
+    assert (await api.list_page()).images[0].regions == ()
+    server.script(reply({"images": None, "links": {}, "meta": {"total": 0}}))
+    assert (await api.list_page()).images == ()
+    server.script(reply({"actions": None, "links": {}, "meta": {"total": 0}}))
+    assert (await api.actions.list_page(7)).actions == ()
+
+
+@pytest.mark.parametrize("meta", [{"total": 5}, {"total": None}, {}, None, {"total": False}])
+async def test_row_37_null_for_a_listing_that_is_not_empty_is_an_error(
+    server: Server, api: ImagesAPI, meta: object
+) -> None:
+    server.script(reply({"images": None, "meta": meta}))
+    with pytest.raises(errors.DecodeError, match=r"\$\.(images|meta\.total)"):
+        await api.list_page()
+
+
+@pytest.mark.parametrize("image_id", [0, -1, -(2**63), 2**63 - 1])
+async def test_row_89_any_integer_in_an_answer_is_an_id(
+    server: Server, api: ImagesAPI, image_id: int
+) -> None:
+    server.script(reply({"images": [image_document(image_id)], "meta": {"total": 1}}))
+    assert (await api.list_page()).ids == (image_id,)
+
+
+async def test_row_89_a_region_that_is_its_slug_alone(server: Server, api: ImagesAPI) -> None:
+    server.script(reply({"action": {"id": 1, "resource_id": 7, "region": "nyc3", "region_slug": "nyc3"}}))
+    action = await api.actions.get(7, 1)
+    assert action.region == Region(slug="nyc3")
 
 
 # --- what does not fit ---
@@ -396,3 +681,150 @@ def test_lists_of_images_go_through_the_converter() -> None:
 def test_the_rate_limit_tells_when_it_resets() -> None:
     limit = RateLimit(limit=5000, remaining=0, reset=1_700_000_000)
     assert limit.reset_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+# --- a converter of the user's ---
+
+
+def owned(*, hook: str) -> Any:
+    """Return a copy of the converter that makes `Mine` of every image, by one of cattrs' ways to say so."""
+    mapper = converter.copy()
+    if hook == "class":
+        mapper.register_structure_hook(Image, lambda value, _: mapper.structure(value, Mine))
+    elif hook == "predicate":
+        mapper.register_structure_hook_func(
+            lambda kind: kind is Image, lambda value, _: mapper.structure(value, Mine)
+        )
+    else:
+        mapper.register_structure_hook_factory(
+            lambda kind: kind is Image, lambda _: lambda value, _: mapper.structure(value, Mine)
+        )
+    return mapper
+
+
+WAYS = pytest.mark.parametrize("hook", ["class", "predicate", "factory"])
+TOMORROW = image_document(7, owner="ops")
+
+
+@WAYS
+async def test_a_hook_is_obeyed_in_every_call(server: Server, hook: str) -> None:
+    pages = [
+        reply({"images": [image_document(n, owner=f"team {n}")], "links": {}, "meta": {"total": 2}})
+        for n in (1, 2)
+    ]
+    async with ImagesAPI(TOKEN, base_url=server.url, converter=owned(hook=hook)) as images:
+        server.script(reply({"image": TOMORROW}))
+        assert await images.get(7) == converter.structure(TOMORROW, Mine)
+        server.script(*pages)
+        found = [image async for image in images.list(per_page=1)]
+        assert [(type(image), image.owner) for image in found if isinstance(image, Mine)] == [
+            (Mine, "team 1"),
+            (Mine, "team 2"),
+        ]
+        server.script(reply({"image": TOMORROW}))
+        (outcome,) = [outcome async for outcome in images.with_options(timeout=5).get_many([7])]
+        assert isinstance(outcome.value, Mine)
+
+
+@WAYS
+def test_a_hook_is_obeyed_by_the_converter_itself(hook: str) -> None:
+    mapper = owned(hook=hook)
+    expected = converter.structure(TOMORROW, Mine)
+    data = json.dumps([TOMORROW]).encode()
+    assert mapper.structure(TOMORROW, Image) == expected
+    assert mapper.loads(data, list[Image]) == [expected]
+    assert mapper.structure([TOMORROW], tuple[Image, ...]) == (expected,)
+    assert mapper.copy().loads(data, list[Image]) == [expected]
+    assert type(converter.structure(TOMORROW, Image)) is Image
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "field"),
+    [
+        (datetime, datetime(2000, 1, 1, tzinfo=UTC), "created_at"),
+        (ImageStatus, ImageStatus.RETIRED, "status"),
+        (float, 1.5, "size_gigabytes"),
+        (bool, True, "public"),
+        (int, 5, "min_disk_size"),
+    ],
+)
+async def test_a_hook_on_a_part_of_an_image_is_obeyed(
+    server: Server, kind: Any, result: object, field: str
+) -> None:
+    mapper = converter.copy()
+    mapper.register_structure_hook(kind, lambda value, _: result)
+    async with ImagesAPI(TOKEN, base_url=server.url, converter=mapper) as images:
+        server.script(reply({"images": [image_document(5), image_document(5)], "meta": {"total": 2}}))
+        page = await images.list_page()
+    assert [getattr(image, field) for image in page.images] == [result, result]
+    assert [image.name for image in page.images] == ["image 5", "image 5"]
+
+
+def test_a_hook_on_strings_leaves_enums_alone() -> None:
+    mapper = converter.copy()
+    mapper.register_structure_hook(str, lambda value, _: value.upper())
+    image = mapper.structure(image_document(distribution="Ubuntu"), Image)
+    assert (image.name, image.distribution, image.regions) == ("IMAGE 7", "UBUNTU", ("NYC3",))
+    assert image.status is ImageStatus.AVAILABLE
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_what_no_hook_touches_stays_strict(name: str, value: object) -> None:
+    mapper = converter.copy()
+    mapper.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
+    body = {"images": [image_document(1), image_document(2) | {name: value}]}
+    with pytest.raises(errors.DecodeError, match=rf"at `\$\.images\[1\]\.{name}"):
+        mapper.loads(json.dumps(body).encode(), ImageListBody)
+    with pytest.raises(errors.DecodeError, match=rf"at `\$\.images\[1\]\.{name}"):
+        mapper.structure(body, ImageListBody)
+
+
+def test_what_a_hook_raises_is_a_decode_error_with_its_place_and_cause() -> None:
+    mapper = converter.copy()
+    mapper.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(f"no {value}"))
+    with pytest.raises(
+        errors.DecodeError, match=r"ValueError: .* at `\$\.images\[0\]\.created_at`"
+    ) as caught:
+        mapper.structure({"images": [image_document()]}, ImageListBody)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_converter_that_forbids_unknown_fields_is_obeyed() -> None:
+    strict = converter.copy(forbid_extra_keys=True)
+    assert strict.loads(json.dumps(image_document()).encode(), Image).id == 7
+    with pytest.raises(errors.DecodeError, match="owner"):
+        strict.loads(json.dumps(TOMORROW).encode(), Image)
+
+
+@pytest.mark.parametrize("value", [cattrs.Converter(), object, "converter", 1])
+def test_a_converter_that_is_no_copy_of_ours_is_refused_when_the_client_is_made(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"converter must be a copy of do_images_async\.converter, not "):
+        ImagesAPI(TOKEN, converter=value)
+
+
+async def test_an_action_is_read_with_and_without_its_envelope(server: Server, api: ImagesAPI) -> None:
+    action = {"id": 1, "resource_id": 7, "status": "completed"}
+    bodies: list[dict[str, object]] = [{"action": action}, action]
+    for body in bodies:
+        server.script(reply(body))
+        assert (await api.actions.get(7, 1)).status == "completed"
+    for wrong_body, place in (({"action": {"id": "1"}}, "action.id"), ({"id": "1"}, "id")):
+        server.script(reply(wrong_body))
+        with pytest.raises(errors.DecodeError, match=rf"at `\$\.{place}`"):
+            await api.actions.get(7, 1)
+
+
+def test_a_class_that_holds_itself_is_read() -> None:
+    tree = {"id": 1, "children": [{"id": 2.0, "children": []}]}
+    assert converter.structure(tree, Tree) == Tree(id=1, children=(Tree(id=2),))
+    mapper = converter.copy()
+    mapper.register_structure_hook(int, lambda value, _: -value)
+    assert mapper.structure(tree, Tree) == Tree(id=-1, children=(Tree(id=-2),))
+    with pytest.raises(errors.DecodeError, match=r"\$\.children\[0\]\.id"):
+        converter.structure({"id": 1, "children": [{"id": "2"}]}, Tree)
+
+
+@attrs.frozen
+class Tree:
+    id: int
+    children: tuple[Tree, ...] = ()

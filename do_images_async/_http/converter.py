@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from threading import local
 from types import GenericAlias, NoneType, UnionType
@@ -30,11 +30,11 @@ from cattrs import (
     StructureHandlerNotFoundError,
 )
 from cattrs.cols import list_structure_factory
-from cattrs.preconf.msgspec import MsgspecJsonConverter
+from cattrs.fns import identity
 
 from do_images_async._http.bodies import LISTINGS, ActionBody
 from do_images_async.errors import DecodeError
-from do_images_async.models import Action, OpenEnum
+from do_images_async.models import Action, OpenEnum, Region
 
 __all__ = ["BOM", "ModelConverter", "converter", "is_json"]
 
@@ -54,19 +54,27 @@ _LEAVES: Final = (
 _PLACE: Final = re.compile(r"(?P<reason>.*) - at `\$(?P<place>[^`]*)`", re.DOTALL)
 
 
-class ModelConverter(MsgspecJsonConverter):
+class ModelConverter(Converter):
     """A cattrs converter that raises `DecodeError`, with the JSON path of what does not fit."""
 
-    def loads(self, data: bytes, cl: type[T], **kwargs: Any) -> T:
-        """Decode JSON bytes into `cl`; keyword arguments are those of `msgspec.json.decode`."""
+    def dumps(self, obj: object, unstructure_as: Any = None) -> bytes:
+        """Encode a model, or what holds models, as JSON."""
+        return msgspec.json.encode(self.unstructure(obj, unstructure_as=unstructure_as))
+
+    def get_loads_hook(self, cl: type[T]) -> Callable[[bytes], T]:
+        """Return the function that `loads` is for one class."""
+        return partial(self.loads, cl=cl)
+
+    def loads(self, data: bytes, cl: type[T]) -> T:
+        """Decode JSON bytes into `cl`."""
         hook = self.get_structure_hook(cl)
         data = data.removeprefix(BOM)
         try:
-            if isinstance(hook, _Direct) and not kwargs:
-                return cast("T", hook.loads(data))
-            return cast("T", hook(msgspec.json.decode(data, **kwargs), cl))
+            value = hook.loads(data) if isinstance(hook, _Direct) else hook(msgspec.json.decode(data), cl)
         except Exception as error:  # noqa: BLE001  (a hook of the user's may raise anything)
             problem = _decode_error("body", cl, error)
+        else:
+            return cast("T", value)
         raise problem
 
     def structure(self, obj: Any, cl: type[T]) -> T:
@@ -83,7 +91,9 @@ class ModelConverter(MsgspecJsonConverter):
 
         So a hook on `Image` may call this converter for a subclass of it.
         """
-        if func is None or not (attrs.has(cl) or _is_union(cl)):
+        if func is None:
+            return super().register_structure_hook(cl)
+        if not (attrs.has(cl) or _is_union(cl)):
             return super().register_structure_hook(cl, func)
         if attrs.has(cl):
             attrs.resolve_types(cl)
@@ -147,9 +157,13 @@ def _is_direct(hook: Hook) -> bool:
     return hook is _structure_leaf or isinstance(hook, _Direct)
 
 
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None
+
+
 def _mismatch(expected: str, value: object, place: str = "") -> msgspec.ValidationError:
     """Return the error that msgspec would raise."""
-    names = {NoneType: "null", dict: "object", list: "array"}
+    names: dict[type, str] = {NoneType: "null", dict: "object", list: "array"}
     got = names.get(type(value), type(value).__name__)
     return msgspec.ValidationError(f"Expected `{expected}`, got `{got}` - at `${place}`")
 
@@ -238,10 +252,8 @@ def _structure_list(kind: Any, converter: Converter) -> Hook:
     return _Direct(kind, make_general) if _is_direct(_hook(converter, item)) else make_general()
 
 
-def _structure_class(
-    kind: Any, converter: Converter, check: Callable[[Mapping[str, Any]], None] | None = None
-) -> Hook:
-    """Read an attrs class; `check` may refuse what msgspec rejected before it is read once more."""
+def _structure_class(kind: Any, converter: Converter, prepare: Callable[[Any], Any] = identity) -> Hook:
+    """Read an attrs class; `prepare` may mend or refuse what msgspec rejected."""
 
     def make_general() -> Hook:
         generated = converter.gen_structure_attrs_fromdict(kind)
@@ -250,11 +262,10 @@ def _structure_class(
         def structure_class(value: Any, _: Any) -> Any:
             if isinstance(value, made):
                 return value
-            if not isinstance(value, Mapping):
+            fields = _mapping(prepare(value))
+            if fields is None:
                 raise _mismatch("object", value)
-            if check is not None:
-                check(cast("Mapping[str, Any]", value))
-            return generated(value, kind)
+            return generated(fields, kind)
 
         return structure_class
 
@@ -286,9 +297,10 @@ def _fields_are_direct(kind: Any, converter: Converter) -> bool:
 
 
 def _is_plain(field: attrs.Attribute[Any]) -> bool:
+    own_converter: object = getattr(field, "converter", None)
     return (
         field.init
-        and field.converter is None
+        and own_converter is None
         and field.alias == field.name
         and not field.name.startswith("_")
         and not getattr(field.default, "takes_self", False)
@@ -325,13 +337,18 @@ def _structure_listing(kind: Any, converter: Converter) -> Hook:
     """Read a listing; null for its items means none only if the total is 0."""
     items = LISTINGS[kind]
 
-    def check(body: Mapping[str, Any]) -> None:
-        meta = body.get("meta")
-        total = cast("Mapping[str, Any]", meta).get("total") if isinstance(meta, Mapping) else None
-        if body.get(items, ()) is None and (total != 0 or total is False):
+    def check(value: Any) -> Any:
+        body = _mapping(value)
+        if body is not None and body.get(items, ()) is None and not _is_empty(body.get("meta")):
             raise _mismatch("array", None, f".{items}")
+        return value
 
     return _structure_class(kind, converter, check)
+
+
+def _is_empty(meta: Any) -> bool:
+    total: object = (_mapping(meta) or {}).get("total")
+    return not isinstance(total, bool) and total == 0
 
 
 def _is_action_body(kind: Any) -> bool:
@@ -344,11 +361,23 @@ def _structure_action_body(kind: Any, converter: Converter) -> Hook:
     bare = _hook(converter, Action)
 
     def structure_action_body(value: Any, _: Any) -> ActionBody:
-        if isinstance(value, Mapping) and "action" not in value:
+        fields = _mapping(value)
+        if fields is not None and "action" not in fields:
             return ActionBody(action=bare(value, Action))
         return cast("ActionBody", wrapped(value, kind))
 
     return structure_action_body
+
+
+def _is_region(kind: Any) -> bool:
+    return kind is Region
+
+
+def _structure_region(kind: Any, converter: Converter) -> Hook:
+    """Read an action's region, which is its slug alone in old answers."""
+    return _structure_class(
+        kind, converter, lambda value: {"slug": value} if isinstance(value, str) else value
+    )
 
 
 # --- errors ---
@@ -409,6 +438,7 @@ def _make_converter() -> ModelConverter:
         (attrs.has, _structure_class),
         (_is_listing, _structure_listing),
         (_is_action_body, _structure_action_body),
+        (_is_region, _structure_region),
         (_is_annotated, _structure_annotated),
         (_is_list, _structure_list),
         (_is_leaf_union, _structure_leaf_union),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from do_images_async._notebook import html_table
 from do_images_async.audit.comparison import Comparison
 from do_images_async.audit.context import Finding, Severity, as_data
 from do_images_async.audit.settings import RuleSettings
@@ -148,6 +149,15 @@ class AuditReport:
             f"{self.gigabytes:,.1f} GB, {self.monthly_cost:,.2f} USD a month, "
             f"{self.findings_total:,} findings{missing}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return a table of the findings for a notebook, under the numbers."""
+        head = ("severity", "rule", "image", "name", "finding", "action")
+        rows = [
+            (each.severity.name.lower(), each.rule, each.image_id, each.name, each.detail, each.action)
+            for each in self.findings
+        ]
+        return html_table(repr(self)[1:-1], head, rows)
 
     @property
     def images(self) -> int:

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "do_images_async"
-BASE = {"_arguments", "_credentials", "_version", "errors", "models"}
+BASE = {"_arguments", "_credentials", "_notebook", "_version", "errors", "models"}
 CORE = BASE | {"_quota", "_http", "events"}
 
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "_arguments": set(),
     "_credentials": {"_arguments"},
-    "models": set(),
+    "_notebook": set(),
+    "models": {"_notebook"},
     "errors": {"models"},
     "events": {"errors", "models"},
     "retention": BASE,
