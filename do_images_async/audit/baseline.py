@@ -11,7 +11,7 @@ import attrs
 from do_images_async.audit.comparison import Change, Comparison, PastFinding
 from do_images_async.audit.context import Finding
 from do_images_async.audit.report import SCHEMA, AuditReport, Group
-from do_images_async.audit.settings import RuleSettings, Setting, matches_tag
+from do_images_async.audit.settings import RuleSettings, Setting, matches_tag, setting_text
 
 __all__ = ["Baseline", "compare"]
 
@@ -122,15 +122,9 @@ def _limits(rules: Iterable[RuleSettings]) -> _Limits:
     """Return each rule's settings as text, so that 365 and 365.0 are one."""
     found: dict[str, list[tuple[tuple[str, str], ...]]] = {}
     for each in rules:
-        settings = tuple((key, _shown(value)) for key, value in sorted(each.settings.items()))
+        settings = tuple((key, setting_text(value)) for key, value in sorted(each.settings.items()))
         found.setdefault(each.rule, []).append(settings)
     return {rule: sorted(settings) for rule, settings in found.items()}
-
-
-def _shown(value: Setting) -> str:
-    if isinstance(value, int | float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _not_compared(report: AuditReport, baseline: Baseline) -> set[str]:

@@ -11,7 +11,15 @@ import attrs
 from do_images_async.audit.context import Context, Finding, Rule
 from do_images_async.models import Image
 
-__all__ = ["NamedRule", "RuleSettings", "Setting", "checked_names", "matches_tag", "settings_of"]
+__all__ = [
+    "NamedRule",
+    "RuleSettings",
+    "Setting",
+    "checked_names",
+    "matches_tag",
+    "setting_text",
+    "settings_of",
+]
 
 Setting: TypeAlias = float | str | Sequence[str]
 """A limit or pattern of a rule, as JSON can hold it."""
@@ -59,6 +67,13 @@ def _settings(rule: Rule) -> RuleSettings:
         return RuleSettings(rule.name, dict(rule.settings))
     name = getattr(rule, "__name__", type(rule).__name__)
     return RuleSettings(name.replace("_", "-"), {})
+
+
+def setting_text(value: Setting) -> str:
+    """Return a setting in words, so that 365 and 365.0 are one."""
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def matches_tag(tags: Iterable[str], patterns: Collection[str]) -> bool:

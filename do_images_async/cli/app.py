@@ -11,6 +11,7 @@ from do_images_async.cli import actions, images
 from do_images_async.cli.audit import audit_command
 from do_images_async.cli.emulator import emulator_command
 from do_images_async.cli.output import stdout
+from do_images_async.cli.schema import schema_command
 from do_images_async.cli.status import Exit, Stopped, complain
 
 __all__ = ["run"]
@@ -64,7 +65,7 @@ def main() -> None:
     """
 
 
-for _command in (*images.COMMANDS, *actions.COMMANDS, audit_command, emulator_command):
+for _command in (*images.COMMANDS, *actions.COMMANDS, audit_command, emulator_command, schema_command):
     main.add_command(_command)
 
 

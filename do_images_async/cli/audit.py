@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from do_images_async._credentials import base_url_from_environment
 from do_images_async.audit import (
     PRICE,
     AuditReport,
-    Finding,
     Rule,
     Severity,
     combined,
@@ -26,6 +24,7 @@ from do_images_async.audit import (
     near_retirement,
     older_than,
     orphaned_backups,
+    orphaned_snapshots,
     oversized,
     required_tags,
     retired,
@@ -34,9 +33,10 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
+from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.options import amount, client, client_options, file_option, split, watch
 from do_images_async.cli.output import destination
-from do_images_async.cli.rows import csv_text
+from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
 
@@ -45,7 +45,19 @@ __all__ = ["audit_command"]
 _SHOWN = 10
 _KEPT = 10_000
 _LEVELS = tuple(severity.name.lower() for severity in Severity)
-_FORMATS = ("text", "json", "csv", "html")
+_RULES = (
+    *(
+        "old",
+        "oversized",
+        "untagged",
+        "missing-tag",
+        "failed-import",
+        "stuck-import",
+        "retired",
+        "one-region",
+    ),
+    *("duplicate-name", "orphaned-backup", "orphaned-snapshot", "near-retirement"),
+)
 _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -64,7 +76,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
     "-o",
     "--output",
     "form",
-    type=click.Choice(_FORMATS),
+    type=click.Choice(FORMATS),
     default="text",
     help="Format: a report to read, all of it as JSON, the findings as CSV, or a page to look at.",
 )
@@ -90,10 +102,25 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="A tag, or a pattern as team-*, that each image must have.",
 )
 @click.option(
+    "--ignore-rule",
+    "ignored_rules",
+    multiple=True,
+    type=click.Choice(_RULES),
+    help="Leave the findings of this rule out; repeat it for several.",
+)
+@click.option(
+    "--ignore-tag",
+    "ignored_tags",
+    multiple=True,
+    metavar="TAGS",
+    help="Look for nothing in images with this tag, or pattern; they still count in the totals.",
+)
+@click.option(
     "--droplets",
     type=_INPUT,
     metavar="FILE",
-    help="What `doctl compute droplet list -o json` prints: finds backups whose Droplet is gone.",
+    help="What `doctl compute droplet list -o json` prints: an image that a Droplet uses is never to be "
+    "deleted, and backups and snapshots whose Droplet is gone are found.",
 )
 @click.option("--price", default=PRICE, type=amount, metavar="USD", help="Price of a GB for a month.")
 @click.option(
@@ -142,15 +169,15 @@ def audit_command(
     """
     if options["demo"] and accounts:
         raise click.UsageError("--demo and --account exclude each other")
-    earlier = _read_baseline(baseline) if baseline else None
+    earlier = read_baseline(baseline) if baseline else None
     shown = top if top is not None else (_SHOWN if form == "text" else _KEPT)
     sources = _accounts(accounts, options)
     with destination(file) as target:
         results = run_interruptibly(read_accounts(sources, _reading(options, max(shown, _KEPT))))
         report, parts = _report(sources, results, max(shown, _KEPT))
         if earlier is not None:
-            report = _compared(report, earlier)
-        target.write(_text(form, report, parts, shown, _label(options, sources)))
+            report = attrs.evolve(report, comparison=compare(report, earlier))
+        target.write(report_as(form, report, parts, shown, _label(options, sources)))
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
         return _status(report, fail_on)
@@ -185,21 +212,26 @@ def _named_client(name: str, variable: str) -> ImagesAPI:
 
 def _reading(options: dict[str, Any], keep: int) -> Reading:
     looked_up = options["price_date"]
+    used = read_droplets(options["droplets"]) if options["droplets"] else None
     return Reading(
         concurrency=options["concurrency"],
         watch=watch(options),
         options={
-            "rules": _rules(options),
+            "rules": _rules(options, used),
             "price": options["price"],
             "price_date": looked_up.date() if looked_up else None,
             "backup_price": options["backup_price"],
             "keep": keep,
+            "ignore_rules": options["ignored_rules"],
+            "ignore_tags": _tags(options["ignored_tags"], "--ignore-tag"),
+            "in_use": None if used is None else used.all,
         },
     )
 
 
-def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
-    tags = split(options["tags"])
+def _rules(options: dict[str, Any], used: DropletImages | None) -> tuple[Rule, ...]:
+    tags = _tags(options["tags"], "--require-tag")
+    orphaned = (orphaned_backups(used.all), orphaned_snapshots(used.all)) if used else ()
     return (
         older_than(options["days"]),
         oversized(options["gigabytes"]),
@@ -210,38 +242,21 @@ def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
         single_region(),
         duplicate_names(),
         near_retirement(),
-        *([orphaned_backups(_backup_ids(options["droplets"]))] if options["droplets"] else []),
+        *orphaned,
     )
 
 
-def _backup_ids(path: Path) -> frozenset[int]:
-    droplets = _read_json(path)
-    try:
-        return frozenset(int(number) for each in droplets for number in each.get("backup_ids") or ())
-    except (AttributeError, TypeError, ValueError):
-        raise click.ClickException(f"{path} is not a list of Droplets in JSON") from None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise click.ClickException(f"{path} can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise click.ClickException(f"{path} is not JSON") from None
-
-
-def _read_baseline(path: Path) -> Any:
-    earlier = _read_json(path)
-    if isinstance(earlier, dict) and earlier.get("complete") is False:
-        raise click.ClickException(f"--baseline: {path} is a partial report, which can't be compared with")
-    return earlier
+def _tags(values: tuple[str, ...], option: str) -> list[str]:
+    for value in values:
+        if not all(part.strip() for part in value.split(",")):
+            raise click.BadParameter(f"{value!r} holds an empty tag.", param_hint=option)
+    return split(values)
 
 
 def _report(
     accounts: Sequence[Account], results: Sequence[Result], keep: int
 ) -> tuple[AuditReport, dict[str, AuditReport]]:
-    """The report over everything, and that of each account where several were asked for."""
+    """Return the report over everything, and that of each account where several were asked for."""
     if accounts[0].name is None:
         (result,) = results
         if result.report is None:
@@ -265,13 +280,6 @@ def _report(
     return whole, parts
 
 
-def _compared(report: AuditReport, earlier: Any) -> AuditReport:
-    try:
-        return attrs.evolve(report, comparison=compare(report, earlier))
-    except ValueError as error:
-        raise click.ClickException(f"--baseline: {error}") from None
-
-
 def _label(options: dict[str, Any], accounts: Sequence[Account]) -> str:
     if options["demo"]:
         return f"an emulated account of {options['images']:,} private images, seed {options['seed']}"
@@ -279,43 +287,6 @@ def _label(options: dict[str, Any], accounts: Sequence[Account]) -> str:
     if len(names) > 1:
         return f"{len(names)} accounts: {', '.join(names)}"
     return names[0] if names else "your account"
-
-
-def _text(form: str, report: AuditReport, parts: dict[str, AuditReport], shown: int, label: str) -> str:
-    if form == "html":
-        from do_images_async.cli.page import report_page
-
-        return report_page(report, label, parts)
-    report = attrs.evolve(report, findings=report.findings[:shown])
-    if form == "csv":
-        return _findings_csv(report)
-    if form == "json":
-        accounts = [{"account": name, **_brief(part)} for name, part in parts.items()]
-        return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
-    from do_images_async.cli.render import report_text  # rich takes its time to import
-
-    return report_text(report, label, parts)
-
-
-def _brief(part: AuditReport) -> dict[str, Any]:
-    """An account's report less its findings, which the whole report holds."""
-    return {key: value for key, value in part.to_dict().items() if key not in ("findings", "comparison")}
-
-
-def _findings_csv(report: AuditReport) -> str:
-    """The findings; that of an incomplete report begins with a row that says so, as a finding of no image."""
-    names = [field.name for field in attrs.fields(Finding)]
-    rows = [[_csv_value(getattr(finding, name)) for name in names] for finding in report.findings]
-    if not report.complete:
-        warning = {"rule": "incomplete", "severity": "high", "detail": f"INCOMPLETE: {report.why_incomplete}"}
-        rows.insert(0, [warning.get(name, "") for name in names])
-    return csv_text([names, *rows])
-
-
-def _csv_value(value: object) -> object:
-    if isinstance(value, Severity):
-        return value.name.lower()
-    return ",".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
 
 
 def _status(report: AuditReport, fail_on: str | None) -> int:

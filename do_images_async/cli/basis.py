@@ -1,11 +1,12 @@
-"""What the numbers of a report stand on, in sentences."""
+"""What the numbers of a report are based on, in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from do_images_async.audit import AuditReport, QuotaLeft
-from do_images_async.cli.text import counted
+from do_images_async.audit import AuditReport, QuotaLeft, RuleSettings
+from do_images_async.audit.settings import setting_text
+from do_images_async.cli.text import counted, printable
 
 __all__ = ["basis"]
 
@@ -13,7 +14,7 @@ _WINDOWS = {60.0: "a minute", 3600.0: "an hour"}
 
 
 def basis(report: AuditReport) -> Iterator[str]:
-    """Sentences on what was read, and at what cost, as far as it is known; the caller closes the list."""
+    """Yield sentences on what was read, with which limits and at what cost, as far as it is known."""
     if report.requests is not None:
         pages = f" for {counted(report.pages, 'page')}" if report.pages is not None else ""
         elapsed = f" in {report.elapsed:,.2f} s" if report.elapsed is not None else ""
@@ -22,8 +23,23 @@ def basis(report: AuditReport) -> Iterator[str]:
         yield f"{report.images:,} images read of {report.reported_total:,} that the server reports."
     if report.quota:
         yield f"Requests left of the quota: {', '.join(map(_left, report.quota))}."
+    limits = [_limits(each) for each in report.rules if each.settings]
+    if limits:
+        yield f"Limits: {'; '.join(limits)}."
+    if report.ignored_rules:
+        yield f"Findings left out: {', '.join(report.ignored_rules)}."
+    if report.ignored_tags:
+        tags = printable(", ".join(report.ignored_tags))
+        yield f"Not looked at: {counted(report.ignored.images, 'image')} tagged {tags}."
+    if report.in_use is not None:
+        yield f"{counted(report.in_use.images, 'image')} in use by Droplets: not counted as savings."
     yield f"Ages are counted to {report.created_at:%Y-%m-%d %H:%M %Z}."
     yield "An image in several regions is in each one's line, and once in the totals."
+
+
+def _limits(rule: RuleSettings) -> str:
+    values = (f"{key} {printable(setting_text(value))}" for key, value in rule.settings.items())
+    return f"{rule.rule} {', '.join(values)}"
 
 
 def _left(quota: QuotaLeft) -> str:

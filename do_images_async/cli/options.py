@@ -47,10 +47,13 @@ def image_key(value: str) -> int | str:
 
 
 def amount(value: str) -> float:
-    """A number from 0; neither infinite nor NaN."""
-    number = float(value)
+    """Return a number from 0, neither infinite nor NaN."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
     if not 0 <= number < math.inf:
-        raise click.BadParameter(f"{value} is not a number from 0.")
+        raise click.BadParameter(f"{value!r} is not a number from 0.")
     return number
 
 

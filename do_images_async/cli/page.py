@@ -192,6 +192,10 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
         f"<p>{total.images:+,} images, {total.gigabytes:+,.1f} GB, {total.monthly_cost:+,.2f} USD a month. "
         f"{counted(len(comparison.new), 'new finding')}, {len(comparison.gone):,} gone.</p>"
     )
+    if comparison.differences:
+        yield "<p>Made with different settings; findings of these rules are not compared:</p><ul>"
+        yield from (f"<li>{_safe(each)}</li>" for each in comparison.differences)
+        yield "</ul>"
     if not comparison.exact:
         yield '<p class="note">A report does not hold all its findings: new and gone are those it holds.</p>'
     for title, lines in (
@@ -345,4 +349,4 @@ def _bdi(text: str) -> str:
 
 def _basis(report: AuditReport) -> Iterator[str]:
     yield "Complete." if report.complete else "INCOMPLETE."
-    yield from basis(report)
+    yield from map(escape, basis(report))

@@ -9,8 +9,9 @@ from rich.console import Group as Lines
 from rich.table import Column, Table
 from rich.text import Text
 
-from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary, Severity
+from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary
 from do_images_async.cli.basis import basis
+from do_images_async.cli.fitting import Field, fitted_table
 from do_images_async.cli.text import counted, printable
 
 __all__ = ["render_report", "report_text"]
@@ -18,11 +19,12 @@ __all__ = ["render_report", "report_text"]
 _WIDE = 150
 _ROWS = 15
 _NAMED = 5
+_GUTTER = 4
 _STYLES = {
-    Severity.HIGH: "bold red",
-    Severity.MEDIUM: "yellow",
-    Severity.LOW: "cyan",
-    Severity.INFO: "dim",
+    "high": "bold red",
+    "medium": "yellow",
+    "low": "cyan",
+    "info": "dim",
 }
 
 
@@ -61,24 +63,24 @@ def render_report(
         ascii_only: whether bars must do without block characters.
     """
     wide = width >= _WIDE
-    bar = ("#" if ascii_only else "█") * (32 if wide else 20)
-    left = Lines(
-        _group_table("By type", report.by_type, bar), "", _group_table("By age", report.by_age, bar), ""
-    )
+    room = (width - _GUTTER) // 2 if wide else width
+    bar = "#" if ascii_only else "█"
+
+    def table(title: str, groups: Sequence[Group]) -> Table:
+        return _group_table(title, groups, bar, room)
+
+    left = Lines(table("By type", report.by_type), "", table("By age", report.by_age), "")
     right = Lines(
-        _group_table("By region", report.by_region, bar),
-        "",
-        _group_table("By distribution", report.by_distribution, bar),
-        "",
+        table("By region", report.by_region), "", table("By distribution", report.by_distribution), ""
     )
     return Lines(
         *_headline(report, source),
         _summary(report),
         "",
-        *_accounts(parts),
+        *_accounts(parts, width),
         *(_comparison(report.comparison) if report.comparison else ()),
         _side_by_side(left, right) if wide else Lines(left, right),
-        *_findings(report, wide=wide),
+        *_findings(report, width),
         Text(" ".join(basis(report)), style="dim"),
     )
 
@@ -106,29 +108,31 @@ def _price(report: AuditReport) -> str:
     return f"${report.price:g} per GB{looked_up}"
 
 
-def _accounts(parts: Mapping[str, AuditReport]) -> Iterable[RenderableType]:
+def _accounts(parts: Mapping[str, AuditReport], width: int) -> Iterable[RenderableType]:
     if not parts:
         return
-    table = Table(
-        Column("By account", max_width=24),
-        *(Column(head, justify="right", no_wrap=True) for head in ("images", "GB", "USD/month", "savings")),
-        Column("findings", justify="right", no_wrap=True),
-        Column(""),
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
+    fields = (
+        Field("By account", least=12, most=24),
+        Field("images", rank=2, numeric=True),
+        Field("GB", rank=3, numeric=True),
+        Field("USD/month", rank=4, numeric=True),
+        Field("savings", rank=5, numeric=True),
+        Field("findings", rank=1, numeric=True),
+        Field("", style="bold red"),
     )
-    for name, part in parts.items():
-        table.add_row(
-            _one_line(name),
+    rows = [
+        (
+            name,
             f"{part.images:,}",
             f"{part.gigabytes:,.1f}",
             f"{part.monthly_cost:,.2f}",
             f"{part.savings:,.2f}",
             f"{part.findings_total:,}",
-            Text("" if part.complete else "INCOMPLETE", style="bold red"),
+            "" if part.complete else "INCOMPLETE",
         )
-    yield table
+        for name, part in parts.items()
+    ]
+    yield fitted_table(fields, rows, width)
     yield ""
 
 
@@ -144,6 +148,9 @@ def _comparison(comparison: Comparison) -> Iterable[RenderableType]:
         "grown", _named(f"{each.group} {each.key} {each.gigabytes:+,.1f} GB" for each in comparison.grown)
     )
     yield table
+    if comparison.differences:
+        yield Text("Made with different settings; findings of these rules are not compared:", style="dim")
+        yield from (Text(f"  {printable(each)}", style="dim") for each in comparison.differences)
     if not comparison.exact:
         yield Text("A report does not hold all its findings: new and gone are those it holds.", style="dim")
     yield ""
@@ -172,27 +179,27 @@ def _stale(report: AuditReport) -> str:
     return f"{counted(report.stale.images, 'stale image')}, {report.stale.gigabytes:,.1f} GB,"
 
 
-def _group_table(title: str, groups: Sequence[Group], bar: str) -> Table:
-    table = Table(
-        Column(title, width=20, no_wrap=True, overflow="ellipsis"),
-        Column("images", justify="right", min_width=8, no_wrap=True),
-        Column("USD/month", justify="right", min_width=10, no_wrap=True),
-        Column("GB", justify="right", min_width=12, no_wrap=True),
-        Column("", style="blue", width=len(bar), no_wrap=True),  # beside the GB, which it shows
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
-    )
+def _group_table(title: str, groups: Sequence[Group], bar: str, width: int) -> Table:
     largest = max((group.gigabytes for group in groups), default=0.0)
-    for group in _first(groups):
-        table.add_row(
-            Text(printable(group.key)),
+    long = max(8, min(32, width - 60))
+    fields = (
+        Field(title, least=18, most=20, pad=20),
+        Field("images", rank=1, numeric=True, pad=8),
+        Field("USD/month", rank=2, numeric=True, pad=10),
+        Field("GB", numeric=True, pad=12),
+        Field("", rank=3, style="blue", pad=long),  # beside the GB, which it shows
+    )
+    rows = [
+        (
+            group.key,
             f"{group.images:,}",
             f"{group.monthly_cost:,.2f}",
             f"{group.gigabytes:,.1f}",
-            bar[: round(len(bar) * group.gigabytes / largest)] if largest else "",
+            bar * round(long * group.gigabytes / largest) if largest else "",
         )
-    return table
+        for group in _first(groups)
+    ]
+    return fitted_table(fields, rows, width)
 
 
 def _first(groups: Sequence[Group]) -> Sequence[Group]:
@@ -210,82 +217,69 @@ def _first(groups: Sequence[Group]) -> Sequence[Group]:
 
 
 def _side_by_side(left: RenderableType, right: RenderableType) -> Table:
-    grid = Table.grid(padding=(0, 4))
+    grid = Table.grid(padding=(0, _GUTTER))
     grid.add_row(left, right)
     return grid
 
 
-def _findings(report: AuditReport, *, wide: bool) -> Iterable[RenderableType]:
+def _findings(report: AuditReport, width: int) -> Iterable[RenderableType]:
     if not report.findings_total:
         yield Text("No findings: no rule found anything.\n")
         return
-    yield _rules_table(report.findings_by_rule)
+    yield _rules_table(report.findings_by_rule, width)
     yield ""
     if report.findings:
         shown = f"The worst {len(report.findings):,} of {counted(report.findings_total, 'finding')}"
         yield Text(shown, style="bold")
-        yield _findings_table(report.findings, wide=wide)
+        yield _findings_table(report.findings, width)
         yield ""
 
 
-def _rules_table(summaries: Iterable[RuleSummary]) -> Table:
-    table = Table(
-        Column("Findings", max_width=24),
-        Column("worst", no_wrap=True),
-        Column("images", justify="right", no_wrap=True),
-        Column("GB", justify="right", no_wrap=True),
-        Column("USD/month", justify="right", no_wrap=True),
-        Column("what to do"),
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
+def _rules_table(summaries: Iterable[RuleSummary], width: int) -> Table:
+    fields = (
+        Field("Findings", least=16, most=24),
+        Field("worst", styles=_STYLES),
+        Field("images", rank=1, numeric=True),
+        Field("GB", rank=3, numeric=True),
+        Field("USD/month", rank=2, numeric=True),
+        Field("what to do", least=12),
     )
-    for summary in summaries:
-        table.add_row(
-            _one_line(summary.rule),
-            _severity(summary.severity),
-            f"{summary.findings:,}",
-            f"{summary.gigabytes:,.1f}",
-            f"{summary.monthly_cost:,.2f}",
-            _one_line(summary.action),
+    rows = [
+        (
+            each.rule,
+            each.severity.name.lower(),
+            f"{each.findings:,}",
+            f"{each.gigabytes:,.1f}",
+            f"{each.monthly_cost:,.2f}",
+            each.action,
         )
-    return table
+        for each in summaries
+    ]
+    return fitted_table(fields, rows, width)
 
 
-def _findings_table(findings: Iterable[Finding], *, wide: bool) -> Table:
-    table = Table(
-        Column("", no_wrap=True, min_width=6),
-        Column("id", justify="right", no_wrap=True, min_width=9),
-        Column("name", ratio=3 if wide else None),
-        Column("finding", ratio=3 if wide else None),
-        Column("GB", justify="right", no_wrap=True, min_width=5),
-        Column("USD/month", justify="right", no_wrap=True, min_width=9),
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
-        expand=wide,
-    )
+def _findings_table(findings: Iterable[Finding], width: int) -> Table:
+    wide = width >= _WIDE
+    fields = [
+        Field("", rank=1, styles=_STYLES, pad=6),
+        Field("id", numeric=True, pad=9),
+        Field("name", least=12),
+        Field("finding", least=12),
+        Field("GB", rank=2, numeric=True, pad=5),
+        Field("USD/month", rank=3, numeric=True),
+    ]
     if wide:
-        for head in ("regions", "tags", "what to do"):
-            table.add_column(head, ratio=2)
-    for finding in findings:
-        more = (",".join(finding.regions), ",".join(finding.tags), finding.action) if wide else ()
-        table.add_row(
-            _severity(finding.severity),
-            str(finding.image_id),
-            _one_line(f"{finding.account}: {finding.name}" if finding.account else finding.name),
-            _one_line(finding.detail),
-            f"{finding.gigabytes:,.1f}",
-            f"{finding.monthly_cost:,.2f}",
-            *map(_one_line, more),
+        fields += [Field(head, least=12) for head in ("regions", "tags", "what to do")]
+    rows = [
+        (
+            each.severity.name.lower(),
+            str(each.image_id),
+            f"{each.account}: {each.name}" if each.account else each.name,
+            each.detail,
+            f"{each.gigabytes:,.1f}",
+            f"{each.monthly_cost:,.2f}",
+            *((",".join(each.regions), ",".join(each.tags), each.action) if wide else ()),
         )
-    return table
-
-
-def _one_line(text: str) -> Text:
-    # Not the column's own no_wrap: rich takes width only from columns that may wrap.
-    return Text(printable(text), no_wrap=True, overflow="ellipsis")
-
-
-def _severity(severity: Severity) -> Text:
-    return Text(severity.name.lower(), style=_STYLES[severity])
+        for each in findings
+    ]
+    return fitted_table(fields, rows, width)

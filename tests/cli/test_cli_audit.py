@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -19,7 +20,7 @@ from do_images_async.cli.output import write_file
 from do_images_async.cli.status import Stopped
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, start
-from tests.support.servers import HANG, Server, eventually, listing
+from tests.support.servers import HANG, Server, eventually, image_document, listing, reply
 
 
 @pytest_asyncio.fixture
@@ -80,10 +81,117 @@ async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> 
     text = (await audit(emulator, "--baseline", str(last))).stdout
     assert "Since 20" in text
     assert f"oversized {big} big" in text
-    last.write_text("{}")
-    wrong = await audit(emulator, "--baseline", str(last))
-    assert (wrong.status, wrong.stdout) == (2, "")
-    assert "no report of an audit" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{}", "is no report of an audit: it has no 'schema'"),
+        ('{"schema": 9}', "is no report of an audit: its 'schema' is 9, and this version reads 1"),
+        ("[]", "is no report of an audit: it is not an object"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+async def test_a_baseline_that_is_none_is_refused_before_anything_is_sent(
+    content: str, why: str, emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    last = tmp_path / "last.json"
+    last.write_text(content)
+    ended = await audit(emulator, "--baseline", str(last))
+    assert (ended.status, ended.stdout) == (2, "")
+    assert f"--baseline: {last} {why}" in ended.stderr
+    assert not emulator.requests
+
+
+async def test_a_partial_baseline_is_refused(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    last = tmp_path / "last.json"
+    await audit(emulator, "-o", "json", "--file", str(last))
+    partial = json.loads(last.read_text()) | {"complete": False, "incomplete": "interrupted after 7 images"}
+    last.write_text(json.dumps(partial))
+    sent = len(emulator.requests)
+    ended = await audit(emulator, "--baseline", str(last))
+    assert (ended.status, ended.stdout) == (2, "")
+    assert f"{last} is a partial report, which can't be compared with: interrupted after 7" in ended.stderr
+    assert len(emulator.requests) == sent
+
+
+@pytest.mark.parametrize("form", ["text", "html"])
+async def test_a_baseline_of_other_limits_says_so_instead_of_new_findings(
+    form: str, emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    last = tmp_path / "last.json"
+    await audit(emulator, "-o", "json", "--file", str(last))
+    arguments = ("--baseline", str(last), "--older-than", "30")
+    ended = await audit(emulator, "-o", form, *arguments)
+    assert "old: days 365 then, days 30 now" in ended.stdout
+    assert "old 130" not in ended.stdout.partition("By type")[0] or form == "html"
+    comparison = json.loads((await audit(emulator, "-o", "json", *arguments)).stdout)["comparison"]
+    assert comparison["not_compared"] == ["old"]
+    assert comparison["new"] == []
+
+
+async def test_what_is_left_out_is_said(emulator: ImagesEmulator) -> None:
+    emulator.images.add(name="kept", size_gigabytes=200.0, tags=["keep-it"])
+    emulator.images.add(name="found", size_gigabytes=201.0)
+    ignoring = ("--ignore-rule", "old", "--ignore-rule", "untagged", "--ignore-tag", "keep-*,never")
+    report = json.loads((await audit(emulator, "-o", "json", *ignoring)).stdout)
+    assert not {"old", "untagged"} & {each["rule"] for each in report["findings"]}
+    assert [each["name"] for each in report["findings"] if each["rule"] == "oversized"][:1] == ["found"]
+    assert report["ignored"]["images"] == 1
+    text = " ".join((await audit(emulator, *ignoring)).stdout.split())
+    assert "Findings left out: old, untagged." in text
+    assert "Not looked at: 1 image tagged keep-*, never." in text
+    assert "Limits: old days 365; oversized gigabytes 50" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--require-tag", ""], "--require-tag"),
+        (["--require-tag", "prod,,x"], "--require-tag"),
+        (["--ignore-tag", " "], "--ignore-tag"),
+        (["--ignore-rule", "odl"], "--ignore-rule"),
+        (["--older-than", "a year"], "'--older-than': 'a year' is not a number from 0."),
+        (["--price", "nan"], "'--price': 'nan' is not a number from 0."),
+        (["--price", "1e308"], "price must be a number of USD from 0 to 1,000,000"),
+        (["--droplets", "/dev/null"], "--droplets: /dev/null is not JSON"),
+    ],
+)
+async def test_an_argument_that_can_t_be_used_is_named(arguments: list[str], named: str) -> None:
+    ended = await do_images_here("audit", "--demo", "-q", *arguments)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv", "html"])
+async def test_dates_at_the_ends_of_the_calendar_and_absurd_sizes(form: str, server: Server) -> None:
+    images = [
+        image_document(1, created_at="0001-01-01T00:00:00+14:00", size_gigabytes=1e308, public=False),
+        image_document(2, created_at="9999-12-31T23:59:59-12:00", size_gigabytes=1e308, public=False),
+        image_document(3, created_at="2020-01-01T00:00:00Z", size_gigabytes=7.5, public=False),
+    ]
+    server.answer_with(lambda _: reply({"images": images, "meta": {"total": 3}, "links": {}}))
+    process = await start(["audit", "-q", "-o", form], account(server))
+    stdout, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"")
+    assert b"7.5" in stdout
+    assert b"e+308" not in stdout
+    if form == "json":
+        assert json.loads(stdout)["gigabytes"] == 7.5
+
+
+async def test_a_narrow_terminal_keeps_what_names_a_row(emulator: ImagesEmulator) -> None:
+    image = emulator.images.add(name="big", size_gigabytes=123_456.0)
+    lines = (await audit(emulator, COLUMNS="40")).stdout.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "180 days to 1 year" in "\n".join(lines)
+    for head, columns in (("Findings", "worst  *what to do"), ("        id", "name  *finding")):
+        assert any(re.search(f"^ *{head.strip()} *{columns}", line) for line in lines), head
+    assert any(line.startswith(f"{image}  big") for line in lines)
+    assert any(line.split()[:2] == ["ams3", "1"] or line.startswith("nyc3") for line in lines)
+    assert not [line for line in lines if re.search(r"[0-9]…", line) and "GB" in line]
 
 
 async def test_fail_on(emulator: ImagesEmulator) -> None:
@@ -95,22 +203,68 @@ async def test_fail_on(emulator: ImagesEmulator) -> None:
     assert "oversized" in ended.stdout
 
 
-async def test_tags_that_are_required_and_droplets_that_are_gone(
+async def test_tags_that_are_required(emulator: ImagesEmulator) -> None:
+    ended = await audit(emulator, "-o", "json", "--require-tag", "prod,team-*")
+    findings: list[dict[str, Any]] = json.loads(ended.stdout)["findings"]
+    assert [each for each in findings if each["rule"] == "missing-tag"]
+    assert not [each for each in findings if each["rule"] == "untagged"]
+
+
+async def test_droplets_protect_what_they_use_and_show_what_lost_its_own(
     emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
+    free = json.loads((await audit(emulator, "-o", "json")).stdout)
+    stale = [each for each in free["findings"] if each["stale"] and each["rule"] == "old"]
+    base = stale[0]["image_id"]
     backups = [each["id"] for each in emulator.images if each["type"] == "backup"]
+    snapshots = [each["id"] for each in emulator.images if each["type"] == "snapshot" and not each["public"]]
     droplets = tmp_path / "droplets.json"
-    droplets.write_text(json.dumps([{"backup_ids": backups[:-1]}, {"backup_ids": None}]))
-    ended = await audit(emulator, "-o", "json", "--require-tag", "prod,team-*", "--droplets", str(droplets))
-    findings: list[dict[str, Any]] = json.loads(ended.stdout)["findings"]
-    assert [each["image_id"] for each in findings if each["rule"] == "orphaned-backup"] == backups[-1:]
-    missing = [each for each in findings if each["rule"] == "missing-tag"]
-    assert missing
-    assert not [each for each in findings if each["rule"] == "untagged"]
-    droplets.write_text("[1]")
-    wrong = await audit(emulator, "--droplets", str(droplets))
-    assert wrong.status == 2
-    assert "not a list of Droplets" in wrong.stderr
+    records: list[dict[str, Any]] = [
+        {"id": 1, "image": {"id": base, "slug": None}, "backup_ids": backups[:-1], "snapshot_ids": None},
+        {"id": 2, "image": {"id": 7, "slug": "debian-12-x64"}, "snapshot_ids": snapshots[:2]},
+    ]
+    droplets.write_text(json.dumps(records))
+    report = json.loads((await audit(emulator, "-o", "json", "--droplets", str(droplets))).stdout)
+    used = {base, *backups[:-1], *snapshots[:2]}
+    for finding in report["findings"]:
+        if finding["image_id"] in used:
+            assert not finding["stale"]
+            assert "delete it" not in finding["action"]
+    assert {each["action"] for each in report["findings"] if each["image_id"] == base} >= {
+        "keep it: a Droplet uses it"
+    }
+    assert report["savings"] < free["savings"]
+    assert report["in_use"]["images"] == len(used)
+    found = {
+        rule: [each["image_id"] for each in report["findings"] if each["rule"] == rule]
+        for rule in ("orphaned-backup", "orphaned-snapshot")
+    }
+    assert found["orphaned-backup"] == backups[-1:]
+    assert not used & set(found["orphaned-snapshot"])
+    assert len(found["orphaned-snapshot"]) > 5
+    text = " ".join((await audit(emulator, "--droplets", str(droplets))).stdout.split())
+    assert f"{len(used)} images in use by Droplets: not counted as savings." in text
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("[1]", "is not a list of Droplets in JSON"),
+        ('{"errors": [{"detail": "unauthorized"}]}', "is not a list of Droplets in JSON"),
+        ('[{"id": 1, "image": {"id": "x"}}]', "is not a list of Droplets in JSON"),
+        ('[{"name": "an image"}]', "is not a list of Droplets in JSON"),
+        ('{"droplets": [{"id": 1}], "meta": {"total": 300}}', "holds 1 Droplets of 300"),
+    ],
+)
+async def test_what_is_no_whole_list_of_droplets_is_refused(
+    content: str, why: str, emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    droplets = tmp_path / "droplets.json"
+    droplets.write_text(content)
+    ended = await audit(emulator, "--droplets", str(droplets))
+    assert (ended.status, ended.stdout) == (2, "")
+    assert f"--droplets: {droplets} {why}" in ended.stderr
+    assert not emulator.requests
 
 
 # --- several accounts ---

@@ -1,0 +1,116 @@
+"""Tables of a report that fit the terminal: numbers are left out first, what names a row never is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+from rich.cells import cell_len
+from rich.table import Column, Table
+from rich.text import Text
+
+from do_images_async.cli.text import printable
+
+__all__ = ["Field", "fitted_table"]
+
+_GAP = 2
+
+
+@attrs.frozen
+class Field:
+    """A column of a report's table.
+
+    Attributes:
+        head: its heading.
+        least: how narrow it may become, in characters; None for as wide as its widest cell.
+        most: how wide it may become.
+        pad: how wide it is where there is room, though its cells are narrower.
+        rank: which columns are left out first when there is no room: those with the highest. 0 never is.
+        numeric: whether it stands to the right.
+        style: of all its cells.
+        styles: of cells by their text.
+    """
+
+    head: str
+    least: int | None = None
+    most: int | None = None
+    pad: int = 0
+    rank: int = 0
+    numeric: bool = False
+    style: str = ""
+    styles: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+def fitted_table(fields: Sequence[Field], rows: Sequence[Sequence[str]], room: int) -> Table:
+    """Return a table of the columns that fit; a text is cut where its column is too narrow.
+
+    Args:
+        fields: the columns.
+        rows: a text for each column; what a server sent in them is made harmless.
+        room: columns that the terminal has.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [
+        max(cell_len(field.head), *(cell_len(row[place]) for row in cells), 0)
+        for place, field in enumerate(fields)
+    ]
+    kept = _kept(fields, widths, room)
+    fitted = _fitted([fields[place] for place in kept], [widths[place] for place in kept], room)
+    table = Table(
+        *(_column(fields[place], width) for place, width in zip(kept, fitted, strict=True)),
+        box=None,
+        padding=(0, _GAP, 0, 0),
+        header_style="bold",
+    )
+    for row in cells:
+        table.add_row(*(_cell(fields[place], row[place]) for place in kept))
+    return table
+
+
+def _least(field: Field, width: int) -> int:
+    return min(width, field.least or width)
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * len(widths)
+
+
+def _kept(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
+    """Return the places of the columns that fit when each is as narrow as it may be."""
+    kept = list(range(len(fields)))
+    while _total([_least(fields[place], widths[place]) for place in kept]) > room:
+        last = max(kept, key=lambda place: fields[place].rank)
+        if not fields[last].rank:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _fitted(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
+    """Return widths with which a line fits, if it can: the widest column gives way first."""
+    fitted = [
+        min(max(width, field.pad), field.most or max(width, field.pad))
+        for field, width in zip(fields, widths, strict=True)
+    ]
+    least = [_least(field, width) for field, width in zip(fields, widths, strict=True)]
+    while _total(fitted) > room:
+        able = [place for place, width in enumerate(fitted) if width > least[place]]
+        if not able:
+            break
+        fitted[max(able, key=fitted.__getitem__)] -= 1
+    return fitted
+
+
+def _column(field: Field, width: int) -> Column:
+    return Column(
+        Text(field.head, no_wrap=True, overflow="ellipsis"),
+        width=width,
+        no_wrap=True,
+        overflow="ellipsis",
+        justify="right" if field.numeric else "left",
+        style=field.style,
+    )
+
+
+def _cell(field: Field, text: str) -> Text:
+    return Text(text, style=field.styles.get(text, ""), no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,106 @@
+"""The files that `audit` reads: an earlier report, and a list of Droplets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import click
+
+from do_images_async.audit import Baseline
+
+__all__ = ["DropletImages", "read_baseline", "read_droplets"]
+
+
+@attrs.frozen
+class DropletImages:
+    """The images that Droplets use.
+
+    Attributes:
+        sources: images that a Droplet was made from.
+        backups, snapshots: those that a Droplet lists as its own.
+    """
+
+    sources: frozenset[int]
+    backups: frozenset[int]
+    snapshots: frozenset[int]
+
+    @property
+    def all(self) -> frozenset[int]:
+        """Return every image that is in use."""
+        return self.sources | self.backups | self.snapshots
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Return the earlier report of a file.
+
+    Raises:
+        ClickException: it is no report, one of another version, or a partial one; the message says where.
+    """
+    data = _read_json(path, "--baseline")
+    try:
+        baseline = Baseline.from_dict(data)
+    except ValueError as error:
+        raise _unusable("--baseline", path, f"is {error}") from None
+    if baseline.incomplete is not None:
+        why = f"is a partial report, which can't be compared with: {baseline.incomplete}"
+        raise _unusable("--baseline", path, why)
+    return baseline
+
+
+def read_droplets(path: Path) -> DropletImages:
+    """Return the images in use by the Droplets of a file: doctl's list in JSON, or a page of the API's.
+
+    Raises:
+        ClickException: it is no such list, or the API says that there are more Droplets.
+    """
+    droplets = list(_droplets(path, _read_json(path, "--droplets")))
+    try:
+        return DropletImages(
+            sources=frozenset(int(each["image"]["id"]) for each in droplets if each.get("image")),
+            backups=_ids(droplets, "backup_ids"),
+            snapshots=_ids(droplets, "snapshot_ids"),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _unusable("--droplets", path, "is not a list of Droplets in JSON") from None
+
+
+def _droplets(path: Path, data: Any) -> Iterator[dict[str, Any]]:
+    total = None
+    if isinstance(data, dict):
+        answer = cast("dict[str, Any]", data)
+        total = answer["meta"].get("total") if isinstance(answer.get("meta"), dict) else None
+        data = answer.get("droplets")
+    if not isinstance(data, list) or not all(_is_droplet(each) for each in cast("list[object]", data)):
+        raise _unusable("--droplets", path, "is not a list of Droplets in JSON")
+    droplets = cast("list[dict[str, Any]]", data)
+    if isinstance(total, int) and total > len(droplets):
+        why = f"holds {len(droplets):,} Droplets of {total:,}: images of the others would seem unused"
+        raise _unusable("--droplets", path, why)
+    yield from droplets
+
+
+def _is_droplet(value: object) -> bool:
+    return isinstance(value, dict) and not {"id", "image", "backup_ids", "snapshot_ids"}.isdisjoint(
+        cast("dict[str, Any]", value)
+    )
+
+
+def _ids(droplets: Iterable[dict[str, Any]], name: str) -> frozenset[int]:
+    return frozenset(int(number) for each in droplets for number in each.get(name) or ())
+
+
+def _read_json(path: Path, option: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unusable(option, path, f"can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise _unusable(option, path, "is not JSON") from None
+
+
+def _unusable(option: str, path: Path, why: str) -> click.ClickException:
+    return click.ClickException(f"{option}: {path} {why}")

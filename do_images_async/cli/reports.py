@@ -1,0 +1,65 @@
+"""A report as the command writes it: text, JSON, CSV or a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import attrs
+
+from do_images_async.audit import AuditReport, Finding, Severity
+from do_images_async.cli.rows import csv_text
+
+__all__ = ["FORMATS", "report_as"]
+
+FORMATS = ("text", "json", "csv", "html")
+"""The formats of a report."""
+
+
+def report_as(
+    form: str, report: AuditReport, parts: Mapping[str, AuditReport], shown: int, label: str
+) -> str:
+    """Return the report in a format.
+
+    Args:
+        form: one of `FORMATS`.
+        report: what is written.
+        parts: the reports of the accounts, where there are several.
+        shown: how many findings are written at most; a page has its own limit.
+        label: whose images they are, in words.
+    """
+    if form == "html":
+        from do_images_async.cli.page import report_page
+
+        return report_page(report, label, parts)
+    report = attrs.evolve(report, findings=report.findings[:shown])
+    if form == "csv":
+        return _findings_csv(report)
+    if form == "json":
+        accounts = [{"account": name, **_brief(part)} for name, part in parts.items()]
+        return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
+    from do_images_async.cli.render import report_text  # rich takes its time to import
+
+    return report_text(report, label, parts)
+
+
+def _brief(part: AuditReport) -> dict[str, Any]:
+    """Return an account's report less its findings, which the whole report holds."""
+    return {key: value for key, value in part.to_dict().items() if key not in ("findings", "comparison")}
+
+
+def _findings_csv(report: AuditReport) -> str:
+    """Return the findings; an incomplete report begins with a row that says so, as a finding of no image."""
+    names = [field.name for field in attrs.fields(Finding)]
+    rows = [[_csv_value(getattr(finding, name)) for name in names] for finding in report.findings]
+    if not report.complete:
+        warning = {"rule": "incomplete", "severity": "high", "detail": f"INCOMPLETE: {report.why_incomplete}"}
+        rows.insert(0, [warning.get(name, "") for name in names])
+    return csv_text([names, *rows])
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, Severity):
+        return value.name.lower()
+    return ",".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
