@@ -1,29 +1,11 @@
 """An asyncio-native client for the DigitalOcean Images API that stays under the quota."""
 
-from do_images_async import errors, events
-from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
-from do_images_async._api.images import ImagesAPI
-from do_images_async._http.converter import converter
-from do_images_async._http.messages import quota_middleware
-from do_images_async._http.retry import RetryPolicy
-from do_images_async._quota.buckets import TokenBucket
-from do_images_async._quota.limiter import RateLimiter
-from do_images_async._quota.protocols import Limiter, LimiterStats, Permit, Report
-from do_images_async._version import __version__
-from do_images_async.models import (
-    AccountTransfer,
-    Action,
-    ActionPage,
-    ActionStatus,
-    Image,
-    ImagePage,
-    ImageStatus,
-    ImageType,
-    RateLimit,
-    Region,
-)
+# ruff: noqa: F405
+from typing import TYPE_CHECKING
 
-__all__ = [
+from do_images_async._version import __version__
+
+__all__ = [  # those of `_names`
     "AccountTransfer",
     "Action",
     "ActionPage",
@@ -51,3 +33,20 @@ __all__ = [
     "fan_out",
     "quota_middleware",
 ]
+
+if TYPE_CHECKING:
+    from do_images_async._names import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import the public names, and aiohttp with them, when the first is asked for, not for a `--help`."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from do_images_async import _names
+
+        names = {each: getattr(_names, each) for each in __all__}
+        globals().update(names)
+        return names[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

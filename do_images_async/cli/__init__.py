@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from do_images_async.cli.streams import flush_streams, open_streams
+
 __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command that `sys.argv` names and return the exit status.
-
-    0 is success, 2 wrong usage, 3 an error of the API, 4 a listing that is not whole, 130 an interruption;
-    1 is kept for findings.
-    """
+    """Run the command that `sys.argv` names and return the exit status, as `do-images --help` lists them."""
+    open_streams()
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
         sys.stderr.write(
@@ -26,3 +25,8 @@ def main() -> int:
         return run()
     except KeyboardInterrupt:  # while it was imported
         return 130
+    except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
+        sys.stderr.write(f"do-images: internal error: {type(error).__name__} while it was imported\n")
+        return 70
+    finally:
+        flush_streams()

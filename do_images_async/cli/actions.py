@@ -20,7 +20,7 @@ from do_images_async.cli.status import Exit, Stopped, complain
 from do_images_async.cli.text import counted
 from do_images_async.errors import IncompleteListingError
 
-__all__ = ["COMMANDS"]
+__all__ = ["actions_command", "convert_command", "transfer_command"]
 
 _TIMEOUT = click.FloatRange(0, min_open=True)
 
@@ -201,6 +201,3 @@ async def _actions(
     if stopped is not None:
         raise stopped
     return Exit.OK
-
-
-COMMANDS = (transfer_command, convert_command, actions_command)

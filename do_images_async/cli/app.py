@@ -1,51 +1,77 @@
-"""The commands as one program, and what becomes of what goes wrong."""
+"""The commands as one program, and the exit status of each error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NamedTuple
 
 import click
 
-from do_images_async import __version__, errors
-from do_images_async.cli import actions, images
-from do_images_async.cli.audit import audit_command
-from do_images_async.cli.emulator import emulator_command
+from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
-from do_images_async.cli.schema import schema_command
-from do_images_async.cli.status import Exit, Stopped, complain
+from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.text import masked
+from do_images_async.errors import DOImagesError, IncompleteListingError
 
-__all__ = ["run"]
+__all__ = ["main", "run"]
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit status; what goes wrong becomes one line on stderr.
+class _Command(NamedTuple):
+    """Where a command is, and its line in the list of commands: its module is imported when it is needed."""
 
-    Args:
-        arguments: what stands behind the command's name; None takes them from `sys.argv`.
-    """
-    try:
-        with stdout():
-            status = main.main(arguments, prog_name="do-images", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
-    except Stopped as stopped:
-        return _fail(stopped.status, str(stopped)) if str(stopped) else stopped.status
-    except errors.IncompleteListingError as error:
-        return _fail(Exit.INCOMPLETE, f"incomplete: {error}")
-    except errors.DOImagesError as error:
-        return _fail(Exit.API_ERROR, str(error))
-    except ValueError as error:
-        return _fail(Exit.USAGE, str(error))
-    except click.Abort:
-        return _fail(Exit.INTERRUPTED, "nothing was done")
-    except KeyboardInterrupt:
-        return _fail(Exit.INTERRUPTED, "interrupted before it was complete")
-    return status if isinstance(status, int) else Exit.OK
+    module: str
+    attribute: str
+    help: str
+
+
+_COMMANDS: Mapping[str, _Command] = {
+    "actions": _Command("actions", "actions_command", "List what was done to an image, or is being done."),
+    "audit": _Command("audit", "audit_command", "Report totals, cost and what is wrong, the worst first."),
+    "convert": _Command("actions", "convert_command", "Turn an image, such as a backup, into a snapshot."),
+    "create": _Command("images", "create_command", "Import a custom image from a URL."),
+    "delete": _Command("images", "delete_command", "Delete images, after showing them and asking."),
+    "emulator": _Command(
+        "emulator", "emulator_command", "Serve the Images API from this machine, for tests."
+    ),
+    "get": _Command("images", "get_command", "Show images by their ids, or public ones by their slugs."),
+    "list": _Command("images", "list_command", "List images: yours, or the provider's as well."),
+    "schema": _Command("schema", "schema_command", "Print the JSON Schema of a format."),
+    "transfer": _Command(
+        "actions", "transfer_command", "Copy an image to other regions; it stays where it is, too."
+    ),
+    "update": _Command("images", "update_command", "Change an image's name, description or distribution."),
+    "wait": _Command("images", "wait_command", "Wait until an import is done."),
+}
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is run or its help is shown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = _COMMANDS.get(cmd_name)
+        if command is None:
+            return None
+        found = getattr(import_module(f"do_images_async.cli.{command.module}"), command.attribute)
+        assert isinstance(found, click.Command)  # noqa: S101
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name].help) for name in sorted(_COMMANDS)])
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(__version__, prog_name="do-images")
 def main() -> None:
@@ -56,8 +82,15 @@ def main() -> None:
 
     \b
     Exit status:
-      0 done, 1 findings (audit --fail-on), 2 wrong usage, 3 an error of the API,
-      4 incomplete, 74 the output can't be written, 130 interrupted, 141 its reader has left
+      0   done
+      1   findings (audit --fail-on)
+      2   wrong usage
+      3   an error of the API, or of the connection to it
+      4   incomplete: what was read can't be shown to be everything
+      70  an error of do-images itself
+      74  the output can't be written
+      130 interrupted
+      141 the reader of the output has left, as `head` does
 
     \b
     Example, without an account:
@@ -65,8 +98,61 @@ def main() -> None:
     """
 
 
-for _command in (*images.COMMANDS, *actions.COMMANDS, audit_command, emulator_command, schema_command):
-    main.add_command(_command)
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status; an error becomes one line on stderr.
+
+    Args:
+        arguments: what stands behind the command's name; None takes them from `sys.argv`.
+    """
+    with stdout():
+        try:
+            return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))
+        except KeyboardInterrupt:
+            return _fail(Exit.INTERRUPTED, "interrupted before it was complete")
+        except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
+            return _fail(Exit.INTERNAL_ERROR, _internal(error))
+
+
+def _status_of(command: Callable[[], object]) -> int:
+    try:
+        status = command()
+    except click.Abort:
+        return _fail(Exit.INTERRUPTED, "nothing was done")
+    except click.ClickException as error:
+        return _show(error)
+    except Stopped as stopped:
+        return _fail(stopped.status, str(stopped)) if str(stopped) else stopped.status
+    except IncompleteListingError as error:
+        return _fail(Exit.INCOMPLETE, f"incomplete: {error}")
+    except DOImagesError as error:
+        return _fail(Exit.API_ERROR, described(error))
+    except ValueError as error:
+        return _fail(Exit.USAGE, str(error))
+    except SystemExit:  # click's answer to a help that nobody reads any more
+        return Exit.BROKEN_PIPE
+    except OSError as error:  # of stdout, where click writes a help: it is caught elsewhere
+        return _fail(Exit.IO_ERROR, f"the output could not be written: {error.strerror or error}")
+    return status if isinstance(status, int) else Exit.OK
+
+
+def _show(error: click.ClickException) -> int:
+    """Show wrong usage; a token that was given in the wrong place is not repeated."""
+    text = io.StringIO()
+    error.show(text)
+    with suppress(OSError):
+        sys.stderr.write(masked(text.getvalue(), guess=True))
+        sys.stderr.flush()
+    return Exit.USAGE
+
+
+def _internal(error: Exception) -> str:
+    """Describe an error of ours by its class and place: its message and values might hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if os.environ.get("DO_IMAGES_LOG", "").lower() == "debug":
+        for frame in frames:
+            complain(f"  {frame.filename}:{frame.lineno} in {frame.name}")
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"internal error: {type(error).__name__}{place}; DO_IMAGES_LOG=debug shows the way there"
 
 
 def _fail(status: Exit, message: str) -> Exit:

@@ -30,7 +30,14 @@ from do_images_async.cli.status import Exit, Stopped, complain
 from do_images_async.cli.text import counted, printable
 from do_images_async.errors import IncompleteListingError
 
-__all__ = ["COMMANDS"]
+__all__ = [
+    "create_command",
+    "delete_command",
+    "get_command",
+    "list_command",
+    "update_command",
+    "wait_command",
+]
 
 
 @click.command("list")
@@ -352,6 +359,3 @@ def _run(call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any],
             return await call(api)
 
     return run_interruptibly(run())
-
-
-COMMANDS = (list_command, get_command, create_command, update_command, delete_command, wait_command)

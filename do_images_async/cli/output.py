@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -15,6 +16,7 @@ from typing import BinaryIO, Protocol, TextIO
 import attrs
 
 from do_images_async.cli.status import Exit, Stopped
+from do_images_async.cli.streams import abandon
 
 __all__ = ["Stdout", "Target", "destination", "stdout", "write", "write_file"]
 
@@ -45,18 +47,11 @@ class Stdout:
             self.stream.write(text)
             self.stream.flush()
         except BrokenPipeError:
-            self._discard()
+            abandon(self.stream)
             raise Stopped(Exit.BROKEN_PIPE) from None
         except OSError as error:
-            self._discard()
+            abandon(self.stream)
             raise _unwritten("the output", error) from None
-
-    def _discard(self) -> None:
-        """Keep the interpreter from writing at its end what could not be written now."""
-        with suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.stream.fileno())
-            os.close(null)
 
 
 _stdout: ContextVar[Stdout | None] = ContextVar("_stdout", default=None)
@@ -64,7 +59,12 @@ _stdout: ContextVar[Stdout | None] = ContextVar("_stdout", default=None)
 
 @contextmanager
 def stdout() -> Generator[Stdout]:
-    """Hold what is stdout now until the block is left; `write` writes there."""
+    """Hold what is stdout now until the block is left; `write` writes there.
+
+    A character that its encoding doesn't have is written as an escape.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     output = Stdout(sys.stdout)
     token = _stdout.set(output)
     try:

@@ -1,14 +1,15 @@
-"""A coroutine that Ctrl-C cancels at once."""
+"""The event loop of a command, and what Ctrl-C does to it."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from do_images_async.cli.loop import run
 from do_images_async.cli.status import Exit, Stopped
 
 __all__ = ["run_interruptibly"]
@@ -20,15 +21,16 @@ _NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
 
 
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C cancels, and what the coroutine makes of that is the result.
+    """Run a coroutine to its end; Ctrl-C cancels it, and it may still return a result.
 
     `asyncio.run` would do the same but for a moment: a signal that comes just before the loop begins to wait
     is seen only when the wait is over, which may be half a minute. A handler of the loop's own wakes it.
 
     Raises:
-        Stopped: it was interrupted and made nothing of it.
+        Stopped: it was interrupted and returned nothing.
     """
-    return run(_cancelled_by_signal(main))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_cancelled_by_signal(main))
 
 
 async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
@@ -43,3 +45,11 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     finally:
         with suppress(*_NO_SIGNALS):
             loop.remove_signal_handler(signal.SIGINT)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where it is installed (extra `uvloop`); None is asyncio's own."""
+    if find_spec("uvloop") is None:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
+    return factory

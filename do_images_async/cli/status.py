@@ -7,9 +7,9 @@ from enum import IntEnum
 
 import click
 
-from do_images_async.cli.text import printable
+from do_images_async.cli.text import masked, printable
 
-__all__ = ["Exit", "Stopped", "complain"]
+__all__ = ["Exit", "Stopped", "complain", "described"]
 
 
 class Exit(IntEnum):
@@ -43,4 +43,10 @@ class Stopped(Exception):  # noqa: N818  (not always an error)
 def complain(message: str) -> None:
     """Write one line to stderr, if it can be written; what a server sent in it is made harmless."""
     with suppress(OSError):
-        click.echo(f"do-images: {printable(message)}", err=True)
+        click.echo(f"do-images: {printable(masked(message))}", err=True)
+
+
+def described(error: BaseException) -> str:
+    """Return an error's message with its notes, such as where the token came from."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return "; ".join([str(error), *notes])

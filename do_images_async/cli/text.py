@@ -1,22 +1,48 @@
-"""Text for a terminal: numbers with their noun, and what a server sent, made harmless."""
+"""Text for a terminal: numbers with their noun, and what a server or a user sent, made harmless."""
 
 from __future__ import annotations
 
+import os
+import re
 import unicodedata
 
-__all__ = ["counted", "printable"]
+__all__ = ["counted", "masked", "printable"]
 
 # Controls and escapes, invisible and direction-changing characters, lone surrogates, line separators.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
+_TOKEN = re.compile(r"\b(do[a-z]_v1_)\w+|\b[0-9a-f]{64}\b")
+_LIKE_A_TOKEN = re.compile(r"[\w-]{40,}", re.ASCII)
+_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+
 
 def counted(number: int, noun: str) -> str:
-    """The number and the noun, in the plural where it is not one."""
+    """Return the number and the noun, in the plural where it is not one."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def masked(text: str, *, guess: bool = False) -> str:
+    """Return the text without the tokens in it.
+
+    Args:
+        text: a message.
+        guess: whether to mask every long word of letters and digits, too, as tokens of other issuers are.
+    """
+    for variable in _VARIABLES:
+        if len(value := os.environ.get(variable, "").strip()) > 8:
+            text = text.replace(value, "(a token)")
+    text = _TOKEN.sub(lambda found: f"{found[1]}…" if found[1] else "(a token)", text)
+    return _LIKE_A_TOKEN.sub(_guessed, text) if guess else text
+
+
+def _guessed(found: re.Match[str]) -> str:
+    word = found[0]
+    is_mixed = any(char.isdigit() for char in word) and any(char.isalpha() for char in word)
+    return f"{word[:4]}… (perhaps a token)" if is_mixed else word
+
+
 def printable(text: str) -> str:
-    """The text with every character escaped that a terminal might act on, or not show."""
+    """Return the text with every character escaped that a terminal might act on, or not show."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(char) if unicodedata.category(char) in _HARMFUL else char for char in text)

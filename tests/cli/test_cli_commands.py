@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import click
 import pytest
 import pytest_asyncio
 from rich.cells import cell_len
@@ -54,7 +55,8 @@ def test_the_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[s
 
 
 def test_these_are_the_commands() -> None:
-    assert set(COMMANDS) <= set(main.commands)
+    with click.Context(main) as context:
+        assert set(COMMANDS) <= set(main.list_commands(context))
 
 
 # --- list ---

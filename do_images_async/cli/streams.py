@@ -1,0 +1,46 @@
+"""The standard streams of the process: open from its beginning, and flushed before its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+__all__ = ["abandon", "flush_streams", "open_streams"]
+
+
+def open_streams() -> None:
+    """Open the standard streams that the process was started without, as by `>&-`.
+
+    Otherwise the next file or socket would become descriptor 1, and receive what is written to stdout.
+    Reading then finds an end, writing to stdout fails, and what is written to stderr is dropped.
+    """
+    for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest number that is free
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def flush_streams() -> None:
+    """Flush stdout and stderr, so that the interpreter's own flush can't change the status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            abandon(stream)
+
+
+def abandon(stream: TextIO) -> None:
+    """Send to nowhere what a stream could not write and still holds."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

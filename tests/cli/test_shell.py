@@ -1,0 +1,163 @@
+"""The command in a shell: streams that are closed or full, readers that leave, errors of our own, imports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+import pytest
+
+from do_images_async.cli.app import main, run
+from do_images_async.testing import ImagesEmulator
+from tests.support.cli_processes import Ended, account, environment
+
+DEMO = ("audit", "--demo", "--images", "10", "-q")
+
+
+async def shell(redirection: str, *arguments: str, **variables: str) -> Ended:
+    """Run the command as a shell does that redirects its streams."""
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-m", "do_images_async", *arguments),
+        env=environment(**variables),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+    return Ended(await process.wait(), stdout.decode(), stderr.decode())
+
+
+def commands(emulator: ImagesEmulator) -> Mapping[str, list[str]]:
+    """Each command that writes to stdout, with arguments for a success."""
+    image, backup = (
+        next(str(each["id"]) for each in emulator.images if each["type"] == kind and not each["public"])
+        for kind in ("snapshot", "backup")
+    )
+    url = ["--image-url", "https://example.com/a.qcow2", "--region", "nyc3"]
+    return {
+        "list": [],
+        "get": ["ubuntu-24-04-x64"],
+        "create": ["golden", *url],
+        "update": [image, "--image-name", "new"],
+        "wait": [image],
+        "transfer": [image, "--region", "sfo3"],
+        "convert": [backup],
+        "actions": [image],
+        "delete": [image, "--dry-run"],
+        "audit": [],
+    }
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+async def test_output_that_can_not_be_written_is_one_line_and_74(redirection: str) -> None:
+    async with ImagesEmulator(images=40, quotas=None, action_seconds=0) as emulator:
+        where = account(emulator, emulator.token)
+        calls = [[name, *rest] for name, rest in commands(emulator).items()]
+        calls += [["list", "--help"]]
+        if redirection == ">&-":
+            calls = [["list"], ["audit"], ["--help"], ["--version"]]
+        for call in calls:
+            ended = await shell(redirection, *call, **where)
+            assert (ended.status, ended.stdout) == (74, ""), (call, ended)
+            assert ended.stderr.startswith("do-images: the output could not be written: ")
+            assert ended.stderr.count("\n") == 1
+
+
+async def test_a_command_that_writes_nothing_to_stdout_needs_none() -> None:
+    ended = await shell(">&-", *DEMO, "--file", "/dev/null")
+    assert (ended.status, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-"])
+async def test_the_status_is_the_same_without_the_other_streams(redirection: str) -> None:
+    good, bad = await asyncio.gather(shell(redirection, *DEMO), shell(redirection, "audit", "--nonsense"))
+    assert good.status == 0
+    assert good.stdout.startswith("Images of an emulated account")
+    assert bad.status == 2
+
+
+@pytest.mark.parametrize("arguments", [DEMO, ("--help",), ("list", "--help"), ("--version",)])
+async def test_a_reader_that_has_left_is_no_findings(arguments: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "do_images_async", *arguments),
+        env=environment(),
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writer)
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (141, b"")
+
+
+def test_an_error_of_ours_is_one_line_and_70_without_its_values(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command("broken")
+    def broken() -> None:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(type(main), "get_command", lambda *_: broken)
+    assert run(["broken"]) == 70
+    out, line = capsys.readouterr()
+    assert (out, line.count("\n")) == ("", 1)
+    assert line.startswith("do-images: internal error: KeyError at ")
+    assert "a secret" not in line
+    monkeypatch.setenv("DO_IMAGES_LOG", "debug")
+    assert run(["broken"]) == 70
+    shown = capsys.readouterr().err
+    assert " in broken\n" in shown
+    assert "a secret" not in shown
+
+
+async def test_a_broken_installation_ends_with_70() -> None:
+    program = (
+        "import sys; sys.modules['do_images_async.cli.app'] = None\nfrom do_images_async.cli import main\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program + "sys.exit(main())", stderr=asyncio.subprocess.PIPE, env=environment()
+    )
+    _, stderr = await process.communicate()
+    assert process.returncode == 70
+    assert stderr.startswith(b"do-images: internal error: ")
+    assert stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["--help"], ["aiohttp", "asyncio", "rich", "yarl", "yaml", "do_images_async.audit"]),
+        (["--version"], ["aiohttp", "rich"]),
+        (["list", "--help"], ["rich", "do_images_async.audit", "do_images_async.testing"]),
+        (["audit", "--help"], ["rich", "do_images_async.testing"]),
+    ],
+)
+async def test_a_help_imports_only_what_it_needs(arguments: list[str], unused: list[str]) -> None:
+    program = (
+        "import sys; from do_images_async.cli import main; status = main()\n"
+        "print(*sys.modules, file=sys.stderr); sys.exit(status)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *arguments),
+        env=environment(),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, loaded = await process.communicate()
+    assert process.returncode == 0
+    assert not set(unused) & set(loaded.decode().split())
+
+
+def test_the_lines_of_the_list_are_the_first_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--help"])
+    listed = capsys.readouterr().out.partition("Commands:\n")[2]
+    with click.Context(main) as context:
+        for line in listed.splitlines():
+            name, _, text = line.strip().partition(" ")
+            command = main.get_command(context, name)
+            assert command is not None
+            assert (command.help or "").startswith(text.strip())
