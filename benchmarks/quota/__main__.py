@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.quota.contenders import CONTENDERS, contend
 from benchmarks.quota.plot import draw
-from benchmarks.quota.simulation import Outcome, Setting
+from tests.support.simulation import Outcome, Setting
 
 SHOWN = 2.5 * 3600.0
 """Seconds in the plot."""

@@ -11,10 +11,10 @@ from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Limiter, Outcome, Setting, simulate
-from benchmarks.virtual_time import VirtualLoop
 from do_images_async._quota import limiter as ratelimit
 from do_images_async._quota.protocols import Permit
+from tests.support.simulation import HOUR, MINUTE, Limit, Limiter, Outcome, Setting, simulate
+from tests.support.virtual_loop import VirtualLoop
 
 __all__ = ["CONTENDERS", "contend"]
 

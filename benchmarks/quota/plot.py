@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from benchmarks.quota.simulation import HOUR, MINUTE, Outcome
+from tests.support.simulation import HOUR, MINUTE, Outcome
 
 __all__ = ["draw"]
 

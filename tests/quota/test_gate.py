@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.quota.simulation import HOUR, MINUTE, Limit, Server
 from do_images_async import ImagesAPI
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter
@@ -23,6 +22,7 @@ from do_images_async.errors import QuotaWaitError, RateLimitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE
 from tests.support.neighbours import Neighbourhood, neighbours_calls
+from tests.support.simulation import HOUR, MINUTE, Limit, Server
 from tests.support.slow import examples
 from tests.support.virtual_time import SECOND, clock, let_run, run_virtually
 

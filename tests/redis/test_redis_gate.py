@@ -16,7 +16,6 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.quota.simulation import MINUTE, Limit, Server
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter, TokenPermit
 from do_images_async._quota.protocols import Report, Ticket
@@ -25,6 +24,7 @@ from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from tests.support.neighbours import Neighbourhood
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
+from tests.support.simulation import MINUTE, Limit, Server
 from tests.support.slow import examples
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
 from tests.support.virtual_time import run_virtually

@@ -7,8 +7,8 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
-from benchmarks.quota.simulation import Answer, Limit, Server
 from do_images_async._quota.protocols import Limiter
+from tests.support.simulation import Answer, Limit, Server
 
 __all__ = ["Neighbourhood", "neighbours_calls"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple
 
-from benchmarks import virtual_time
-from benchmarks.virtual_time import SECOND
+from tests.support import virtual_loop
+from tests.support.virtual_loop import SECOND
 
 __all__ = ["SECOND", "TICK", "VirtualLoop", "clock", "let_run", "run_virtually", "sleep_ticks"]
 
@@ -23,7 +23,7 @@ TICK = SECOND // 64
 """A whole number of nanoseconds and a binary fraction of a second: sums of ticks are exact in floats too."""
 
 
-class VirtualLoop(virtual_time.VirtualLoop):
+class VirtualLoop(virtual_loop.VirtualLoop):
     """The loop, and what it has been asked to do later."""
 
     def __init__(self, *, turn: int = 0) -> None:

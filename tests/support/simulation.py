@@ -12,8 +12,8 @@ from typing import Protocol
 import attrs
 import msgspec
 
-from benchmarks.virtual_time import VirtualLoop
 from do_images_async._quota.protocols import Report
+from tests.support.virtual_loop import VirtualLoop
 
 __all__ = [
     "HOUR",
