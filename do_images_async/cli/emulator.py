@@ -1,4 +1,4 @@
-"""`do-images emulator`: the API on a local socket, for any program, until it is told to stop."""
+"""`do-images emulator`: serve the API on a local socket until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from do_images_async.cli.output import write_file
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
     from do_images_async.testing import ImagesEmulator
+    from do_images_async.testing.answers import Style
     from do_images_async.testing.certificates import Certificate
 
 __all__ = ["emulator_command"]
@@ -31,7 +33,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 def duration(value: str) -> float:
-    """Seconds, from a number with or without a unit: 50ms, 1.5s, 2m."""
+    """Return seconds from a number with or without a unit: 50ms, 1.5s, 2m."""
     found = _DURATION.fullmatch(value.strip())
     if found is None:
         raise click.BadParameter(f"{value!r} is no duration; write it like 50ms, 1.5s or 2m.")
@@ -40,14 +42,18 @@ def duration(value: str) -> float:
 
 @attrs.frozen(kw_only=True)
 class Serving:
-    """What is served, and where."""
+    """The options of the command."""
 
     host: str
     port: int
     images: int
     seed: int
     tls: bool
+    tls_names: tuple[str, ...]
     authority: Path | None
+    http_names: tuple[str, ...]
+    remote_admin: bool
+    style: Style
     quota_minute: int
     quota_hour: int
     import_seconds: float
@@ -58,6 +64,17 @@ class Serving:
     load: Path | None
     dump: Path | None
 
+    def check(self) -> None:
+        """Raise UsageError for options that exclude or need each other."""
+        if self.authority is not None and not self.tls:
+            raise click.UsageError("--ca belongs to --tls")
+        if self.tls_names and not self.tls:
+            raise click.UsageError("--tls-name belongs to --tls")
+        if self.http_names and self.tls:
+            raise click.UsageError("--http-name is for plain HTTP; with --tls, use --tls-name")
+        if self.dump is not None and not self.dump.parent.is_dir():
+            raise click.UsageError(f"--dump: there is no directory {self.dump.parent}")
+
 
 @click.command("emulator")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
@@ -66,11 +83,32 @@ class Serving:
 @click.option("--seed", default=7, help="What the images are drawn from, and which requests faults strike.")
 @click.option("--tls", is_flag=True, help="Speak HTTPS, with a certificate made for this run.")
 @click.option(
+    "--tls-name",
+    "tls_names",
+    multiple=True,
+    metavar="NAME",
+    help="With --tls: a host name or address by which clients reach it; repeatable.",
+)
+@click.option(
     "--ca",
     "authority",
     type=click.Path(dir_okay=False, path_type=Path),
     help="With --tls: where to write the certificate that clients must trust.",
     show_default="a temporary file",
+)
+@click.option(
+    "--http-name",
+    "http_names",
+    multiple=True,
+    metavar="NAME",
+    help="Without --tls: a host name by which clients reach it, unencrypted; repeatable.",
+)
+@click.option("--remote-admin", is_flag=True, help="Let other machines use /_emulator, which needs no token.")
+@click.option(
+    "--style",
+    default="documented",
+    type=click.Choice(["documented", "observed"]),
+    help="Answer as the documentation says, or as recordings of the service vary from it.",
 )
 @click.option(
     "--quota-minute", default=250, type=click.IntRange(0), help="Requests in any minute; 0 for no limit."
@@ -80,7 +118,7 @@ class Serving:
 )
 @click.option("--import-seconds", default=5.0, type=click.FloatRange(0), help="How long an import takes.")
 @click.option(
-    "--latency", default="0ms", type=duration, metavar="TIME", help="Time before each request is looked at."
+    "--latency", default="0ms", type=duration, metavar="TIME", help="Time before each request is handled."
 )
 @click.option(
     "--jitter", default="0ms", type=duration, metavar="TIME", help="Random time added to it, at most."
@@ -110,20 +148,22 @@ def emulator_command(**options: Any) -> None:
 
     Any client in any language can use it.
 
-    It stops on SIGTERM and Ctrl-C, and says what it served. Other programs set faults, read the journal and
-    dump or load the state under /_emulator, without a token.
+    It stops on SIGTERM and Ctrl-C, and prints the number of responses. Other programs on this machine set
+    faults, read the journal and dump or load the state under /_emulator, without a token.
+
+    From another machine or container: name it with --tls-name or --http-name, and listen with --host 0.0.0.0.
+    Clients trust the certificate through the environment variable SSL_CERT_FILE. With --http-name, Python
+    clients need ImagesAPI(..., allow_insecure_http=True).
 
     \b
     Examples:
       do-images emulator --images 300 --latency 50ms
       do-images emulator --tls --ca ca.pem --quota-minute 0
+      do-images emulator --host 0.0.0.0 --tls --tls-name emulator --ca ca.pem
       curl --json '{"status": 503, "path": "/v2/images/*", "times": 3}' localhost:8080/_emulator/faults
     """
     serving = Serving(**options)
-    if serving.authority is not None and not serving.tls:
-        raise click.UsageError("--ca belongs to --tls")
-    if serving.dump is not None and not serving.dump.parent.is_dir():
-        raise click.UsageError(f"--dump: there is no directory {serving.dump.parent}")
+    serving.check()
     with _certificate(serving) as (certificate, authority):
         asyncio.run(_serve(serving, certificate, authority))
 
@@ -146,7 +186,7 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
         ) from None
     _say([_farewell(emulator.served, time.monotonic() - started)])
     if serving.dump is not None:
-        _write_state(serving.dump, emulator)
+        write_file(serving.dump, json.dumps(emulator.dump()) + "\n")
 
 
 def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulator:
@@ -165,6 +205,9 @@ def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulat
         port=serving.port,
         tls=certificate.server if certificate else None,
         journal_limit=_JOURNAL_LIMIT,
+        style=serving.style,
+        names=serving.tls_names or serving.http_names,
+        remote_admin=serving.remote_admin,
     )
     try:
         if serving.scopes:
@@ -178,35 +221,31 @@ def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulat
 
 @contextmanager
 def _certificate(serving: Serving) -> Generator[tuple[Certificate | None, Path | None]]:
-    """The server's certificate, and the file that its clients must trust."""
+    """Hold the server's certificate, and the file that its clients must trust."""
     if not serving.tls:
         yield None, None
         return
     from do_images_async.testing.certificates import Certificate
 
-    names = {"localhost", "127.0.0.1", "::1", *({serving.host} - {"0.0.0.0", "::"})}  # noqa: S104
+    own = {"localhost", "127.0.0.1", "::1", *({serving.host} - {"0.0.0.0", "::"})}  # noqa: S104
+    names = own.union(serving.tls_names)
     try:
         certificate = Certificate.issue(*sorted(names))
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from None
+    except ValueError as error:
+        raise click.UsageError(f"--tls-name: {error}") from None
     with tempfile.TemporaryDirectory(prefix="do-images-emulator-") as directory:
         path = serving.authority or Path(directory) / "ca.pem"
-        try:
-            path.write_bytes(certificate.authority)
-        except OSError as error:
-            raise click.ClickException(f"can't write {path}: {error.strerror}") from None
+        write_file(path, certificate.authority.decode())
         yield certificate, path
-
-
-def _write_state(path: Path, emulator: ImagesEmulator) -> None:
-    try:
-        path.write_text(json.dumps(emulator.dump()) + "\n")
-    except OSError as error:
-        raise click.ClickException(f"can't write {path}: {error.strerror}") from None
 
 
 def _welcome(serving: Serving, emulator: ImagesEmulator, authority: Path | None) -> Iterator[str]:
     yield f"Serving {counted(len(emulator.images), 'image')} at {emulator.url}"
+    port = emulator.url.rpartition(":")[2]
+    for name in serving.tls_names or serving.http_names:
+        yield f"  name   {'https' if serving.tls else 'http'}://{name}:{port}"
     # A token that somebody chose may be a real one, by mistake.
     yield f"  token  {emulator.token if serving.token is None else '(yours)'}"
     yield f"  admin  {emulator.admin_url}"

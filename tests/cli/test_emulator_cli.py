@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator
@@ -15,9 +17,11 @@ from pathlib import Path
 import aiohttp
 import attrs
 import pytest
+import yaml
 
 from do_images_async import ImagesAPI, errors
 from do_images_async.cli.app import run
+from do_images_async.cli.status import Exit
 from do_images_async.testing import ImagesEmulator
 from tests.support.servers import unused_port
 
@@ -42,10 +46,13 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(*options: str) -> AsyncGenerator[Served]:
+async def serving(*options: str, limit: int | None = None) -> AsyncGenerator[Served]:
+    """Run the command; `limit` is the largest file that it may write, in bytes."""
+    command = (sys.executable, "-W", "error", "-m", "do_images_async", "emulator", "--port", "0", *options)
+    if limit is not None:
+        command = ("bash", "-c", f'ulimit -f {limit // 1024} && exec "$@"', "bash", *command)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "do_images_async", "emulator", "--port", "0"),
-        *options,
+        *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -161,6 +168,10 @@ async def test_quota_latency_and_imports(tmp_path: Path) -> None:
         (["--latency", "fast"], "'fast' is no duration; write it like 50ms, 1.5s or 2m."),
         (["--latency", "-5ms"], "no duration"),
         (["--ca", "x.pem"], "--ca belongs to --tls"),
+        (["--tls-name", "emulator"], "--tls-name belongs to --tls"),
+        (["--tls", "--http-name", "emulator"], "--http-name is for plain HTTP; with --tls, use --tls-name"),
+        (["--tls", "--tls-name", "a..b"], "--tls-name"),
+        (["--style", "real"], "--style"),
         (["--port", "70000"], "--port"),
         (["--images", "0", "--scope", "everything"], "scopes must be like image:read"),
         (["--load", "/no/such/file"], "--load"),
@@ -190,7 +201,132 @@ def test_without_trustme_it_says_what_to_install(
 
 def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "none" / "ca.pem"
-    assert run(["emulator", "--tls", "--ca", str(missing)]) == 2
-    assert "can't write" in capsys.readouterr().err
+    assert run(["emulator", "--tls", "--ca", str(missing)]) == Exit.IO_ERROR
+    assert f"{missing} could not be written" in capsys.readouterr().err
     assert run(["emulator", "--images", "0", "--dump", str(tmp_path / "none" / "state.json")]) == 2
     assert "--dump: there is no directory" in capsys.readouterr().err
+
+
+async def test_a_dump_on_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """No file may grow beyond 100 KiB, as on a disk that is full; the state of 5,000 images is larger."""
+    dump = tmp_path / "state.json"
+    dump.write_text("the old state")
+    async with serving("--dump", str(dump), limit=100 * 1024) as served:
+        code, _, complaints = await served.stop()
+    assert code == Exit.IO_ERROR
+    assert complaints.count("\n") == 1
+    assert "state.json could not be written: File too large" in complaints
+    assert dump.read_text() == "the old state"
+    assert os.listdir(tmp_path) == [dump.name]  # noqa: PTH208
+
+
+async def test_the_observed_style() -> None:
+    async with (
+        serving("--images", "0", "--style", "observed") as served,
+        aiohttp.ClientSession() as session,
+        session.get(f"{served.value('at')}/v2/images") as response,
+    ):
+        assert (response.status, (await response.json())["id"]) == (401, "Unauthorized")
+
+
+# --- from another container: the emulator has an address and a name of its own ---
+
+PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "emulator.md").read_text()
+COMPOSE_FILES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+RECIPES = {
+    name: yaml.safe_load(text)["services"] for name, text in zip(("tls", "http"), COMPOSE_FILES, strict=True)
+}
+(PROGRAM,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+OTHER_ADDRESS = "127.0.0.2"
+RESOLVES = f"""
+import socket
+resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **more: resolve(
+    {OTHER_ADDRESS!r} if host == "emulator" else host, *rest, **more
+)
+"""
+"""What the name server of a container network does."""
+
+
+@pytest.fixture
+def other_address() -> str:
+    with socket.socket() as probe:
+        try:
+            probe.bind((OTHER_ADDRESS, 0))
+        except OSError:
+            pytest.skip(f"the loopback has no address {OTHER_ADDRESS} here")
+    return OTHER_ADDRESS
+
+
+def in_place(value: str, served: Served, tmp_path: Path) -> str:
+    """Return a value of the recipe's environment with this test's port and directory."""
+    port = served.value("at").rpartition(":")[2]
+    return re.sub(r":\d+$", f":{port}", value).replace("/certs", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+async def test_the_recipe_for_containers(name: str, tmp_path: Path, other_address: str) -> None:
+    services = RECIPES[name]
+    command = [each.replace("/certs", str(tmp_path)) for each in services["emulator"]["command"]]
+    assert command[:2] == ["do-images", "emulator"]
+    async with serving(*command[2:], "--host", other_address, "--port", "0") as served:
+        assert re.search(r"^  name   https?://emulator:\d+$", served.said, re.MULTILINE)
+        environment = {
+            key: in_place(value, served, tmp_path) for key, value in services["tests"]["environment"].items()
+        }
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RESOLVES + PROGRAM),
+            env={**os.environ, **environment},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, complaints = await program.communicate()
+        assert program.returncode == 0, complaints.decode()
+        assert printed.decode() == "300 private images\n"
+
+
+async def test_a_client_without_the_certificate_does_not_trust_the_emulator(
+    tmp_path: Path, other_address: str
+) -> None:
+    options = ("--tls", "--tls-name", "emulator", "--ca", str(tmp_path / "ca.pem"), "--images", "0")
+    async with serving(*options, "--host", other_address) as served:
+        port = int(served.value("at").rpartition(":")[2])
+        trusted = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        for name, good in (("emulator", True), ("localhost", True), ("other", False)):
+            opening = asyncio.open_connection(other_address, port, ssl=trusted, server_hostname=name)
+            if good:
+                _, writer = await opening
+                writer.close()
+                await writer.wait_closed()
+            else:
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    await opening
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection(
+                other_address, port, ssl=ssl.create_default_context(), server_hostname="emulator"
+            )
+
+
+def own_address() -> str | None:
+    """Return an address of this machine that is not the loopback's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            return None
+        address = str(probe.getsockname()[0])
+    return None if address.startswith("127.") else address
+
+
+@pytest.mark.parametrize("remote_admin", [False, True])
+async def test_other_machines_administer_it_only_on_request(remote_admin: bool) -> None:
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address beside the loopback's")
+    options = ("--images", "0", "--host", "0.0.0.0", *["--remote-admin"] * remote_admin)  # noqa: S104
+    async with serving(*options) as served, aiohttp.ClientSession() as session:
+        port = served.value("at").rpartition(":")[2]
+        async with session.get(f"http://{address}:{port}/_emulator") as response:
+            assert response.status == (200 if remote_admin else 403)
+        async with session.get(f"http://{address}:{port}/v2/images") as response:
+            assert response.status == 401

@@ -8,8 +8,8 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -596,8 +596,15 @@ def test_a_state_can_be_written_by_hand() -> None:
 
 
 MINE = {"id": 7, "name": "mine"}
-ACTION = {"id": 1, "status": "in-progress", "type": "transfer", "resource_id": 7, "region_slug": "ams3"}
-ACTION |= {"started_at": "2025-01-31T12:00:00Z", "completed_at": None}
+ACTION = {
+    "id": 1,
+    "status": "in-progress",
+    "type": "transfer",
+    "resource_id": 7,
+    "region_slug": "ams3",
+    "started_at": "2025-01-31T12:00:00Z",
+    "completed_at": None,
+}
 JOB = {"image_id": 7, "elapsed": 0, "region": "nyc3", "works": True}
 
 
@@ -658,10 +665,13 @@ ODD: list[Any] = [
 def fields_of(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the way to every value in a document, from the whole to the smallest."""
     yield path
-    if isinstance(document, dict | list):
-        items = document.items() if isinstance(document, dict) else enumerate(document)
-        for key, value in items:
-            yield from fields_of(value, (*path, key))
+    keys: Iterable[Any] = ()
+    if isinstance(document, dict):
+        keys = cast("dict[str, Any]", document)
+    elif isinstance(document, list):
+        keys = range(len(document))  # pyright: ignore[reportUnknownArgumentType]
+    for key in keys:
+        yield from fields_of(cast("Any", document)[key], (*path, key))
 
 
 def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:

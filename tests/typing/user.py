@@ -264,3 +264,5 @@ async def tests_of_ones_own() -> None:
         assert_type(emulator.requests.count("GET", "/v2/images", status=200), int)
         assert_type(emulator.requests[0], Entry)
         emulator.faults.add(Fault(method="GET", status=503, times=2))
+        emulator.faults.add(Fault(edge=True, reset_in=-600.0))
+    ImagesEmulator(style="observed", burst_remaining_zero=False, names=["emulator"], remote_admin=True)
