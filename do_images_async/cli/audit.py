@@ -177,7 +177,8 @@ def audit_command(
         report, parts = _report(sources, results, max(shown, _KEPT))
         if earlier is not None:
             report = attrs.evolve(report, comparison=compare(report, earlier))
-        target.write(report_as(form, report, parts, shown, _label(options, sources)))
+        text = report_as(form, report, parts, shown, _label(options, sources))
+        target.write(text, styled=form == "text")
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
         return _status(report, fail_on)

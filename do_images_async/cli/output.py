@@ -17,14 +17,15 @@ import attrs
 
 from do_images_async.cli.status import Exit, Stopped
 from do_images_async.cli.streams import abandon
+from do_images_async.cli.text import printable_lines
 
 __all__ = ["Stdout", "Target", "destination", "stdout", "write", "write_file"]
 
 
 class Target(Protocol):
-    """Something that takes text."""
+    """Something that takes text, all of it before `write` returns."""
 
-    def write(self, text: str) -> None: ...
+    def write(self, text: str, *, styled: bool = False) -> None: ...
 
 
 class Stdout:
@@ -37,12 +38,18 @@ class Stdout:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, styled: bool = False) -> None:
         """Write all of the text before returning.
+
+        Args:
+            text: what to write.
+            styled: whether its escape sequences are the command's own. Otherwise a terminal gets none.
 
         Raises:
             Stopped: it can't be written, as on a full disk, or the reader has left, as `head` does.
         """
+        if not styled and self.stream.isatty():
+            text = printable_lines(text)
         try:
             self.stream.write(text)
             self.stream.flush()
@@ -85,7 +92,7 @@ class _File:
     path: Path
     file: BinaryIO
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, styled: bool = False) -> None:
         with _failures(self.path):
             self.file.write(text.encode(errors="backslashreplace"))
 

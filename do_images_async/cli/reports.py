@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
 from do_images_async.audit import AuditReport, Finding, Severity
-from do_images_async.cli.rows import csv_text
+from do_images_async.cli.csv_text import csv_text
 
 __all__ = ["FORMATS", "report_as"]
 
@@ -60,6 +60,4 @@ def _findings_csv(report: AuditReport) -> str:
 
 
 def _csv_value(value: object) -> object:
-    if isinstance(value, Severity):
-        return value.name.lower()
-    return ",".join(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
+    return value.name.lower() if isinstance(value, Severity) else value

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +12,11 @@ import attrs
 
 from do_images_async import Action, Image
 from do_images_async.cli.columns import Column, as_record, choose
+from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.options import split
 from do_images_async.cli.output import Target, destination
 
-__all__ = ["Rows", "csv_text"]
+__all__ = ["Rows"]
 
 Item = TypeVar("Item", Image, Action)
 
@@ -74,7 +73,8 @@ class Rows:
             known: the columns there are.
             header: False for rows that follow others.
         """
-        target.write(self._text(list(items), known, header=header and self.header))
+        text = self._text(list(items), known, header=header and self.header)
+        target.write(text, styled=self.form == "table")
 
     def _text(self, items: list[Item], known: Sequence[Column[Item]], *, header: bool) -> str:
         if self.form == "json":
@@ -82,21 +82,10 @@ class Rows:
         if self.form == "ndjson":
             return "".join(json.dumps(as_record(item)) + "\n" for item in items)
         columns = choose(known, self.columns) or list(known)
-        cells = [[column.text(item) for column in columns] for item in items]
         if self.form == "csv":
-            return csv_text([[column.title.lower().replace(" ", "_") for column in columns]] * header + cells)
+            names = [column.name for column in columns]
+            return csv_text([names] * header + [[column.value(item) for column in columns] for item in items])
+        cells = [[column.text(item) for column in columns] for item in items]
         from do_images_async.cli.table import table_text  # rich takes its time to import
 
         return table_text(columns, cells, header=header, droppable=not self.columns)
-
-
-def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    target = io.StringIO()
-    csv.writer(target, lineterminator="\n").writerows(map(_harmless, rows))
-    return target.getvalue()
-
-
-def _harmless(row: Iterable[object]) -> Iterator[object]:
-    for value in row:
-        yield f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

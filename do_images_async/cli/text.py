@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from datetime import UTC, datetime
 
-__all__ = ["counted", "masked", "printable"]
+__all__ = ["counted", "masked", "printable", "printable_lines", "timestamp"]
 
 # Controls and escapes, invisible and direction-changing characters, lone surrogates, line separators.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -46,6 +47,19 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(char) if unicodedata.category(char) in _HARMFUL else char for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return the same of each line; the line feeds stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as JSON and CSV have it; at the ends of the calendar its own zone stays."""
+    try:
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        return moment.isoformat()
 
 
 def _escape(char: str) -> str:

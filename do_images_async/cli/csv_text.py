@@ -1,0 +1,65 @@
+"""Rows as CSV that every reader reads back, and that no spreadsheet takes for formulas."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import cast
+
+from do_images_async.cli.text import timestamp
+
+__all__ = ["csv_text"]
+
+_FORMULA = frozenset("=+-@\N{MINUS SIGN}")
+_QUOTED = frozenset('",\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029')
+_SKIPPED = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+"""Categories of characters that a spreadsheet may skip at the beginning of a cell."""
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return the rows as CSV, each with a line feed at its end.
+
+    A text that a spreadsheet might take for a formula gets an apostrophe in front, also where it begins with
+    apostrophes itself. The standard library's writer quotes a carriage return from Python 3.13 on only.
+
+    Args:
+        rows: the cells: texts, numbers, booleans, moments, None for nothing, and sequences of texts.
+    """
+    return "".join(_line([_cell(value) for value in row]) for row in rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    # A line without a character would be no row to most readers.
+    return ",".join(cells) + "\n" if len(cells) != 1 or cells[0] else '""\n'
+
+
+def _cell(value: object) -> str:
+    text = _text(value)
+    return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if isinstance(value, str):
+        return _harmless(str(value))
+    if isinstance(value, tuple | list):
+        return _harmless(",".join(cast("Sequence[str]", value)))
+    return str(value)
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if _may_be_formula(text) else text
+
+
+def _may_be_formula(text: str) -> bool:
+    rest = text.lstrip("'")
+    if rest[:1] in ("\t", "\r", "\n"):
+        return True
+    first = next((char for char in rest if unicodedata.category(char) not in _SKIPPED), "")
+    return bool(first) and unicodedata.normalize("NFKC", first)[0] in _FORMULA
