@@ -35,6 +35,7 @@ from do_images_async import (
 )
 from do_images_async._http.bodies import ImageListBody
 from tests.conftest import TOKEN
+from tests.docs.programs import own_models
 from tests.support.servers import Server, content, image_document, reply
 from tests.support.slow import examples
 
@@ -119,6 +120,12 @@ class Undecorated(Image):
     @property
     def label(self) -> str:
         return f"{self.id}: {self.name}"
+
+
+def html_of(shown: Any) -> str:
+    """Return what a notebook shows."""
+    html: str = shown._repr_html_()
+    return html
 
 
 def again(value: Any) -> Any:
@@ -330,8 +337,9 @@ def test_a_repr_fits_two_lines() -> None:
 def test_to_dict_is_json_and_loads_back(model: Any) -> None:
     mapping = model.to_dict()
     assert json.loads(json.dumps(mapping)) == mapping
-    assert list(mapping) == [field.name for field in attrs.fields(type(model))]
-    assert converter.structure(mapping, type(model)) == model
+    kind: type[Any] = model.__class__
+    assert list(mapping) == [field.name for field in attrs.fields(kind)]
+    assert converter.structure(mapping, kind) == model
 
 
 def test_to_dict_has_dates_and_enums_as_strings() -> None:
@@ -345,13 +353,13 @@ def test_a_page_is_a_table_in_a_notebook_and_every_name_is_escaped() -> None:
     evil = "<script>alert('x')</script>&"
     document = image_document(1, name=evil, distribution=evil, slug=evil, regions=[evil], status=evil)
     page = ImagePage(images=(converter.structure(document, Image),), total=1)
-    html = page._repr_html_()
+    html = html_of(page)
     assert "<script>" not in html
     assert html.count("&lt;script&gt;") == 5
     assert (html.count("<tr>"), html.count("<td>1</td>")) == (2, 1)
     actions = ActionPage(actions=(Action(id=1, type=evil),), total=None)
-    assert "<script>" not in actions._repr_html_()
-    assert "page 1: 1 of unknown" in actions._repr_html_()
+    assert "<script>" not in html_of(actions)
+    assert "page 1: 1 of unknown" in html_of(actions)
 
 
 # --- open enums ---
@@ -446,7 +454,7 @@ def test_row_90_dates_at_the_ends_of_the_calendar_are_values_like_any_other(text
     assert hash(image) == hash(copy.copy(image))
     page = ImagePage(images=(image,))
     assert (len(repr(image)) < 240, "9999" in repr(page)) == (True, False)
-    assert "1e+308" in page._repr_html_()
+    assert "1e+308" in html_of(page)
     assert converter.loads(converter.dumps(image), Image) == image
 
 
@@ -689,16 +697,19 @@ def test_the_rate_limit_tells_when_it_resets() -> None:
 def owned(*, hook: str) -> Any:
     """Return a copy of the converter that makes `Mine` of every image, by one of cattrs' ways to say so."""
     mapper = converter.copy()
+
+    def to_mine(value: Any, _: Any) -> Mine:
+        return mapper.structure(value, Mine)
+
+    def make_to_mine(_: Any) -> Any:
+        return to_mine
+
     if hook == "class":
-        mapper.register_structure_hook(Image, lambda value, _: mapper.structure(value, Mine))
+        mapper.register_structure_hook(Image, to_mine)
     elif hook == "predicate":
-        mapper.register_structure_hook_func(
-            lambda kind: kind is Image, lambda value, _: mapper.structure(value, Mine)
-        )
+        mapper.register_structure_hook_func(lambda kind: kind is Image, to_mine)
     else:
-        mapper.register_structure_hook_factory(
-            lambda kind: kind is Image, lambda _: lambda value, _: mapper.structure(value, Mine)
-        )
+        mapper.register_structure_hook_factory(lambda kind: kind is Image, make_to_mine)
     return mapper
 
 
@@ -724,6 +735,23 @@ async def test_a_hook_is_obeyed_in_every_call(server: Server, hook: str) -> None
         server.script(reply({"image": TOMORROW}))
         (outcome,) = [outcome async for outcome in images.with_options(timeout=5).get_many([7])]
         assert isinstance(outcome.value, Mine)
+
+
+async def test_the_program_of_the_guide_reads_the_field_of_tomorrow(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", server.url)
+    documents = [
+        image_document(1, name="golden", retires_at="2027-03-01T00:00:00Z"),
+        image_document(2, retires_at=None),
+    ]
+    server.script(reply({"images": documents, "links": {}, "meta": {"total": 2}}))
+    await own_models.main()
+    assert capsys.readouterr().out == "golden retires on 01 March 2027\n"
+    server.script(reply({"images": [image_document(1, retires_at="soon")], "meta": {"total": 1}}))
+    with pytest.raises(errors.DecodeError, match=r"at `\$\.images\[0\]\.retires_at`"):
+        await own_models.main()
 
 
 @WAYS
@@ -804,7 +832,7 @@ def test_a_converter_that_is_no_copy_of_ours_is_refused_when_the_client_is_made(
 
 async def test_an_action_is_read_with_and_without_its_envelope(server: Server, api: ImagesAPI) -> None:
     action = {"id": 1, "resource_id": 7, "status": "completed"}
-    bodies: list[dict[str, object]] = [{"action": action}, action]
+    bodies: list[object] = [{"action": action}, action]
     for body in bodies:
         server.script(reply(body))
         assert (await api.actions.get(7, 1)).status == "completed"
@@ -815,7 +843,7 @@ async def test_an_action_is_read_with_and_without_its_envelope(server: Server, a
 
 
 def test_a_class_that_holds_itself_is_read() -> None:
-    tree = {"id": 1, "children": [{"id": 2.0, "children": []}]}
+    tree: dict[str, object] = {"id": 1, "children": [{"id": 2.0, "children": []}]}
     assert converter.structure(tree, Tree) == Tree(id=1, children=(Tree(id=2),))
     mapper = converter.copy()
     mapper.register_structure_hook(int, lambda value, _: -value)

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from operator import attrgetter
 from threading import local
 from types import GenericAlias, NoneType, UnionType
-from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin, overload
 from uuid import UUID
 
 import attrs
@@ -40,6 +40,7 @@ __all__ = ["BOM", "ModelConverter", "converter", "is_json"]
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
+HookT = TypeVar("HookT", bound=Hook)
 
 BOM: Final = b"\xef\xbb\xbf"
 """What some servers put in front of UTF-8; JSON does not allow it, and readers may ignore it."""
@@ -86,7 +87,13 @@ class ModelConverter(Converter):
             problem = _decode_error("value", cl, error)
         raise problem
 
-    def register_structure_hook(self, cl: Any, func: Any = None) -> Any:
+    @overload
+    def register_structure_hook(self, cl: HookT) -> HookT: ...
+
+    @overload
+    def register_structure_hook(self, cl: Any, func: Hook) -> None: ...
+
+    def register_structure_hook(self, cl: Any, func: Hook | None = None) -> Any:
         """Register a hook for a type, as cattrs does, but for an attrs class without its subclasses.
 
         So a hook on `Image` may call this converter for a subclass of it.

@@ -186,6 +186,10 @@ def models(image: Image, page: ImagePage, rate_limit: RateLimit) -> None:
     assert_type(rate_limit.reset_at, datetime)
     assert_type(converter.structure({"id": 7}, Image), Image)
     assert_type(converter.loads(b'{"id": 7}', Image), Image)
+    mapper = converter.copy()
+    mapper.register_structure_hook(Image, lambda value, _: mapper.structure(value, Image))
+    ImagesAPI("token", converter=mapper)
+    assert_type(Image(id=7).to_dict(), dict[str, Any])
     assert_type(len(__version__), int)
 
 
