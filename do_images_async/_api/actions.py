@@ -190,9 +190,6 @@ class ImageActions:
 
         async def transfer(region: str) -> Action:
             begun = await self.transfer(image_id, region)
-            report = None if progress is None else partial(progress, region)
-            if report is not None:
-                report(begun)
             return await until_completed(
                 partial(self.get, image_id, begun.id),
                 image_id,
@@ -200,7 +197,7 @@ class ImageActions:
                 timeout=timeout,
                 poll_interval=poll_interval,
                 begun=begun,
-                report=report,
+                report=None if progress is None else partial(progress, region),
             )
 
         return fan_out(transfer, slugs, concurrency=REGIONS_AT_ONCE)

@@ -13,13 +13,16 @@ from typing import Final, Self, TypeVar
 
 import aiohttp
 
-from do_images_async._api.actions import AccountTransfers, ImageActions
+from do_images_async._api.actions import AccountTransfers, ImageActions, check_regions
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
 from do_images_async._api.identity import check_created, check_image
+from do_images_async._api.latest import LatestFilter, LatestType, newest
 from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_position, page_query
 from do_images_async._api.pagination import read_whole
+from do_images_async._api.polling import check_wait
 from do_images_async._api.recovery import check_since, find_candidates
+from do_images_async._api.regions import RegionCopies
 from do_images_async._api.waits import until_available
 from do_images_async._arguments import (
     check_bool,
@@ -43,7 +46,7 @@ from do_images_async._http.transport import Transport
 from do_images_async._quota.protocols import Limiter, check_limiter
 from do_images_async.errors import PublicImageError
 from do_images_async.events import EventHook
-from do_images_async.models import Image, ImagePage, RateLimit
+from do_images_async.models import Action, Image, ImagePage, RateLimit
 
 __all__ = ["ImagesAPI"]
 
@@ -342,6 +345,50 @@ class ImagesAPI:
             page_query(page, per_page, ImageFilters(type, private, tag_name).query()), page
         )
 
+    async def latest(
+        self,
+        *,
+        name: str | None = None,
+        tag_name: str | None = None,
+        distribution: str | None = None,
+        type: LatestType | None = None,  # noqa: A002
+        private: bool = True,
+        strict: bool = True,
+    ) -> Image | None:
+        """Return the newest available image that matches, or None (API page: "List All Images").
+
+        The newest has the latest `created_at`, and among equal dates the highest id; an image without a date
+        is older than every other. Images that are not available yet, or not any more, are left out.
+
+        Costs the requests of one `list` with `strict`: two readings of all pages of the account's own images,
+        so two requests for up to 200 images. The API applies `tag_name`, `private` and the two public types;
+        the other filters are applied to what it lists.
+
+        Args:
+            name: the name, or a pattern such as "web-*": `*`, `?` and `[…]` as in a shell, with case.
+            tag_name: only images with this tag.
+            distribution: the operating system's name, such as "Ubuntu"; case does not matter.
+            type: "snapshot", "backup" or "custom", an image's own type; or "distribution" or "application",
+                which are public.
+            private: True, the default, for the account's own images only, so that nobody else's image of that
+                name is taken for yours; False for public ones as well.
+            strict: False reads the list once, at half the cost, and can then miss an image that moved between
+                two pages.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used, or `type` is a public one with `private`.
+            IncompleteListingError: the list can't be shown to be whole; an older image is never returned
+                instead.
+            DOImagesError: a page failed.
+        """
+        wanted = LatestFilter(name, tag_name, distribution, type, private)
+        listing = wanted.listing
+        images = self.list(
+            type=listing.type, private=listing.private, tag_name=listing.tag_name, strict=strict
+        )
+        async with aclosing(images):
+            return await newest(images, wanted)
+
     async def get(self, image_id: int | str) -> Image:
         """Read one image; one request (API page: "Retrieve an Existing Image").
 
@@ -502,6 +549,53 @@ class ImagesAPI:
 
         read = partial(self.get, image_id)
         return await until_available(read, image_id, timeout=timeout, poll_interval=poll_interval)
+
+    def ensure_regions(
+        self,
+        image_id: int,
+        regions: Collection[str],
+        *,
+        timeout: float = 7200.0,
+        poll_interval: float = 5.0,
+        progress: Callable[[str, Action], object] | None = None,
+    ) -> AsyncGenerator[Outcome[str, Action | None], None]:
+        """Make sure that an image is in all these regions, and yield an outcome for each as it is known.
+
+        A region that lacks the image gets a transfer, which is waited for. One that a transfer is in progress
+        to is waited for as well: nothing is transferred twice, however often this is called. The value is the
+        completed action, and None for a region that had the image. Leaving stops the waiting, not the
+        transfers. API page: "Initiate an Image Action".
+
+        Costs one request if no region lacks the image; otherwise also those of `actions.list`, one for each
+        transfer that is begun, and one for each poll. A transfer that is refused, or whose outcome is
+        unknown, costs up to two more, to find it if it has begun all the same.
+
+        Args:
+            image_id: its id.
+            regions: the regions' slugs, each one once.
+            timeout: seconds to wait at most for each region, requests included.
+            poll_interval: seconds between the first two polls of a region's action.
+            progress: called with the region and its action after each poll, the first time with the action
+                as it was begun; what it raises is the region's error.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            NotFoundError: there is no such image.
+            WrongResourceError: the answer is about another image; nothing was transferred.
+            DOImagesError: the image or its actions could not be read. What happens to one region is its
+                outcome's error, as in `actions.transfer_to_regions`.
+        """
+        check_wait(timeout, poll_interval)
+        check_callable(progress, "progress", optional=True)
+        copies = RegionCopies(
+            image_id=check_image_id(image_id),
+            read=partial(self.get, image_id),
+            actions=self.actions,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            progress=progress,
+        )
+        return copies.ensure(check_regions(regions))
 
     def get_many(
         self,

@@ -9,7 +9,7 @@ import attrs
 from yarl import URL
 
 from do_images_async._api.pagination import next_page_number
-from do_images_async._arguments import check_range, check_text, shown
+from do_images_async._arguments import check_bool, check_range, check_text, shown
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Reply
 from do_images_async.models import RateLimit
@@ -41,9 +41,7 @@ class ImageFilters:
                 raise ValueError(f"type must be 'distribution' or 'application', not {shown(self.type)}")
             query["type"] = self.type
         if self.private is not None:
-            if not isinstance(self.private, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"private must be a bool, not {shown(self.private)}")
-            query["private"] = "true" if self.private else "false"
+            query["private"] = "true" if check_bool(self.private, "private") else "false"
         if self.tag_name is not None:
             query["tag_name"] = check_text(self.tag_name, "tag_name")
         return query

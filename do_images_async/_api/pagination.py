@@ -196,7 +196,7 @@ class _Pass:
             return self._repeats_a_page
         return self._count < self.total
 
-    def _known_last_page(self, page: P) -> int:
+    def _known_last_page(self, page: Page) -> int:
         """Return the last page to read, as far as `page` tells.
 
         The total is believed as long as pages are not empty and have not held more than it says. A next link
@@ -213,7 +213,7 @@ class _Pass:
             announced = following
         return max(announced, -(-self.total // self._page_size))
 
-    def _check_progress(self, page: P, *, new: int, moved_now: bool) -> None:
+    def _check_progress(self, page: Page, *, new: int, moved_now: bool) -> None:
         if new:
             self._barren = self._barren_at_rest = 0
             return

@@ -48,8 +48,10 @@ async def until_completed(
         image_id, action_id: for messages.
         timeout, poll_interval: seconds.
         begun: the action as it was begun, if that is known.
-        report: called with the action after each poll.
+        report: called with the action after each poll, and before the first one with `begun`.
     """
+    if begun is not None and report is not None:
+        report(begun)
 
     def is_final(action: Action) -> bool:
         if report is not None:

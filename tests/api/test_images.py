@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from do_images_async import ImagesAPI, ImageStatus, ImageType, RateLimiter, TokenBucket, errors
+from do_images_async import Image, ImagesAPI, ImageStatus, ImageType, RateLimiter, TokenBucket, errors
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import HANG, RESET, Answer, Received, Server, image_document, refusal, reply
@@ -361,16 +361,16 @@ async def test_row_80_nothing_is_deleted_because_another_image_is_private(
     assert server.methods == ["GET"]
 
 
-@pytest.mark.parametrize(
-    ("write", "asked"),
-    [
-        (lambda api: api.update(7, name="image 8"), 7),
-        (lambda api: api.create_custom(**CREATION), "golden"),
-    ],
-    ids=["update", "create"],
-)
+Write = Callable[[ImagesAPI], Awaitable[Image]]
+ANSWERED_WRITES: list[tuple[Write, int | str]] = [
+    (lambda api: api.update(7, name="image 8"), 7),
+    (lambda api: api.create_custom(**CREATION), "golden"),
+]
+
+
+@pytest.mark.parametrize(("write", "asked"), ANSWERED_WRITES, ids=["update", "create"])
 async def test_row_80_a_write_that_is_answered_with_another_image_may_have_been_carried_out(
-    server: Server, api: ImagesAPI, write: Any, asked: int | str
+    server: Server, api: ImagesAPI, write: Write, asked: int | str
 ) -> None:
     server.script(reply({"image": image_document(8)}, status=202))
     with pytest.raises(errors.WrongResourceError, match="it may have been carried out") as caught:

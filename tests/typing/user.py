@@ -109,6 +109,7 @@ async def images_in_and_out(images: ImagesAPI) -> None:
     assert_type(images.list_pages(tag_name="prod"), AsyncGenerator[ImagePage, None])
     assert_type(await images.list_page(page=2, per_page=50), ImagePage)
     assert_type([image async for image in images.list()], list[Image])
+    assert_type(await images.latest(name="web-*", type="snapshot"), Image | None)
     assert_type(await images.get(42), Image)
     assert_type(await images.get("ubuntu-24-04-x64"), Image)
     assert_type(
@@ -130,6 +131,8 @@ async def actions(images: ImagesAPI) -> None:
     assert_type(await images.actions.wait(42, 7, timeout=60), Action)
     spread = images.actions.transfer_to_regions(42, ["ams3"])
     assert_type(spread, AsyncGenerator[Outcome[str, Action], None])
+    ensured = images.ensure_regions(42, ["ams3", "fra1"], timeout=60)
+    assert_type(ensured, AsyncGenerator[Outcome[str, Action | None], None])
 
 
 async def account_transfers(images: ImagesAPI) -> None:

@@ -35,6 +35,8 @@ async def calls(images: ImagesAPI) -> None:
     await images.create_custom(name="a", url="https://x/a.img")  # wrong: no region
     await images.list_page(type="snapshot")  # wrong: not a filter of the API's
     await images.list_page(private="yes")  # wrong: no bool
+    await images.latest(type="base")  # wrong: not a type that can be asked for
+    print((await images.latest()).name)  # wrong: there may be none
     await images.actions.transfer("golden", "ams3")  # wrong: actions are of an image's id
     await images.actions.transfer_to_regions(42, 3)  # wrong: no regions
     images.delete_many(["ubuntu-24-04-x64"])  # wrong: only `get` takes a slug

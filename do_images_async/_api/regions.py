@@ -1,0 +1,87 @@
+"""Make sure that an image is in several regions: transfer what is missing, once, and wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import aclosing
+from functools import partial
+from typing import Final
+
+import attrs
+
+from do_images_async._api.actions import ImageActions
+from do_images_async._api.bulk import Outcome, fan_out
+from do_images_async._api.waits import until_completed
+from do_images_async.errors import ConflictError, DOImagesError, UnprocessableEntityError
+from do_images_async.models import Action, ActionStatus, Image
+
+__all__ = ["RegionCopies"]
+
+_REGIONS_AT_ONCE: Final = 32
+
+
+@attrs.frozen(kw_only=True)
+class RegionCopies:
+    """The copies of one image; see `ImagesAPI.ensure_regions`.
+
+    Args:
+        image_id: the image.
+        read: reads the image, with one request.
+        actions: begins and polls transfers.
+        timeout, poll_interval: seconds, for each region's wait.
+        progress: called with the region and its action after each poll.
+    """
+
+    image_id: int
+    read: Callable[[], Awaitable[Image]]
+    actions: ImageActions
+    timeout: float
+    poll_interval: float
+    progress: Callable[[str, Action], object] | None
+
+    async def ensure(self, regions: Collection[str]) -> AsyncGenerator[Outcome[str, Action | None], None]:
+        """Yield an outcome for each region; None is the value of one that holds the image already."""
+        present = frozenset((await self.read()).regions)
+        begun = {} if present.issuperset(regions) else await self._in_progress()
+
+        async def ensure_one(region: str) -> Action | None:
+            return None if region in present else await self._copy(region, begun.get(region))
+
+        outcomes = fan_out(ensure_one, regions, concurrency=_REGIONS_AT_ONCE)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
+    async def _copy(self, region: str, begun: Action | None) -> Action | None:
+        """Wait for the transfer to a region, after it was begun here if nobody else has."""
+        if begun is None:
+            try:
+                begun = await self.actions.transfer(self.image_id, region)
+            except DOImagesError as error:
+                # It may have been begun all the same, or by somebody else since we looked.
+                if not (error.outcome_unknown or isinstance(error, ConflictError | UnprocessableEntityError)):
+                    raise
+                begun = (await self._in_progress()).get(region)
+                if begun is None:
+                    if region in (await self.read()).regions:
+                        return None
+                    raise
+        return await until_completed(
+            partial(self.actions.get, self.image_id, begun.id),
+            self.image_id,
+            begun.id,
+            timeout=self.timeout,
+            poll_interval=self.poll_interval,
+            begun=begun,
+            report=None if self.progress is None else partial(self.progress, region),
+        )
+
+    async def _in_progress(self) -> dict[str, Action]:
+        """Return the transfers that are in progress, by region."""
+        found: dict[str, Action] = {}
+        async with aclosing(self.actions.list(self.image_id)) as actions:
+            async for action in actions:
+                region = action.region_slug or (action.region.slug if action.region else None)
+                if action.type == "transfer" and action.status is ActionStatus.IN_PROGRESS and region:
+                    found.setdefault(region, action)
+        return found

@@ -1,0 +1,137 @@
+"""`ensure_regions`: transfers what is missing, waits for what is in progress, and doubles nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from do_images_async import Action, ImagesAPI, Outcome, errors
+from do_images_async.testing import Fault, ImagesEmulator
+from tests.conftest import FAST
+from tests.support.servers import Server, image_document, reply
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[ImagesEmulator]:
+    async with ImagesEmulator(images=0, action_seconds=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+async def account(emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+    async with ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as client:
+        yield client
+
+
+Outcomes = dict[str, Outcome[str, Action | None]]
+
+
+async def ensure(account: ImagesAPI, image: int, *regions: str, **options: Any) -> Outcomes:
+    options = {"timeout": 30, "poll_interval": 0.01, **options}
+    return {each.key: each async for each in account.ensure_regions(image, regions, **options)}
+
+
+async def test_what_is_missing_is_transferred_and_waited_for(
+    emulator: ImagesEmulator, account: ImagesAPI
+) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    outcomes = await ensure(account, image, "nyc3", "ams3", "fra1", "nowhere")
+    assert outcomes["nyc3"].result() is None, "it was there"
+    for region in ("ams3", "fra1"):
+        action = outcomes[region].result()
+        assert action is not None
+        assert (action.region_slug, action.status) == (region, "completed")
+    assert isinstance(outcomes["nowhere"].error, errors.UnprocessableEntityError)
+    assert sorted(emulator.images[image]["regions"]) == ["ams3", "fra1", "nyc3"]
+
+
+async def test_a_second_run_costs_one_request_and_changes_nothing(
+    emulator: ImagesEmulator, account: ImagesAPI
+) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    await ensure(account, image, "ams3")
+    before = len(emulator.requests)
+    outcomes = await ensure(account, image, "ams3", "nyc3")
+    assert [outcome.result() for outcome in outcomes.values()] == [None, None]
+    assert len(emulator.requests) == before + 1
+    assert len(emulator.actions) == 1
+
+
+async def test_a_transfer_in_progress_is_waited_for_and_not_doubled(
+    emulator: ImagesEmulator, account: ImagesAPI
+) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    begun = await account.actions.transfer(image, "ams3")
+    reports: list[tuple[str, int]] = []
+
+    def progress(region: str, action: Action) -> None:
+        reports.append((region, action.id))
+
+    outcomes = await ensure(account, image, "ams3", progress=progress)
+    done = outcomes["ams3"].result()
+    assert done is not None
+    assert done.id == begun.id
+    assert set(reports) == {("ams3", begun.id)}
+    assert emulator.requests.count("POST") == 1
+
+
+async def test_many_at_once_begin_each_transfer_once(emulator: ImagesEmulator, account: ImagesAPI) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    every = await asyncio.gather(*(ensure(account, image, "ams3", "fra1") for _ in range(5)))
+    assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
+    assert len(emulator.actions) == 2
+
+
+@pytest.mark.parametrize("broken", [{"broken": "reset"}, {"status": 502}])
+async def test_a_transfer_whose_answer_is_lost_is_found_and_not_begun_again(
+    emulator: ImagesEmulator, account: ImagesAPI, broken: dict[str, Any]
+) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    emulator.actions.seconds = 1.0
+    emulator.faults.add(Fault(method="POST", after=True, **broken))
+    outcomes = await ensure(account, image, "ams3")
+    assert outcomes["ams3"].ok
+    assert len(emulator.actions) == 1
+    assert emulator.images[image]["regions"] == ["nyc3", "ams3"]
+
+
+async def test_a_transfer_that_was_surely_not_begun_is_the_regions_error(
+    emulator: ImagesEmulator, account: ImagesAPI
+) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    emulator.faults.add(Fault(method="POST", status=403))
+    outcomes = await ensure(account, image, "ams3")
+    assert isinstance(outcomes["ams3"].error, errors.PermissionDeniedError)
+    emulator.actions.fails = lambda _: True
+    outcomes = await ensure(account, image, "fra1")
+    assert isinstance(outcomes["fra1"].error, errors.ActionFailedError)
+
+
+async def test_row_80_nothing_is_transferred_because_another_image_lacks_a_region(
+    server: Server, api: ImagesAPI
+) -> None:
+    server.answer_with(lambda _: reply({"image": image_document(8, regions=[])}))
+    with pytest.raises(errors.WrongResourceError):
+        await ensure(api, 7, "ams3")
+    assert server.methods == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options"),
+    [
+        ("image_id", ("web", ["ams3"]), {}),
+        ("regions", (7, "ams3"), {}),
+        ("regions", (7, ["ams3", "ams3"]), {}),
+        ("timeout", (7, ["ams3"]), {"timeout": 0}),
+        ("poll_interval", (7, ["ams3"]), {"poll_interval": None}),
+        ("progress", (7, ["ams3"]), {"progress": 5}),
+    ],
+)
+async def test_bad_arguments_are_told_when_it_is_called(
+    api: ImagesAPI, name: str, arguments: Any, options: dict[str, Any]
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=name):
+        api.ensure_regions(*arguments, **options)
