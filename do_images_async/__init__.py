@@ -11,6 +11,7 @@ __all__ = [  # those of `_names`
     "ActionPage",
     "ActionStatus",
     "BulkProgress",
+    "FileRateLimiter",
     "Image",
     "ImagePage",
     "ImageStatus",

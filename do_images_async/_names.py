@@ -7,6 +7,7 @@ from do_images_async._http.converter import converter
 from do_images_async._http.messages import quota_middleware
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.file_limiter import FileRateLimiter
 from do_images_async._quota.limiter import RateLimiter
 from do_images_async._quota.protocols import Limiter, LimiterStats, Permit, Report
 from do_images_async._version import __version__
@@ -29,6 +30,7 @@ __all__ = [
     "ActionPage",
     "ActionStatus",
     "BulkProgress",
+    "FileRateLimiter",
     "Image",
     "ImagePage",
     "ImageStatus",

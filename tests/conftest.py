@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -15,6 +18,10 @@ from tests.support.servers import Server
 TOKEN = "dop_v1_c0ffee5ec7e7" + "0123456789abcdef" * 3
 FAST = RetryPolicy(base=0.002, cap=0.002)
 ONCE = RetryPolicy(attempts=1)
+
+# The command keeps its quota in the user's state folder: that of the tests is their own.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="do-images-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 NEED_DEVELOPERS_TOOLS = (  # the extra `dev`: type checkers, builders, what the benchmarks compare with
     "project/test_benchmarks.py",

@@ -13,7 +13,7 @@ from yarl import URL
 
 from do_images_async._credentials import Token, TokenProvider, read_token
 from do_images_async._quota.limiter import RateLimiter
-from do_images_async._quota.protocols import Limiter
+from do_images_async._quota.protocols import Limiter, LimiterOfTokens
 from do_images_async._quota.sharing import shared_limiter
 from do_images_async.errors import TokenError
 
@@ -38,7 +38,12 @@ class Access:
         self, token: Token, *, origin: URL, headers: Mapping[str, str], limiter: Limiter | None
     ) -> None:
         self.token = token
-        self.limiter: Limiter = shared_limiter(token, origin, self) if limiter is None else limiter
+        if limiter is None:
+            self.limiter: Limiter = shared_limiter(token, origin, self)
+        elif isinstance(limiter, LimiterOfTokens):
+            self.limiter = limiter.for_token(token.digest(), str(origin))
+        else:
+            self.limiter = limiter
         self._headers = {**headers, AUTHORIZATION: token.authorization}
         self._scheme = origin.scheme
         self._authority = origin.raw_authority

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import msgspec
 
-__all__ = ["Limiter", "LimiterStats", "Permit", "Report", "Ticket", "check_limiter"]
+__all__ = ["Limiter", "LimiterOfTokens", "LimiterStats", "Permit", "Report", "Ticket", "check_limiter"]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +70,20 @@ class Limiter(Protocol):
     def check_reserve(self, reserve: int) -> None: ...
     def next_permit_in(self) -> float: ...
     def stats(self) -> LimiterStats: ...
+
+
+@runtime_checkable
+class LimiterOfTokens(Protocol):
+    """A limiter that keeps the quotas of several tokens apart, and has to know whose it is asked for."""
+
+    def for_token(self, digest: str, origin: str) -> Limiter:
+        """Return the limiter of a token's quota at an origin.
+
+        Args:
+            digest: stands for the token.
+            origin: the server that counts.
+        """
+        ...
 
 
 @attrs.frozen(kw_only=True)

@@ -94,12 +94,21 @@ class Worker:
         store: keeps the quota.
         options: how it is kept.
         blind: whether "local" also holds for a store that was never reached; see `Failover`.
+        finish: called when the program ends its event loop, which cancels what runs in it.
     """
 
-    def __init__(self, store: Store, options: WorkerOptions, *, blind: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: WorkerOptions,
+        *,
+        blind: bool = False,
+        finish: Callable[[Worker], None] | None = None,
+    ) -> None:
         self.buckets = options.buckets
         self._options = options
         self._store = store
+        self._finish = finish
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters = Waiters(options.on_wait)
         self._failover = Failover(
@@ -198,14 +207,23 @@ class Worker:
         finally:
             pump.cancel()
 
-    def last_exchange(self) -> Exchange | None:
-        """Return what the store has not heard yet, for a worker whose event loop has ended; None if nothing.
+    def finish(self, carry_out: Callable[[Exchange], Reply]) -> None:
+        """Report what the store has not heard yet, without an event loop: it has ended, or is about to.
 
         What is in flight may have been sent.
+
+        Args:
+            carry_out: does what `Store.exchange` does, and raises what that raises.
         """
         self._closed = True
+        unconfirmed, self._unconfirmed = self._unconfirmed, None
+        if unconfirmed is not None:
+            reply = carry_out(unconfirmed)
+            self._unsent += sum(map(len, reply.tickets.values()))
         self._lost, self._in_flight = self._lost + self._in_flight, 0
-        return (self._unconfirmed or self._compose()) if self._untold else None
+        if self._untold:
+            carry_out(self._compose())
+        self._membership = ""  # what is reported from now on comes too late
 
     # What permits report.
 
@@ -284,6 +302,10 @@ class Worker:
                 await self._rest()
                 if self._busy and not await self._exchange():
                     return
+        except asyncio.CancelledError:
+            if self._finish is not None and not self._closed:
+                self._finish(self)
+            raise
         finally:
             self._pump = None
 

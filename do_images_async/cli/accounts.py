@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from do_images_async import Image, ImagesAPI, RateLimiter
+from do_images_async import FileRateLimiter, Image, ImagesAPI, RateLimiter
 from do_images_async.audit import AuditReport, QuotaLeft, audit
 from do_images_async.cli.progress import Progress, Watch, show_progress
 from do_images_async.errors import DOImagesError, IncompleteListingError
@@ -126,7 +126,7 @@ async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> Async
 def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
     """What each bucket has left, or the server says there is; nothing where neither knows."""
     limiter = api.limiter
-    if not isinstance(limiter, RateLimiter):
+    if not isinstance(limiter, RateLimiter | FileRateLimiter):
         return ()
     available = limiter.stats().available
     if all(available) and limiter.next_permit_in():

@@ -36,6 +36,7 @@ from do_images_async.cli.accounts import Account, Reading, Result, demo_client, 
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.options import amount, client, client_options, file_option, split, watch
 from do_images_async.cli.output import destination
+from do_images_async.cli.quota import shared_quota
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain
@@ -206,7 +207,7 @@ def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
 def _named_client(name: str, variable: str) -> ImagesAPI:
     base_url = base_url_from_environment()
     try:
-        return ImagesAPI(os.environ[variable], base_url=base_url)
+        return ImagesAPI(os.environ[variable], base_url=base_url, limiter=shared_quota())
     except ValueError as error:
         raise click.ClickException(f"--account {name}: {error}") from None
 

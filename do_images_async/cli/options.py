@@ -13,6 +13,7 @@ from do_images_async import ImagesAPI
 from do_images_async._arguments import check_image_key
 from do_images_async._credentials import base_url_from_environment
 from do_images_async.cli.progress import Watch
+from do_images_async.cli.quota import shared_quota
 from do_images_async.cli.tokens import TokenSource, find_token
 
 __all__ = [
@@ -120,7 +121,7 @@ def clients(options: dict[str, Any]) -> Callable[[], ImagesAPI]:
 
     def connect() -> ImagesAPI:
         try:
-            return ImagesAPI(token, base_url=base_url)
+            return ImagesAPI(token, base_url=base_url, limiter=shared_quota())
         except ValueError as error:
             raise click.ClickException(str(error)) from None
 

@@ -9,6 +9,7 @@ import json
 import re
 import signal
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,8 +17,9 @@ import pytest
 import pytest_asyncio
 from rich.cells import cell_len
 
+from do_images_async import FileRateLimiter, ImagesAPI
 from do_images_async.cli.app import main, run
-from do_images_async.testing import Fault, ImagesEmulator
+from do_images_async.testing import Fault, ImagesEmulator, Quota
 from tests.support.cli_processes import Ended, account, do_images, do_images_here, in_terminal, start
 from tests.support.servers import HANG, Server, eventually, image_document, listing, refusal, reply
 
@@ -378,3 +380,29 @@ async def test_hostile_names_are_harmless_in_a_table(server: Server) -> None:
     assert ended.status == 0
     assert "\\x1b]0;title\\x07<b>\\n" in ended.stdout
     assert len(ended.stdout.splitlines()) == 2
+
+
+# --- the quota of all runs ---
+
+
+async def test_the_runs_of_one_machine_share_the_quota(tmp_path: Path) -> None:
+    async with ImagesEmulator(quotas=(Quota(250, 60),)) as emulator:
+        for _ in range(2):
+            assert (await ask(emulator, "list", "-q", XDG_STATE_HOME=str(tmp_path))).status == 0
+        spent = len(emulator.requests)
+        async with ImagesAPI(
+            emulator.token,
+            base_url=emulator.url,
+            limiter=FileRateLimiter(tmp_path / "do-images" / "quota.db"),
+        ) as api:
+            await api.get("ubuntu-24-04-x64")
+            assert api.limiter.stats().available[0] == 250 - spent - 1
+
+
+@pytest.mark.parametrize("name", ["off", "/dev/null/quota.db"])
+async def test_a_run_without_the_shared_quota_has_one_of_its_own(
+    emulator: ImagesEmulator, tmp_path: Path, name: str
+) -> None:
+    ended = await ask(emulator, "list", "-q", XDG_STATE_HOME=str(tmp_path), DO_IMAGES_QUOTA_FILE=name)
+    assert (ended.status, ended.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())  # noqa: ASYNC240

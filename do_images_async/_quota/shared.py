@@ -1,0 +1,481 @@
+"""The decisions of a quota that several workers share, on the levels and gate of the limiter in one process.
+
+What is added here: a worker holds its tokens under a lease, and free tokens are shared out evenly among those
+that wait. `redis/quota.lua` is the same in Lua, function by function; a test holds both to one history.
+
+Nothing here does I/O. Times are integer nanoseconds of the store's clock, but for those of an `Exchange`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+import attrs
+import msgspec
+
+from do_images_async._quota.buckets import Level, TokenBucket
+from do_images_async._quota.gate import Gate
+from do_images_async._quota.protocols import Report, Ticket
+from do_images_async._quota.store import Answered, Exchange, Reply
+
+__all__ = ["Member", "Memory", "SharedQuota", "Spent"]
+
+_SECOND = 1_000_000_000
+_MICROSECOND = 1000
+_PATIENCE = _SECOND // 4
+"""A worker that is late by this much is not waited for."""
+
+
+class Member(msgspec.Struct, array_like=True):
+    """A worker, as the store knows it.
+
+    Attributes:
+        lease_ends: when it counts as dead unless it was heard of.
+        held: requests of its that are not answered.
+        wants: permits that it waits for, by the reserve that they leave.
+        due: when it was told to come back; 0 when it does not wait.
+        served: what it was granted while it waited; who waits with the lowest goes first.
+        number, reply: its last exchange, and the answer.
+    """
+
+    lease_ends: int
+    held: int
+    wants: list[tuple[int, int]] = []
+    due: int = 0
+    served: int = 0
+    number: str = ""
+    reply: Reply | None = None
+
+    def is_awaited(self, now: int) -> bool:
+        """Return whether it is about to come, or late by a little only."""
+        return self.due + _PATIENCE > now
+
+
+class Memory(msgspec.Struct):
+    """What the store keeps of one quota, but for the spent tokens; plain data.
+
+    Attributes:
+        epoch: the name of this memory; another one after a loss.
+        limits: capacity and period in microseconds of each bucket.
+        serial, granted, held, finished: counts of all workers together; see `Ticket` and `Gate.opens_at`.
+        least_served: where a worker that begins to wait starts.
+        lost: when requests that were never answered count as finished.
+        gate: what the gate knows; None before the first exchange.
+    """
+
+    epoch: str
+    limits: list[tuple[int, int]]
+    serial: int = 0
+    granted: int = 0
+    held: int = 0
+    finished: int = 0
+    least_served: int = 0
+    lost: list[int] = []
+    members: dict[str, Member] = {}
+    gate: dict[str, object] | None = None
+
+
+class Spent(msgspec.Struct, array_like=True):
+    """Tokens that one exchange has sent on their way back.
+
+    Attributes:
+        answered: moments from which a bucket's period counts; those of lost requests are in the future.
+        others: the same for requests of others, which count in all buckets but the longest.
+    """
+
+    answered: list[int] = []
+    others: list[int] = []
+
+
+class SharedQuota:
+    """The quota of one token at the moment of an exchange.
+
+    Args:
+        buckets: the limits.
+
+    Attributes:
+        spent: what the exchange adds to the tokens on their way back.
+        cleared: whether it has forgotten all those of before.
+    """
+
+    def __init__(self, buckets: Sequence[TokenBucket]) -> None:
+        self._levels = [Level(bucket) for bucket in sorted(buckets, key=lambda bucket: bucket.period)]
+        self._shortest, self._longest = self._levels[0], self._levels[-1]
+        self._memory = Memory(epoch="", limits=[])
+        self._gate = self._new_gate()
+        self.spent = Spent()
+        self.cleared = False
+
+    @property
+    def memory(self) -> Memory:
+        """What the store has to keep after an exchange."""
+        self._memory.gate = _state_of(self._gate)
+        return self._memory
+
+    @property
+    def longest_period(self) -> int:
+        """Nanoseconds after which nothing that was spent matters."""
+        return self._longest.period
+
+    def add(self, spent: Spent) -> None:
+        """Take in the tokens that an exchange has sent on their way back."""
+        for moment in spent.answered:
+            for level in self._levels:
+                level.give_back(moment + level.period)
+        for moment in spent.others:
+            for level in self._levels[:-1]:
+                level.give_back(moment + level.period)
+
+    def remove(self, spent: Spent) -> None:
+        """Undo `add`: the exchange did not come about."""
+        for moment in spent.answered:
+            for level in self._levels:
+                _discard(level.returns, moment + level.period)
+        for moment in spent.others:
+            for level in self._levels[:-1]:
+                _discard(level.returns, moment + level.period)
+
+    def clear(self) -> None:
+        """Forget the spent tokens."""
+        for level in self._levels:
+            level.returns.clear()
+
+    def exchange(self, memory: Memory, ask: Exchange, now: int) -> Reply:
+        """Carry out an exchange on a memory; see `Store.exchange`.
+
+        Afterwards `memory` and `spent` are what the store has to keep.
+
+        Raises:
+            ValueError: other workers, which are alive, have other buckets.
+        """
+        self._memory, self.spent, self.cleared = memory, Spent(), False
+        self._gate = self._new_gate()
+        if memory.gate is not None:
+            _set_state(self._gate, memory.gate)
+        member = memory.members.get(ask.worker)
+        if member is not None and member.number == ask.number and member.reply is not None:
+            return member.reply
+        self._reap(now, ask.grace * _MICROSECOND)
+        self._agree(ask)
+        self._collect(now)
+        if ask.epoch and (memory.epoch != ask.epoch or memory.serial < ask.seen):
+            return self._report_loss(ask)
+        if member is None or ask.worker not in memory.members:
+            if ask.joined:
+                return self._answer(gone=True)
+            member = memory.members[ask.worker] = Member(0, ask.holds)
+            self._hold(ask.holds)
+        member.lease_ends = now + ask.lease * _MICROSECOND
+        member.number, member.reply = ask.number, self._serve(member, ask, now)
+        return member.reply
+
+    # Tokens.
+
+    def _new_gate(self) -> Gate:
+        return Gate(self._shortest.bucket.capacity, self._shortest.period, self._longest.period)
+
+    def _send_back(self, number: int, moment: int, *, lost: bool) -> None:
+        """Expect tokens back a period after a moment."""
+        spent = Spent([moment] * number)
+        self.add(spent)
+        self.spent.answered += spent.answered
+        if lost:
+            self._memory.lost += [moment + self._shortest.period] * number
+
+    def _hold(self, number: int) -> None:
+        """Take out tokens for requests that are in flight, or put back as many for a negative number."""
+        self._memory.held += number
+        for level in self._levels:
+            level.free -= number
+
+    def _reap(self, now: int, grace: int) -> None:
+        """Give up workers whose lease has ended: what they held may have been sent.
+
+        Who holds nothing has nothing to renew, and may be late for its due only.
+        """
+        for name, member in list(self._memory.members.items()):
+            if member.lease_ends <= now and (member.held or not member.is_awaited(now)):
+                self._send_back(member.held, member.lease_ends + grace, lost=True)
+                self._memory.held -= member.held
+                del self._memory.members[name]
+
+    def _agree(self, ask: Exchange) -> None:
+        """Hold all workers that are alive to the same buckets."""
+        memory = self._memory
+        limits = [tuple(limit) for limit in ask.buckets]
+        if memory.limits != limits and memory.members:
+            raise ValueError(
+                f"the workers of one token must agree on its buckets: others say {memory.limits} (capacity,"
+                f" microseconds), this one says {limits}"
+            )
+        memory.limits = [(capacity, period) for capacity, period in ask.buckets]
+
+    def _collect(self, now: int) -> None:
+        memory = self._memory
+        for level in self._levels:
+            level.collect(now)
+            level.free = level.bucket.capacity - memory.held - len(level.returns)
+        left = [due for due in memory.lost if due > now]
+        memory.finished += len(memory.lost) - len(left)
+        memory.lost = left
+
+    def _report_loss(self, ask: Exchange) -> Reply:
+        """Start with an empty memory when this one knows less than the worker."""
+        memory = self._memory
+        if memory.epoch == ask.epoch:
+            self._memory = Memory(epoch=ask.new_epoch, limits=memory.limits)
+            self._gate = self._new_gate()
+            self.clear()
+            self.spent, self.cleared = Spent(), True
+            self._collect(0)
+        return self._answer(lost=True)
+
+    def _answer(self, *, lost: bool = False, gone: bool = False) -> Reply:
+        return Reply(
+            epoch=self._memory.epoch,
+            lost=lost,
+            gone=gone,
+            tickets={},
+            wait=None,
+            free=(),
+            workers=1,
+            pacing=False,
+        )
+
+    # What a worker reports.
+
+    def _take_in(self, member: Member, ask: Exchange, now: int) -> None:
+        memory = self._memory
+        for answered in ask.answered:
+            memory.held -= 1
+            memory.finished += 1
+            self._send_back(1, now, lost=False)
+            self._learn(answered, ask.clock, now)
+        self._send_back(ask.lost, now + ask.grace * _MICROSECOND, lost=True)
+        memory.held -= ask.lost
+        self._hold(-ask.unsent)
+        memory.granted -= ask.unsent
+        member.held -= len(ask.answered) + ask.lost + ask.unsent
+        for age in ask.elsewhere:
+            answered_at = now - age * _MICROSECOND
+            for level in self._levels:
+                level.free -= answered_at + level.period > now
+            self._send_back(1, answered_at, lost=False)
+        if ask.settling:
+            self._gate.close(now + ask.settling * _MICROSECOND)
+
+    def _learn(self, answered: Answered, clock: int, now: int) -> None:
+        """Let the gate know what a response says, and count the requests of others that it shows."""
+        # Workers report with a delay, in which requests may have finished that the server had not counted.
+        late = now - (clock - answered.at) * _MICROSECOND + self._longest.period
+        returns = self._longest.returns
+        missed = bisect_right(returns, now + self._longest.period) - bisect_right(returns, late)
+        others = self._gate.answered(
+            now,
+            Ticket(answered.serial, answered.finished),
+            _report_of(answered),
+            latest=self._memory.serial,
+            in_flight=self._memory.held + missed,
+            outstanding=self._shortest.bucket.capacity - self._shortest.free,
+            spent=self._longest.bucket.capacity - self._longest.free,
+        )
+        # What is left of the longest window, the server says itself.
+        for level in self._levels[:-1]:
+            level.spend(others, now)
+        self.spent.others += [now] * others
+
+    # What a worker gets.
+
+    def _serve(self, member: Member, ask: Exchange, now: int) -> Reply:
+        memory = self._memory
+        was_waiting = bool(member.wants)
+        self._take_in(member, ask, now)
+        if not was_waiting:
+            # To have been idle is no merit.
+            member.served = max(member.served, memory.least_served)
+        tickets: dict[int, list[Ticket]] = {}
+        member.wants, due = [], None
+        for reserve, number in ask.wants:
+            granted, back = self._grant(ask.worker, member, reserve, number, now)
+            tickets[reserve] = granted
+            if len(granted) < number:
+                member.wants.append((reserve, number - len(granted)))
+                due = back if due is None else min(due, back)
+        member.due = due or 0
+        return Reply(
+            epoch=memory.epoch,
+            lost=False,
+            gone=False,
+            tickets=tickets,
+            wait=None if due is None else (due - now) / _SECOND,
+            free=tuple(level.free for level in self._levels),
+            workers=len(memory.members),
+            pacing=self._gate.pacing,
+            serial=memory.serial,
+        )
+
+    def _grant(
+        self, name: str, member: Member, reserve: int, number: int, now: int
+    ) -> tuple[list[Ticket], int]:
+        """Grant what can be granted of one kind; returns it, and when to come back for the rest."""
+        memory = self._memory
+        rivals = {
+            other: each
+            for other, each in memory.members.items()
+            if other != name and each.wants and each.is_awaited(now)
+        }
+        supply = min(level.free for level in self._levels) - reserve
+        ahead = 0
+        if rivals:
+            supply = min(supply, self._room(now, supply))
+            share, ahead = self._fair_share(supply, name, member, reserve, number, rivals)
+        else:
+            share = max(0, min(supply, number))
+        tickets: list[Ticket] = []
+        opens: int | None = now
+        while len(tickets) < share and (opens := self._opens_at(now)) == now:
+            tickets.append(self._take(now))
+        if tickets:
+            memory.least_served = max(memory.least_served, member.served)
+        member.held += len(tickets)
+        member.served += len(tickets)
+        if len(tickets) == number:
+            return tickets, now
+        if opens == now:
+            opens = self._opens_at(now)
+        if opens == now:
+            return tickets, self._next_visit(reserve, ahead, member.held, now)
+        # A response may open the gate before.
+        earliest = max(now, self._gate.earliest(now, memory.granted, memory.held))
+        sooner = now + _PATIENCE
+        return tickets, max(earliest, sooner if opens is None else min(opens, sooner))
+
+    def _opens_at(self, now: int) -> int | None:
+        memory = self._memory
+        return self._gate.opens_at(now, memory.granted, memory.held, self._shortest.free)
+
+    def _take(self, now: int) -> Ticket:
+        memory = self._memory
+        self._hold(1)
+        memory.serial += 1
+        memory.granted += 1
+        self._gate.granted(now, memory.serial)
+        return Ticket(memory.serial, memory.finished)
+
+    def _room(self, now: int, most: int) -> int:
+        """Return how many requests the gate would let go now, `most` at most."""
+        trial, memory = self._new_gate(), self._memory
+        _set_state(trial, _state_of(self._gate))
+        for number in range(most):
+            free = self._shortest.free - number
+            if trial.opens_at(now, memory.granted + number, memory.held + number, free) != now:
+                return number
+            trial.granted(now, memory.serial + number + 1)
+        return most
+
+    def _fair_share(
+        self,
+        supply: int,
+        name: str,
+        member: Member,
+        reserve: int,
+        number: int,
+        rivals: dict[str, Member],
+    ) -> tuple[int, int]:
+        """Return this worker's part of the supply, and how many others get the next token before it.
+
+        The supply lifts all who wait to one level, the lowest first; what is left over goes by name.
+        """
+        others: list[_Wish] = []
+        for other, each in rivals.items():
+            for wanted, amount in each.wants:
+                if wanted < reserve:
+                    supply -= amount
+                elif wanted == reserve:
+                    others.append(_Wish(other, each.served, amount))
+        supply = max(0, supply)
+        mine = _Wish(name, member.served, number)
+        everyone = [mine, *others]
+        low = min(wish.served for wish in everyone)
+        high = max(wish.served + wish.number for wish in everyone)
+        level = bisect_right(
+            range(low + 1, high + 1), supply, key=lambda each: sum(wish.up_to(each) for wish in everyone)
+        )
+        low += level
+        left = supply - sum(wish.up_to(low) for wish in everyone)
+        ahead = sum(wish.wants_at(low) and (wish.name < name or not mine.wants_at(low)) for wish in others)
+        return min(mine.up_to(low + (ahead < left)), number), ahead
+
+    def _next_visit(self, reserve: int, ahead: int, held: int, now: int) -> int:
+        """Return when to come back for the next token.
+
+        What is in flight elsewhere may turn out to be unsent at any time, and who is ahead may not come: ask
+        again in a second then.
+        """
+        due = max(
+            now + _PATIENCE // 5,
+            *(_when_back(level, reserve + 1 + ahead - level.free, now) for level in self._levels),
+        )
+        if self._memory.held > held:
+            next_back = now
+        else:
+            next_back = max(_when_back(level, reserve + 1 - level.free, now) for level in self._levels)
+        return min(due, next_back + _SECOND)
+
+
+@attrs.frozen
+class _Wish:
+    """What a worker wants of one kind."""
+
+    name: str
+    served: int
+    number: int
+
+    def up_to(self, level: int) -> int:
+        """Return how many it gets when all are lifted to one level."""
+        return max(0, min(self.number, level - self.served))
+
+    def wants_at(self, level: int) -> bool:
+        """Return whether it would get another one above a level."""
+        return self.up_to(level + 1) > self.up_to(level)
+
+
+def _when_back(level: Level, number: int, now: int) -> int:
+    """Return when a bucket has so many more tokens than now, if nobody else takes any."""
+    if number <= 0:
+        return now
+    return level.returns[number - 1] if number <= len(level.returns) else now + level.period
+
+
+def _discard(moments: list[int], moment: int) -> None:
+    index = bisect_left(moments, moment)
+    if index < len(moments) and moments[index] == moment:
+        del moments[index]
+
+
+def _report_of(answered: Answered) -> Report:
+    return Report(
+        remaining=answered.remaining,
+        counted=answered.counted,
+        refused=answered.refused,
+        retry_after=None if answered.retry_after is None else answered.retry_after / 1_000_000,
+        reset_in=None if answered.reset_in is None else answered.reset_in / 1_000_000,
+    )
+
+
+def _state_of(gate: Gate) -> dict[str, object]:
+    state = dict(vars(gate))
+    others = vars(state.pop("_others"))
+    state["others"] = {**others, "_seen": list(others["_seen"])}
+    return {**state, "_under_way": list(state["_under_way"].items())}
+
+
+def _set_state(gate: Gate, state: dict[str, object]) -> None:
+
+    values = cast("dict[str, Any]", dict(state))
+    others = values.pop("others")
+    vars(vars(gate)["_others"]).update({**others, "_seen": deque(tuple(each) for each in others["_seen"])})
+    vars(gate).update({**values, "_under_way": dict(values["_under_way"])})

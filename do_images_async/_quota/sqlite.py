@@ -1,0 +1,417 @@
+"""The store of one machine: a file that all processes of a user share, through SQLite.
+
+An exchange reads what others have written since the last one, decides in Python, and writes with one
+statement, which does nothing if somebody else was first: then it is decided anew. So the file is locked for
+microseconds in which no Python runs, and a process that is stopped or killed practically never holds the
+lock.
+
+Spent tokens are rows that are only ever added; each process keeps its own sum of them, so that an exchange
+costs the same however many there are. A power cut may take the last seconds of what was written, nothing else
+can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+import msgspec
+
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.clock import clock_ns
+from do_images_async._quota.shared import Memory, SharedQuota, Spent
+from do_images_async._quota.store import Exchange, Reply
+from do_images_async.errors import QuotaStoreError
+
+__all__ = ["BootClock", "SQLiteStore"]
+
+_SECOND = 1_000_000_000
+_APPLICATION_ID = 0x444F494D
+"""Says whose database it is, in its header: "DOIM"."""
+
+_VERSION = 1
+"""Of the tables."""
+_RACES = 4
+"""After so many lost races an exchange locks the file before it reads."""
+
+_DEAD_ROWS = 64
+"""Rows that nobody needs are deleted when there are so many."""
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS quota (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    version INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    spent BLOB
+);
+CREATE TABLE IF NOT EXISTS log (
+    quota INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    spent BLOB NOT NULL,
+    PRIMARY KEY (quota, version)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS log_first AFTER INSERT ON quota WHEN NEW.spent IS NOT NULL
+    BEGIN INSERT INTO log VALUES (NEW.id, NEW.version, NEW.spent); END;
+CREATE TRIGGER IF NOT EXISTS log_next AFTER UPDATE OF spent ON quota WHEN NEW.spent IS NOT NULL
+    BEGIN INSERT INTO log VALUES (NEW.id, NEW.version, NEW.spent); END;
+PRAGMA application_id = 0x444F494D;
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+_READ = """
+SELECT version, record, NULL FROM quota WHERE name = ?1
+UNION ALL
+SELECT log.version, NULL, log.spent FROM log JOIN quota ON log.quota = quota.id
+WHERE quota.name = ?1 AND log.version > ?2
+"""
+_CREATE = "INSERT INTO quota (name, version, record, spent) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_WRITE = "UPDATE quota SET version = ?, record = ?, spent = ? WHERE name = ? AND version = ?"
+_DELETE = "DELETE FROM log WHERE version < ? AND quota = (SELECT id FROM quota WHERE name = ?)"
+
+
+class BootClock:
+    """Time that nobody can set, and the name of the boot that it counts from.
+
+    Where the system names its boots (Linux), that name counts. Elsewhere a boot is known by how far the wall
+    clock is ahead: a step of that clock then looks like a boot, after which waits are longer, no more.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            self._boot = ""
+
+    def now(self) -> int:
+        """Return nanoseconds since the boot, or since another fixed moment after it."""
+        return clock_ns()
+
+    def boot(self) -> str:
+        """Return the name of the boot."""
+        return self._boot or f"wall clock {time.time_ns() - clock_ns()}"
+
+    def is_now(self, boot: str) -> bool:
+        """Return whether a boot's name is that of the present one."""
+        prefix, _, offset = boot.rpartition(" ")
+        if self._boot or prefix != "wall clock":
+            return boot == self._boot
+        return abs(int(offset) - (time.time_ns() - clock_ns())) < _SECOND
+
+
+class _Record(msgspec.Struct):
+    """What the file keeps of one quota beside the rows of spent tokens.
+
+    Attributes:
+        boot, now: when it was written.
+        base: the first version whose row of spent tokens may still matter.
+    """
+
+    boot: str
+    now: int
+    base: int
+    memory: Memory
+
+
+@attrs.define
+class _Rows:
+    """The rows of spent tokens that this process has taken in.
+
+    Attributes:
+        seen: the version up to which it has.
+        dead: how many that nobody needs were met in the file.
+    """
+
+    seen: int = 0
+    dead: int = 0
+    alive: deque[tuple[int, Spent]] = attrs.field(factory=deque[tuple[int, Spent]])
+
+    def clear(self) -> None:
+        self.seen = 0
+        self.alive.clear()
+
+    def drop(self, before: int) -> int | None:
+        """Drop the first rows whose moments are not after another; returns the first version that stays."""
+        base = None
+        while self.alive and max(*self.alive[0][1].answered, *self.alive[0][1].others, 0, 0) <= before:
+            base = self.alive.popleft()[0] + 1
+            self.dead += 1
+        return base
+
+
+class SQLiteStore:
+    """The shared quota of one token, as a file keeps it.
+
+    Args:
+        path: the file; it and its folder are made when they are missing. None where there is no home for it.
+        name: tells the quota from others in the file; names no token.
+        buckets: the limits.
+        timeout: seconds for one exchange.
+        clock: whose time counts.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        name: str,
+        buckets: Sequence[TokenBucket],
+        timeout: float,
+        *,
+        clock: BootClock | None = None,
+    ) -> None:
+        self._path = path
+        self._name = name
+        self._timeout = timeout
+        self._clock = clock or BootClock()
+        self._quota = SharedQuota(buckets)
+        self._rows = _Rows()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._lock = threading.Lock()
+        self._executor = _new_executor()
+        self._encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
+        self._records = msgspec.msgpack.Decoder(_Record)
+        self._spent = msgspec.msgpack.Decoder(Spent)
+
+    async def exchange(self, exchange: Exchange) -> Reply:
+        """Carry out an exchange in this store's own thread; see `Store.exchange`."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await loop.run_in_executor(self._executor, self.exchange_now, exchange)
+        except TimeoutError:
+            raise QuotaStoreError(f"{self._path}: no answer within {self._timeout:g} s") from None
+
+    def exchange_now(self, exchange: Exchange) -> Reply:
+        """Carry out an exchange in this thread; see `Store.exchange`."""
+        with self._lock:
+            try:
+                return self._exchange(exchange)
+            except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+                self._disconnect()
+                raise QuotaStoreError(f"{self._path}: {error}") from None
+            except BaseException:
+                self._forget()
+                raise
+
+    def close(self) -> None:
+        """Let go of the file and the thread."""
+        self._executor.shutdown(wait=False)
+        with self._lock:
+            self._disconnect()
+
+    def start_in_child(self) -> None:
+        """Go on in a forked child, which must not touch the parent's connection, not even to close it."""
+        if self._connection is not None:
+            _of_parents.append(self._connection)
+            self._connection = None
+        self._lock = threading.Lock()
+        self._executor = _new_executor()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read everything anew next time."""
+        self._rows.clear()
+        self._quota.clear()
+
+    # The file.
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return a connection to the file that has the path's name now."""
+        if self._path is None:
+            raise OSError("there is no home folder for the file: name a path")
+        if self._connection is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if self._path.stat().st_ino == self._inode:
+                    return self._connection
+            self._disconnect()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Before SQLite does so, with the permissions that the user's umask leaves.
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._inode = os.fstat(file).st_ino
+        os.close(file)
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(connection, self._timeout)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._forget()
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    # An exchange.
+
+    def _exchange(self, exchange: Exchange) -> Reply:
+        connection = self._connect()
+        for _ in range(_RACES):
+            reply = self._try(connection, exchange)
+            if reply is not None:
+                return reply
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            reply = self._try(connection, exchange)
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        if reply is None:
+            raise sqlite3.DatabaseError("it was written to by somebody who did not lock it")
+        return reply
+
+    def _try(self, connection: sqlite3.Connection, exchange: Exchange) -> Reply | None:
+        """Read, decide and write; returns None when somebody else has written meanwhile."""
+        version, record, rows = self._read(connection)
+        now = self._clock.now()
+        if record is None:
+            record = _Record(self._clock.boot(), now, 1, Memory(epoch=exchange.new_epoch, limits=[]))
+        self._catch_up(version, record.base, rows)
+        earlier: Spent | None = None
+        if record.now > now or not self._clock.is_now(record.boot):
+            earlier = self._carry_over(record, now)
+        reply = self._quota.exchange(record.memory, exchange, now)
+        base = self._rows.drop(now - self._quota.longest_period)
+        if earlier is not None or self._quota.cleared:
+            base = version + 1
+        spent = (
+            _sum([earlier, self._quota.spent]) if earlier and not self._quota.cleared else self._quota.spent
+        )
+        record = _Record(self._clock.boot(), now, max(record.base, base or 0), self._quota.memory)
+        if not self._write(connection, version, record, spent):
+            if earlier is not None or self._quota.cleared:
+                self._forget()
+            else:
+                self._quota.remove(self._quota.spent)
+            return None
+        self._note_written(connection, version + 1, record.base, spent)
+        return reply
+
+    def _read(self, connection: sqlite3.Connection) -> tuple[int, _Record | None, list[tuple[int, bytes]]]:
+        found: list[tuple[int, bytes | None, bytes | None]] = connection.execute(
+            _READ, (self._name, self._rows.seen)
+        ).fetchall()
+        version, record = 0, None
+        rows: list[tuple[int, bytes]] = []
+        for number, written, spent in found:
+            if written is not None:
+                version, record = number, self._records.decode(written)
+            elif spent is not None:
+                rows.append((number, spent))
+        if version >= self._rows.seen:
+            return version, record, rows
+        self._forget()  # the file is an older one
+        return self._read(connection)
+
+    def _catch_up(self, version: int, base: int, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Take in what has been spent since the last exchange."""
+        if self._rows.seen < base - 1:
+            self._forget()
+        for number, encoded in rows:
+            if number < base:
+                self._rows.dead += 1
+                continue
+            spent = self._spent.decode(encoded)
+            self._rows.alive.append((number, spent))
+            self._quota.add(spent)
+        self._rows.seen = version
+
+    def _carry_over(self, record: _Record, now: int) -> Spent:
+        """Go on after a boot, as if the last exchange before it had been just now.
+
+        How long the machine was off is not known: a wall clock may be wrong. Its processes are dead.
+        """
+        passed = now - record.now
+        spent = _sum(each for _, each in self._rows.alive)
+        spent = Spent([each + passed for each in spent.answered], [each + passed for each in spent.others])
+        self._forget()
+        self._quota.add(spent)
+        memory = record.memory
+        memory.lost = [due + passed for due in memory.lost]
+        memory.gate = None
+        for member in memory.members.values():
+            member.lease_ends, member.due = now, 0
+        return spent
+
+    def _write(self, connection: sqlite3.Connection, version: int, record: _Record, spent: Spent) -> bool:
+        fresh = self._encode(spent) if spent.answered or spent.others else None
+        encoded = self._encode(record)
+        if version == 0:
+            cursor = connection.execute(_CREATE, (self._name, 1, encoded, fresh))
+        else:
+            cursor = connection.execute(_WRITE, (version + 1, encoded, fresh, self._name, version))
+        return cursor.rowcount == 1
+
+    def _note_written(self, connection: sqlite3.Connection, version: int, base: int, spent: Spent) -> None:
+        self._rows.seen = version
+        if base == version:
+            self._rows.alive.clear()
+        if spent.answered or spent.others:
+            self._rows.alive.append((version, spent))
+        if self._rows.dead >= _DEAD_ROWS:
+            self._rows.dead = 0
+            connection.execute(_DELETE, (base, self._name))
+
+
+def _sum(spent: Iterable[Spent | None]) -> Spent:
+    total = Spent()
+    for each in spent:
+        if each is not None:
+            total.answered += each.answered
+            total.others += each.others
+    return total
+
+
+def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
+    """Make the tables if they are missing, and check that they are ours."""
+    deadline = time.monotonic() + timeout
+    for attempt in itertools.count(1):
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if tables and application != _APPLICATION_ID:
+                raise sqlite3.DatabaseError("it is another program's database")
+            if version > _VERSION:
+                raise sqlite3.DatabaseError("it was made by a later version of do_images_async")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if version < _VERSION:
+                connection.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for its lock where it changes the journal's kind.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(min(0.001 * 2**attempt, 0.05))
+        else:
+            return
+
+
+def _new_executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="do-images-quota")
+
+
+_of_parents: list[sqlite3.Connection] = []
+"""Connections of a forked child's parent: SQLite forbids to close them here."""

@@ -1,0 +1,448 @@
+"""The quota in a file, as its users see it: several limiters on one file, as in as many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from do_images_async import FileRateLimiter, ImagesAPI, TokenBucket
+from do_images_async._quota.file_limiter import default_path
+from do_images_async._quota.protocols import Permit, Report
+from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
+from do_images_async.testing import ImagesEmulator, Quota
+from tests.support.servers import eventually
+
+TOKEN = "dop_v1_" + "5ec7e7" * 10
+MINUTE = TokenBucket(250, per=60)
+
+Make = Callable[..., FileRateLimiter]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "quota.db"
+
+
+@pytest.fixture
+async def make(path: Path) -> AsyncIterator[Make]:
+    made: list[FileRateLimiter] = []
+
+    def maker(*buckets: TokenBucket, token: str = TOKEN, **options: Any) -> FileRateLimiter:
+        limiter = FileRateLimiter(path, token=token, buckets=buckets or (MINUTE,), **options)
+        made.append(limiter)
+        return limiter
+
+    yield maker
+    for limiter in made:
+        await limiter.aclose()
+
+
+async def take(limiter: FileRateLimiter, number: int, **options: Any) -> list[Permit]:
+    return list(await asyncio.gather(*(limiter.acquire(**options) for _ in range(number))))
+
+
+async def is_spent(limiter: FileRateLimiter) -> bool:
+    try:
+        (await limiter.acquire(max_wait=0)).release()
+    except QuotaWaitError:
+        return True
+    return False
+
+
+# One quota for all.
+
+
+async def test_limiters_spend_one_quota(make: Make) -> None:
+    one, other = make(TokenBucket(5, per=60)), make(TokenBucket(5, per=60))
+    await take(one, 3)
+    await take(other, 2)
+    assert await is_spent(one)
+    assert await is_spent(other)
+
+
+async def test_another_token_is_another_quota(make: Make) -> None:
+    one, other = make(TokenBucket(5, per=60)), make(TokenBucket(5, per=60), token="dop_v1_another")
+    await take(one, 5)
+    assert not await is_spent(other)
+
+
+async def test_what_was_never_sent_is_free_again_for_all(make: Make) -> None:
+    one, other = make(TokenBucket(1, per=60)), make(TokenBucket(1, per=60))
+    (permit,) = await take(one, 1)
+    permit.release()
+    async with asyncio.timeout(20):
+        await take(other, 1)
+
+
+async def test_tokens_come_back_a_period_after_the_answer(make: Make) -> None:
+    limiter = make(TokenBucket(2, per=0.4, margin=0.1))
+    loop = asyncio.get_running_loop()
+    for permit in await take(limiter, 2):
+        permit.settle()
+    answered = loop.time()
+    await limiter.acquire()
+    assert loop.time() - answered >= 0.49
+
+
+async def test_what_the_server_says_binds_all(make: Make) -> None:
+    one, other = make(TokenBucket(100, per=60)), make(TokenBucket(100, per=60))
+    (permit,) = await take(one, 1)
+    permit.settle(Report(refused=True, retry_after=50.0))
+    await eventually(lambda: one.stats().in_flight == 0)
+    await one.aclose()
+    with pytest.raises(QuotaWaitError) as caught:
+        await other.acquire(max_wait=0)
+    assert 40 < caught.value.wait <= 56
+
+
+async def test_a_reserve_is_left_to_those_who_need_none(make: Make) -> None:
+    limiter = make(TokenBucket(10, per=60))
+    await take(limiter, 6, reserve=4)
+    with pytest.raises(QuotaWaitError):
+        await limiter.acquire(max_wait=0, reserve=4)
+    await take(limiter, 4)
+
+
+async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:
+    limiter = make(TokenBucket(2, per=60))
+    await take(limiter, 2)
+    waiting = asyncio.create_task(limiter.acquire())
+    await eventually(lambda: limiter.next_permit_in() > 0)
+    stats = limiter.stats()
+    assert (stats.granted, stats.in_flight, stats.waiting, stats.available) == (2, 2, 1, (0,))
+    assert repr(limiter) == "<FileRateLimiter 2 per 60 s; 2 in flight, 1 waiting>"
+    waiting.cancel()
+
+
+# Processes, threads and event loops.
+
+
+def test_what_one_event_loop_has_spent_counts_in_the_next(path: Path) -> None:
+    limiter = FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(3, per=60)])
+
+    async def spend() -> None:
+        for permit in await take(limiter, 3):
+            permit.settle()
+
+    asyncio.run(spend())
+    assert asyncio.run(is_spent(limiter))
+    assert limiter.stats().granted == 3
+
+
+def test_threads_share_one_limiter(path: Path) -> None:
+    limiter = FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(40, per=60)])
+    spent: list[bool] = []
+
+    async def spend() -> None:
+        await take(limiter, 10)
+        arrived.wait(60)
+        spent.append(await is_spent(limiter))
+
+    arrived = threading.Barrier(4)
+    threads = [threading.Thread(target=lambda: asyncio.run(spend())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert spent == [True] * 4
+
+
+def test_limiters_in_many_threads_never_grant_a_token_twice(path: Path) -> None:
+    """They race for the file as processes do."""
+    granted: list[int] = []
+
+    async def spend() -> None:
+        async with FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(100, per=60)]) as limiter:
+            arrived.wait(60)
+            for _ in range(30):
+                await asyncio.gather(*(limiter.acquire(max_wait=0) for _ in range(2)), return_exceptions=True)
+            granted.append(limiter.stats().granted)
+
+    arrived = threading.Barrier(5)
+    threads = [threading.Thread(target=lambda: asyncio.run(spend())) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(granted) == 100
+
+
+FORKED = """
+import asyncio, os, sys
+from do_images_async import FileRateLimiter, TokenBucket
+from do_images_async.errors import QuotaWaitError
+limiter = FileRateLimiter(sys.argv[1], token="dop_v1_a", buckets=[TokenBucket(5, per=60)])
+async def spend(number):
+    for _ in range(number):
+        (await limiter.acquire(max_wait=0)).settle()
+asyncio.run(spend(2))
+child = os.fork()
+asyncio.run(spend(1))
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    asyncio.run(spend(1))
+    try:
+        asyncio.run(spend(1))
+    except QuotaWaitError:
+        print("spent", limiter.stats().granted)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_goes_on_as_one_more_process(path: Path) -> None:
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "spent 4\n", "")
+
+
+def test_a_process_writes_what_it_knows_when_it_ends(path: Path) -> None:
+    """Without it the tokens would only be back after its lease and the grace."""
+    program = """if True:
+        import asyncio, sys
+        from do_images_async import FileRateLimiter, TokenBucket
+        async def spend():
+            bucket = TokenBucket(1, per=0.1)
+            limiter = FileRateLimiter(sys.argv[1], token=sys.argv[2], buckets=[bucket], grace=60)
+            (await limiter.acquire()).settle()
+        asyncio.run(spend())
+    """
+    subprocess.run([sys.executable, "-c", program, str(path), TOKEN], check=True)  # noqa: S603
+
+    async def spend() -> None:
+        async with FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(1, per=0.1)], grace=60) as limiter:
+            await limiter.acquire(max_wait=5)
+
+    asyncio.run(spend())
+
+
+# The file.
+
+
+def test_it_lies_in_the_users_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    assert default_path() == tmp_path / "elsewhere" / "do-images" / "quota.db"
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_path() == tmp_path / ".local" / "state" / "do-images" / "quota.db"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are other permissions on Windows")
+async def test_only_its_owner_may_read_it_and_it_does_not_hold_the_token(make: Make, path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        for permit in await take(make(), 3):
+            permit.settle()
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    files = list(path.parent.iterdir())
+    assert {file.name for file in files} >= {"quota.db", "quota.db-wal"}
+    for file in files:
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert TOKEN.encode() not in file.read_bytes()
+
+
+async def test_it_does_not_grow(make: Make, path: Path) -> None:
+    limiter = make(TokenBucket(100_000, per=0.001, margin=0))
+    for _ in range(400):
+        (await limiter.acquire()).settle()
+    await limiter.aclose()
+    with sqlite3.connect(path) as file:
+        assert file.execute("SELECT count(*) FROM log").fetchone()[0] < 300
+
+
+async def test_processes_that_are_alive_agree_on_the_buckets(make: Make) -> None:
+    await take(make(TokenBucket(5, per=60)), 1)
+    with pytest.raises(ValueError, match="agree"):
+        await make(TokenBucket(6, per=60)).acquire()
+
+
+async def test_other_buckets_count_what_was_spent_before(make: Make) -> None:
+    before = make(TokenBucket(5, per=60), lease=0.01)
+    for permit in await take(before, 4):
+        permit.settle()
+    await before.aclose()
+    after = make(TokenBucket(6, per=60))
+    await asyncio.sleep(0.3)
+    await take(after, 2, max_wait=0)
+    assert await is_spent(after)
+
+
+async def test_a_file_that_was_deleted_is_made_and_told_again(make: Make, path: Path) -> None:
+    limiters = [make(TokenBucket(10, per=60)) for _ in range(2)]
+    for limiter in limiters:
+        (_in_flight, *rest) = await take(limiter, 4)
+        for permit in rest:
+            permit.settle()
+    await eventually(lambda: all(limiter.stats().in_flight == 1 for limiter in limiters))
+    for file in path.parent.iterdir():
+        file.unlink()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(limiter.acquire() for limiter in limiters))
+    for limiter in limiters:
+        assert await is_spent(limiter)
+
+
+def corrupt(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is not a database" * 1000)
+
+
+def take_over(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE bookmarks (address TEXT)")
+
+
+def be_a_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def have_no_folder(path: Path) -> None:
+    path.parent.write_text("a file")
+
+
+TROUBLES = [corrupt, take_over, be_a_folder, have_no_folder]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_a_file_that_can_not_be_used_is_an_error_that_names_it(
+    make: Make, path: Path, trouble: Callable[[Path], None]
+) -> None:
+    trouble(path)
+    with pytest.raises(QuotaStoreError, match=r"quota\.db"):
+        await make(store_timeout=0.2).acquire()
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_or_each_process_keeps_the_quota_alone(
+    make: Make, path: Path, trouble: Callable[[Path], None]
+) -> None:
+    trouble(path)
+    limiter = make(TokenBucket(3, per=60), store_timeout=0.2, on_store_failure="local")
+    await take(limiter, 3)
+    assert await is_spent(limiter)
+
+
+async def test_a_file_that_is_locked_is_waited_for_and_given_up(make: Make, path: Path) -> None:
+    limiter = make(store_timeout=0.2)
+    (permit,) = await take(limiter, 1)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(QuotaStoreError, match=r"locked|no answer"):
+            await limiter.acquire()
+        other.execute("ROLLBACK")
+    async with asyncio.timeout(30):
+        await limiter.acquire()
+    permit.release()
+
+
+async def test_without_the_file_a_process_has_its_equal_share_and_tells_later(make: Make, path: Path) -> None:
+    options: dict[str, Any] = {"store_timeout": 0.1, "on_store_failure": "local", "grace": 0}
+    one, other = (make(TokenBucket(4, per=0.5, margin=0), **options) for _ in range(2))
+    await take(one, 1)
+    await take(other, 1)
+    with sqlite3.connect(path, isolation_level=None) as file:
+        file.execute("BEGIN IMMEDIATE")
+        for permit in await take(one, 4):
+            permit.settle()
+        file.execute("ROLLBACK")
+    async with asyncio.timeout(30):
+        await one.acquire()
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from do_images_async import FileRateLimiter, TokenBucket
+from do_images_async.errors import QuotaStoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+async def spend():
+    limiter = FileRateLimiter(sys.argv[1], token="a", buckets=[TokenBucket(100_000, per=60)])
+    try:
+        for _ in range(10_000):
+            (await limiter.acquire()).settle()
+    except QuotaStoreError as error:
+        print(type(error).__name__)
+asyncio.run(spend())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of files can't be limited")
+def test_a_full_disk_is_an_error(path: Path) -> None:
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "QuotaStoreError\n", "")
+
+
+# As the client's limiter.
+
+
+async def test_each_client_spends_its_own_tokens_quota(path: Path) -> None:
+    quotas = (Quota(20, 0.5),)
+    limiter = FileRateLimiter(path, buckets=[TokenBucket(20, per=0.5, margin=0.05)])
+    async with (
+        ImagesEmulator(quotas=quotas) as emulator,
+        ImagesEmulator(quotas=quotas) as another,
+        ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter) as one,
+        ImagesAPI(another.token, base_url=another.url, limiter=limiter) as other,
+        ImagesAPI(another.token, base_url=another.url, limiter=limiter) as same,
+    ):
+        assert one.limiter is limiter
+        assert other.limiter is not limiter
+        assert other.limiter is same.limiter
+        clients = (one, other, same)
+        await asyncio.gather(*(client.get("ubuntu-24-04-x64") for client in clients for _ in range(30)))
+        statuses = [entry.status for server in (emulator, another) for entry in server.requests]
+    assert statuses == [200] * 90
+    await limiter.aclose()
+    with pytest.raises(ClientStateError, match="closed"):
+        await other.limiter.acquire()
+
+
+async def test_without_a_token_nobody_knows_whose_quota_it_is(path: Path) -> None:
+    with pytest.raises(ClientStateError, match="token"):
+        await FileRateLimiter(path).acquire()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"token": "with space"}, ValueError, "token"),
+        ({"token": b"abc"}, TypeError, "token"),
+        ({"path": 5}, TypeError, "path must be a str or a path"),
+        ({"buckets": [5]}, TypeError, "buckets"),
+        ({"base_url": ""}, ValueError, "base_url"),
+        ({"on_store_failure": "ignore"}, ValueError, "on_store_failure"),
+        ({"lease": 0}, ValueError, "lease"),
+        ({"grace": -1}, ValueError, "grace"),
+        ({"store_timeout": float("inf")}, ValueError, "store_timeout"),
+    ],
+)
+def test_what_can_not_be_used_is_refused(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        FileRateLimiter(**options)
+    assert "with space" not in str(caught.value)
+
+
+def test_only_who_uses_it_waits_for_sqlite() -> None:
+    program = "import sys, do_images_async; print('sqlite3' in sys.modules)"
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "False\n"
