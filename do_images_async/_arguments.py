@@ -136,7 +136,7 @@ def read_base_url(value: object, *, allow_insecure_http: bool = False) -> URL | 
     The error is returned, and raised where the value is no longer at hand: it can hold a password.
     """
     try:
-        return _check_base_url(value, allow_insecure_http)
+        return _check_base_url(value, check_bool(allow_insecure_http, "allow_insecure_http"))
     except (TypeError, ValueError) as error:
         return type(error)(*error.args)  # its traceback has the value among the local variables
 

@@ -25,7 +25,6 @@ from do_images_async._api.recovery import check_since, find_candidates
 from do_images_async._api.regions import RegionCopies
 from do_images_async._api.waits import until_available
 from do_images_async._arguments import (
-    check_bool,
     check_callable,
     check_header,
     check_image_id,
@@ -114,7 +113,6 @@ class ImagesAPI:
         on_event: EventHook | None = None,
         converter: ModelConverter | None = None,
     ) -> None:
-        check_bool(allow_insecure_http, "allow_insecure_http")
         chosen = choose_base_url(base_url, from_environment=token is None)
         address = read_base_url(chosen, allow_insecure_http=allow_insecure_http)
         secret = read_token_source(token)

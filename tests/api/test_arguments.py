@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -666,3 +667,92 @@ async def test_a_generators_arguments_are_checked_when_it_is_called(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         call(api)
+
+
+# --- one decision for the token and the address ---
+
+
+async def test_a_token_of_the_environment_goes_where_the_environment_says(
+    server: Server, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    environment.setenv("DIGITALOCEAN_API_URL", server.url)
+    server.answer_with(lambda _: image_reply(1))
+    for make in (ImagesAPI, ImagesAPI.from_env):
+        async with make() as api:
+            await api.get(1)
+    assert len(server.received) == 2
+
+
+async def test_a_token_that_is_passed_never_goes_where_the_environment_says(
+    server: Server, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    environment.setenv("DIGITALOCEAN_API_URL", "https://elsewhere.example")
+    for token in (TOKEN, lambda: TOKEN):
+        assert "<ImagesAPI https://api.digitalocean.com " in repr(ImagesAPI(token))
+        assert f"<ImagesAPI {server.url} " in repr(ImagesAPI(token, base_url=server.url))
+    assert f"<ImagesAPI {server.url} " in repr(ImagesAPI(base_url=server.url))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2", "/v2/images/1"),
+        ("/v2/", "/v2/images/1"),
+        ("/do/v2", "/do/v2/images/1"),
+        ("/do/v2//", "/do/v2/images/1"),
+        ("/v2/v2", "/v2/v2/images/1"),
+        ("/api-v2", "/api-v2/v2/images/1"),
+    ],
+)
+async def test_v2_at_the_end_of_a_base_url_means_the_same_as_without(
+    server: Server, path: str, expected: str
+) -> None:
+    server.answer_with(lambda _: image_reply(1))
+    async with ImagesAPI(TOKEN, base_url=server.url + path) as api:
+        await api.get(1)
+    assert server.received[0].path == expected
+
+
+async def test_http_elsewhere_is_allowed_when_asked_for_and_warned_of_once(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = socket.gethostname()
+    url = f"http://{host}:{server.port}"
+    with pytest.raises(ValueError, match="allow_insecure_http=True"):
+        ImagesAPI(TOKEN, base_url=url)
+    assert not caplog.records
+    async with ImagesAPI(TOKEN, base_url=url, allow_insecure_http=True) as api:
+        assert f"<ImagesAPI {url} " in repr(api.with_options(timeout=1))
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("do_images_async", "WARNING")
+    assert f"unencrypted to {url}" in record.getMessage()
+
+
+def test_nothing_is_warned_of_on_this_machine_or_over_https(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    ImagesAPI(TOKEN, base_url=server.url, allow_insecure_http=True)
+    ImagesAPI(TOKEN, base_url="https://emulator:8080", allow_insecure_http=True)
+    assert not caplog.records
+
+
+class Partial:
+    """Has the one method that used to be asked for."""
+
+    async def acquire(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("limiter", "says"),
+    [
+        (Partial(), "Partial lacks check_reserve, next_permit_in, stats"),
+        (RateLimiter, "not the class RateLimiter"),
+        ("limiter", "str lacks acquire, check_reserve, next_permit_in, stats"),
+        (0, "int lacks acquire"),
+    ],
+)
+def test_a_limiter_is_checked_whole_when_it_is_given(limiter: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        ImagesAPI(TOKEN, limiter=limiter)

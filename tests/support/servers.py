@@ -142,6 +142,7 @@ class Server:
         self.received: list[Received] = []
         self.open_connections = 0
         self.connections = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._script: deque[Answer | Held] = deque()
         self._function: Script | None = None
@@ -176,6 +177,15 @@ class Server:
         """Ask the function for every answer that is not scripted."""
         self._function = function
 
+    def push(self, data: bytes, *, close: bool = False) -> None:
+        """Write bytes that nobody has asked for to every open connection, and close it if so told."""
+        for writer in self._writers:
+            writer.write(data)
+            if close:
+                if writer.can_write_eof():
+                    writer.write_eof()  # at once; `close` waits for the event loop's next turn
+                writer.close()
+
     @contextlib.asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server, None]:
         listener = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
@@ -195,12 +205,14 @@ class Server:
         self._tasks.add(task)
         self.connections += 1
         self.open_connections += 1
+        self._writers.add(writer)
         try:
             await self._converse(reader, writer, self.connections)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self.open_connections -= 1
+            self._writers.discard(writer)
             self._tasks.discard(task)
             writer.close()
 

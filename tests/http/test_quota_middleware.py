@@ -1,0 +1,114 @@
+"""`quota_middleware`: one quota for sessions that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors, quota_middleware
+from do_images_async.testing import ImagesEmulator
+from do_images_async.testing.quota import Quota
+from tests.conftest import TOKEN
+from tests.support.servers import RESET, Server, content, image_reply, refusal, unused_port
+
+
+async def test_600_calls_of_pydo_100_in_flight_are_never_refused() -> None:
+    pydo: Any = pytest.importorskip("pydo.aio")
+    transports: Any = pytest.importorskip("azure.core.pipeline.transport")
+    # A minute of two seconds.
+    limiter = RateLimiter(TokenBucket(200, per=2, margin=0.1), TokenBucket(5000, per=3600))
+    async with ImagesEmulator(images=1, quotas=(Quota(200, 2.0), Quota(5000, 3600.0))) as emulator:
+        wanted = next(iter(emulator.images))["id"]
+        session = aiohttp.ClientSession(middlewares=(quota_middleware(limiter),))
+        transport = transports.AioHttpTransport(session=session, session_owner=False)
+        places = asyncio.Semaphore(100)
+
+        async def get(client: Any) -> Any:
+            async with places:
+                return (await client.images.get(image_id=wanted, enforce_https=False))["image"]["id"]
+
+        async with session, pydo.Client(emulator.token, endpoint=emulator.url, transport=transport) as client:
+            got = await asyncio.gather(*(get(client) for _ in range(600)))
+        assert set(got) == {wanted}
+        assert len(emulator.requests) == 600
+        assert not [entry for entry in emulator.requests if entry.status == 429]
+    assert limiter.stats().granted == 600
+
+
+async def test_a_session_and_a_client_spend_one_quota(server: Server) -> None:
+    server.answer_with(lambda _: image_reply(7))
+    limiter = RateLimiter(TokenBucket(3, per=60))
+    middleware = quota_middleware(limiter, max_wait=0)
+    async with (
+        ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, max_wait=0) as api,
+        aiohttp.ClientSession(server.url, middlewares=(middleware,)) as session,
+    ):
+        await api.get(7)
+        await (await session.get("/v2/droplets")).read()
+        await api.get(7)
+        with pytest.raises(errors.QuotaWaitError):
+            await session.get("/v2/droplets")
+        with pytest.raises(errors.QuotaWaitError):
+            await api.get(7)
+    assert len(server.received) == 3
+
+
+async def test_a_429_makes_all_later_messages_wait(server: Server) -> None:
+    server.script(refusal(429, headers={"retry-after": "30"}))
+    limiter = RateLimiter()
+    async with aiohttp.ClientSession(server.url, middlewares=(quota_middleware(limiter),)) as session:
+        response = await session.get("/v2/droplets")
+        assert response.status == 429, "the middleware retries nothing"
+    assert 29 < limiter.next_permit_in() < 37
+
+
+async def test_every_redirect_and_hidden_resend_takes_a_permit(server: Server) -> None:
+    moved = content(b"", status=302, headers={"location": "/v2/b"})
+    server.script(moved, image_reply(7), RESET, image_reply(7))
+    limiter = RateLimiter()
+    async with aiohttp.ClientSession(server.url, middlewares=(quota_middleware(limiter),)) as session:
+        assert (await session.get("/v2/a")).status == 200
+        assert (await session.get("/v2/c")).status == 200
+    assert len(server.received) == 4
+    assert limiter.stats().granted == 4
+    assert limiter.stats().in_flight == 0
+
+
+async def test_a_message_that_was_never_sent_gives_its_permit_back() -> None:
+    limiter = RateLimiter(TokenBucket(1, per=60))
+    async with aiohttp.ClientSession(middlewares=(quota_middleware(limiter, max_wait=0),)) as session:
+        for _ in range(3):
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.get(f"http://127.0.0.1:{unused_port()}/")
+    assert limiter.stats().granted == 0
+    assert limiter.stats().available == (1,)
+
+
+async def test_a_reserve_is_left_for_others(server: Server) -> None:
+    server.answer_with(lambda _: image_reply(7))
+    limiter = RateLimiter(TokenBucket(3, per=60))
+    middleware = quota_middleware(limiter, max_wait=0, reserve=2)
+    async with aiohttp.ClientSession(server.url, middlewares=(middleware,)) as session:
+        assert (await session.get("/")).status == 200
+        with pytest.raises(errors.QuotaWaitError):
+            await session.get("/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"limiter": object()}, TypeError, "limiter must have the methods"),
+        ({"max_wait": -1}, ValueError, "max_wait"),
+        ({"max_wait": "1"}, TypeError, "max_wait"),
+        ({"reserve": 250}, ValueError, "reserve"),
+        ({"reserve": True}, TypeError, "reserve"),
+    ],
+)
+def test_what_the_middleware_can_not_use_is_refused(
+    arguments: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        quota_middleware(**{"limiter": RateLimiter(), **arguments})

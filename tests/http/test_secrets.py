@@ -1,0 +1,205 @@
+"""No part of a token, and no secret of a constructor's arguments, is ever shown (rows 91 and 92)."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async._credentials import Token
+from do_images_async.redis import RedisRateLimiter
+from tests.conftest import FAST, TOKEN
+from tests.support.leaks import assert_not_shown
+from tests.support.servers import Answer, Server, content, raw, refusal, reply
+
+SHORTEST = 8
+"""A part of the token that counts as one."""
+
+PARTS = {TOKEN[start : start + SHORTEST] for start in range(len(TOKEN) - SHORTEST + 1)}
+
+
+def assert_no_part_is_shown(text: str) -> None:
+    found = {part for part in PARTS if part in text}
+    assert not found, text
+
+
+BEARER = f"Authorization: Bearer {TOKEN}"
+ECHOED_IN: dict[str, Callable[[str], Answer]] = {
+    "in the message": lambda text: reply({"id": "x", "message": f"Bearer {text}"}, status=422),
+    "in an object": lambda text: reply({"id": "x", "message": {"header": [text]}}, status=422),
+    "in the HTML": lambda text: content(f"<pre>{text}</pre>".encode(), status=502),
+}
+ECHOES: dict[str, Answer] = {
+    "in a header that is too long": raw(
+        b"HTTP/1.1 200 OK\r\nx-echo: " + b"a" * 8150 + BEARER.encode() + b"b" * 900 + b"\r\n\r\n"
+    ),
+    "in a header without a colon": raw(f"HTTP/1.1 200 OK\r\n{BEARER[13:]}\r\n\r\n".encode()),
+    "in a status line": raw(f"HTTP/1.1 2000 {BEARER}\r\n\r\n".encode()),
+    "in no HTTP at all": raw(f"{BEARER}\r\n\r\n".encode()),
+    "in half a head": raw(f"HTTP/1.1 200 OK\r\nx-echo: {TOKEN}".encode()),
+    "in a chunk's size": raw(f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{TOKEN}\r\n".encode()),
+    "in a content-encoding": content(b"x", headers={"content-encoding": f"gzip, {TOKEN}"}),
+    "in a content-length": raw(f"HTTP/1.1 200 OK\r\ncontent-length: {TOKEN}\r\n\r\n".encode()),
+    "in a reason": raw(f"HTTP/1.1 403 {TOKEN}\r\ncontent-length: 0\r\n\r\n".encode()),
+    "as the value of a field": reply({"image": {"id": TOKEN[:40], "created_at": TOKEN[5:50]}}),
+    "as the name of a field": reply({"image": {TOKEN[:40]: 1}}),
+    "as a request id": refusal(503, headers={"x-request-id": TOKEN[3:44]}),
+    "as an id": refusal(503, id=TOKEN[:-1]),
+    "in a location": content(b"", status=302, headers={"location": f"https://x/?{TOKEN}"}),
+    **{
+        f"{name} of an error, from {start} to {end}": answer(TOKEN[start:end])
+        for start, end in ((0, 64), (0, 40), (7, 64), (20, 30))
+        for name, answer in ECHOED_IN.items()
+    },
+    **{
+        f"after {length} bytes of an error": content(
+            b"<html>" + b"a" * length + TOKEN.encode() * 100, status=502
+        )
+        for length in (0, 150, 170, 190, 760, 780, 3950, 3990)
+    },
+    **{
+        f"after {length} characters of a message": reply(
+            {"id": "x", "message": "a" * length + TOKEN * 70}, status=422
+        )
+        for length in (0, 960, 990, 3950, 3990)
+    },
+}
+
+
+@pytest.mark.parametrize("answer", ECHOES.values(), ids=ECHOES.keys())
+async def test_row_91_no_part_of_a_token_that_the_server_echoes_is_shown(
+    server: Server, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.answer_with(lambda _: answer)
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.DOImagesError) as caught:
+            await api.get(7)
+    error = caught.value
+    assert_not_shown(TOKEN, error)
+    assert_no_part_is_shown(
+        f"{error} {error!r} {error.args} {vars(error)} {error.__cause__!r} {error.__context__!r}"
+    )
+    assert_no_part_is_shown("".join(traceback.format_exception(error)))
+    assert_no_part_is_shown(caplog.text + "".join(str(vars(record)) for record in caplog.records))
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("", ""),
+        ("nothing of it", "nothing of it"),
+        (TOKEN, "***"),
+        (f"Bearer {TOKEN}!", "Bearer ***!"),
+        (TOKEN[:30], "***"),
+        (f"a {TOKEN[10:20]} b {TOKEN[-9:]}", "a *** b ***"),
+        (TOKEN[:7], TOKEN[:7]),
+        (TOKEN * 2, "******"),
+    ],
+)
+def test_a_token_is_taken_out_of_a_text_in_whole_and_in_parts(text: str, clean: str) -> None:
+    assert Token(TOKEN).redact(text) == clean
+
+
+def test_a_short_token_is_taken_out_as_a_whole() -> None:
+    assert Token("abc").redact("abcdef ab") == "***def ab"
+
+
+async def test_row_91_a_request_id_in_the_log_of_a_success_is_redacted(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.script(reply({"images": [], "meta": {"total": 0}}, headers={"x-request-id": TOKEN[:50]}))
+    async with ImagesAPI(TOKEN, base_url=server.url) as api:
+        await api.list_page()
+    assert_no_part_is_shown(caplog.text + "".join(str(vars(record)) for record in caplog.records))
+
+
+# --- constructors that raise ---
+
+PASSWORD = "pass-word-of-a-url"
+BAD: dict[str, Callable[[], object]] = {
+    "a token with a newline": lambda: ImagesAPI(f"{TOKEN}\n"),
+    "a base URL with a password": lambda: ImagesAPI(TOKEN, base_url=f"https://user:{PASSWORD}@example.com"),
+    "a base URL with a password in its query": lambda: ImagesAPI(
+        TOKEN, base_url=f"https://a.example/?{PASSWORD}"
+    ),
+    "a base URL with an impossible port": lambda: ImagesAPI(
+        TOKEN, base_url=f"https://u:{PASSWORD}@a.example:x"
+    ),
+    "a base URL of http": lambda: ImagesAPI(TOKEN, base_url=f"http://user:{PASSWORD}@a.example"),
+    **{
+        f"{name}={value!r}": lambda name=name, value=value: ImagesAPI(TOKEN, **{name: value})  # type: ignore[misc]
+        for name, value in {
+            "session": "session",
+            "limiter": object(),
+            "retry": 3,
+            "timeout": -1,
+            "max_wait": "1",
+            "user_agent": "a\nb",
+            "on_event": "print",
+            "converter": 5,
+            "allow_insecure_http": "yes",
+            "base_url": 5,
+        }.items()
+    },
+    **{
+        f"Redis, {name}={value!r}": lambda name=name, value=value: RedisRateLimiter(  # type: ignore[misc]
+            Redis(host="nowhere", password=PASSWORD), TOKEN, **{name: value}
+        )
+        for name, value in {
+            "lease": -1,
+            "grace": "x",
+            "store_timeout": 0,
+            "namespace": "",
+            "on_wait": 5,
+            "on_store_failure": "wait",
+        }.items()
+    },
+    "Redis, a bucket": lambda: RedisRateLimiter(Redis(password=PASSWORD), TOKEN, 5),  # type: ignore[arg-type]
+    "Redis, a URL": lambda: RedisRateLimiter(f"redis://:{PASSWORD}@nowhere", TOKEN),  # type: ignore[arg-type]
+    "Redis, a token with a newline": lambda: RedisRateLimiter(Redis(password=PASSWORD), f"{TOKEN}\n"),
+    "a limiter": lambda: RateLimiter(grace=-1),
+    "a bucket": lambda: TokenBucket(0, per=60),
+    "a policy": lambda: RetryPolicy(attempts=0),
+}
+
+
+@pytest.mark.parametrize("make", BAD.values(), ids=BAD.keys())
+def test_row_92_a_constructor_that_raises_shows_no_secret(make: Callable[[], object]) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    error = caught.value
+    for secret in (TOKEN, PASSWORD):
+        assert_not_shown(secret, error)
+    trace = traceback.TracebackException.from_exception(error, capture_locals=True)
+    ours = [line for frame in trace.stack if "do_images_async" in frame.filename for line in _locals(frame)]
+    shown = "".join(ours)
+    assert TOKEN not in shown
+    assert PASSWORD not in shown
+    assert "failed" not in shown, "every object that is half built has a repr"
+
+
+def _locals(frame: traceback.FrameSummary) -> list[str]:
+    variables: dict[str, Any] = frame.locals or {}
+    return [f"{name}={value}\n" for name, value in variables.items()]
+
+
+def test_row_92_from_env_shows_no_secret_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", f"https://user:{PASSWORD}@example.com")
+    for make in (ImagesAPI, ImagesAPI.from_env):
+        with pytest.raises(ValueError, match="base_url") as caught:
+            make()
+        for secret in (TOKEN, PASSWORD):
+            assert_not_shown(secret, caught.value)
+
+
+@pytest.mark.parametrize("cls", [ImagesAPI, RateLimiter, RedisRateLimiter])
+def test_row_92_what_is_half_built_has_a_repr(cls: Any) -> None:
+    assert cls.__name__ in repr(cls.__new__(cls))
