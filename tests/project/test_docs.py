@@ -19,6 +19,7 @@ from types import CodeType
 from typing import Any
 
 import attrs
+import click
 import pytest
 
 import benchmarks.__main__ as benchmarks
@@ -224,7 +225,7 @@ def anchors_of(page: Path) -> set[str]:
 def test_what_is_said_of_the_command_line_is_so(page: Path) -> None:
     text = page.read_text().replace(", ", " ")  # Kubernetes has its words in a list
     for name, rest in re.findall(r"\bdo-images (\w[\w-]*)([^\n|&`]*)", text):
-        command = do_images.commands.get(name)
+        command = do_images.get_command(click.Context(do_images), name)
         assert command is not None, name
         options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"(?<=\s)--?[a-z][\w-]*", rest)) <= options | {"--help"}, f"{name}{rest}"
