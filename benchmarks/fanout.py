@@ -25,7 +25,7 @@ def fanned_out(get: peers.Get) -> Work:
         for begin in range(1, calls + 1, IN_FLIGHT):
             numbers = range(begin, begin + IN_FLIGHT)
             found = await asyncio.gather(*map(get, numbers))
-            assert found == [7_000_000 + number for number in numbers]
+            assert found == list(numbers)
 
     return work
 

@@ -66,8 +66,8 @@ class Service:
         self._page = functools.lru_cache(128)(page)
 
     async def one(self, request: web.Request) -> web.Response:
-        number = int(request.match_info["image_id"]) % self.images
-        return await self._answer(json.dumps({"image": image(number)}).encode())
+        asked = int(request.match_info["image_id"])
+        return await self._answer(json.dumps({"image": image(asked % self.images) | {"id": asked}}).encode())
 
     async def listing(self, request: web.Request) -> web.Response:
         size = int(request.query.get("per_page", "20"))
