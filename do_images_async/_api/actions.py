@@ -108,8 +108,8 @@ class ImageActions:
             NotFoundError: there is no such image.
             UnprocessableEntityError: there is no such region, or the image can't go there.
             WrongResourceError: the answer is about another image; `outcome_unknown` is True.
-            DOImagesError: the request failed; with `outcome_unknown` the action may be under way, so look at
-                `list` before you send it again.
+            DOImagesError: the request failed; with `outcome_unknown` the action may be in progress: read
+                `list` before you retry.
         """
         body = {"type": "transfer", "region": check_text(region, "region")}
         return check_action(await self._action("POST", _actions_path(image_id), body), image_id)
@@ -126,7 +126,7 @@ class ImageActions:
             TypeError, ValueError: it is no id.
             NotFoundError: there is no such image.
             WrongResourceError: the answer is about another image; `outcome_unknown` is True.
-            DOImagesError: the request failed; with `outcome_unknown` the action may be under way.
+            DOImagesError: the request failed; with `outcome_unknown` the action may be in progress.
         """
         action = await self._action("POST", _actions_path(image_id), {"type": "convert"})
         return check_action(action, image_id)

@@ -1,4 +1,4 @@
-"""A set of ids that stays small: a listing of a million images has to remember which it has had."""
+"""A compact set of ids: a listing of a million images has to remember which ones it has yielded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IdSet:
         return self._spilled + len(self._recent)
 
     def absorb(self, ids: Iterable[int]) -> set[int]:
-        """Put ids in; returns those that were in already."""
+        """Add ids, and return those that were in the set already."""
         new = set(ids)
         known = new & self._recent
         new -= known
@@ -45,7 +45,7 @@ class IdSet:
         return known
 
     def _spilled_of(self, ids: set[int]) -> set[int]:
-        """Those of the ids that are in chunks; one loop, since every id of a listing comes through it."""
+        """Return the ids that are in chunks; in one loop, since it runs for every id of a listing."""
         spilled: set[int] = set()
         chunk_of = self._chunks.get
         for number in ids:

@@ -277,8 +277,8 @@ class ImagesAPI:
             per_page: images in a page, 1 to 200.
             concurrency: pages that are fetched ahead of the one being read, at most; memory holds as many
                 and that one, and about a byte for each image that was read.
-            strict: read until all pages, once more, show no movement and bring nothing new. Totals can't
-                betray every change: where a part must not pass for the whole, as in an audit, say so.
+            strict: read until all pages, once more, show no movement and bring nothing new. Totals do
+                not show every change: pass True where a part must not pass for the whole, as in an audit.
 
         Raises:
             TypeError, ValueError: an argument can't be used.
@@ -414,7 +414,7 @@ class ImagesAPI:
         """Start the import of an image from a URL; one request (API page: "Create a Custom Image").
 
         The answer comes at once, with status NEW and a part of the fields: see `wait_until_available`. The
-        request is sent again only when it surely was not carried out.
+        request is retried only when it surely was not carried out.
 
         Args:
             name: the display name.
@@ -429,8 +429,8 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: an argument can't be used.
             WrongResourceError: the answer is about an image of another name; `outcome_unknown` is True.
-            DOImagesError: the request failed; with `outcome_unknown` the import may be under way: see
-                `find_created` before you send it again.
+            DOImagesError: the request failed; with `outcome_unknown` the import may be in progress: see
+                `find_created` before you retry.
         """
         body: dict[str, object] = {
             "name": check_text(name, "name"),
@@ -448,10 +448,10 @@ class ImagesAPI:
     async def find_created(
         self, *, name: str, since: datetime, tags: Collection[str] | None = None
     ) -> tuple[Image, ...]:
-        """The private images that a creation with an unknown outcome may have made, newest first.
+        """Return the private images that a creation with an unknown outcome may have made, newest first.
 
-        An empty answer right after the failure proves nothing yet: the request may still be under way. Look
-        again after a minute, and only then send it again.
+        An empty answer right after the failure proves nothing yet: the request may still be in flight. Call
+        this again after a minute, and only then retry the creation.
 
         Costs the requests of `list(private=True, strict=True)`, two passes at least.
 

@@ -1,4 +1,4 @@
-"""What the listings of images and of actions share: filters, and a page's place in its listing."""
+"""Filters of a listing, and a page's place in its listing, for images and actions alike."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ __all__ = ["next_page_number", "read_whole"]
 logger = logging.getLogger("do_images_async")
 
 PASSES: Final = 4
-"""How often a listing that moves is read at most, the first time included."""
+"""The largest number of passes over a listing that moves, the first one included."""
 
 STRICT_PASSES: Final = 10
 """The same where it must come to rest."""
@@ -33,7 +33,7 @@ _BARREN_PAGES_MOVING: Final = 12
 
 
 class Page(Protocol):
-    """What pagination has to know of a page."""
+    """The part of a page that pagination uses."""
 
     @property
     def page(self) -> int: ...

@@ -1,4 +1,4 @@
-"""After a creation whose outcome is unknown: which images it may have made."""
+"""Find the images that a creation with an ambiguous outcome may have made."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from do_images_async.models import Image
 __all__ = ["CLOCK_LEEWAY", "check_since", "find_candidates"]
 
 CLOCK_LEEWAY: Final = timedelta(minutes=5)
-"""How far the caller's clock may be ahead of the server's."""
+"""The caller's clock may be ahead of the server's by this much."""
 
 
 def check_since(since: object) -> datetime:
-    """An aware datetime."""
+    """Return the moment if it is an aware datetime."""
     if not isinstance(since, datetime):
         raise TypeError(f"since must be a datetime, not {shown(since)}")
     if since.utcoffset() is None:
@@ -27,7 +27,7 @@ def check_since(since: object) -> datetime:
 async def find_candidates(
     images: AsyncIterable[Image], *, name: str, since: datetime, tags: Collection[str]
 ) -> tuple[Image, ...]:
-    """The images that a creation begun at `since` may have made, newest first.
+    """Return the images that a creation begun at `since` may have made, newest first.
 
     One without a date or without tags in the answer can't be ruled out, and is among them.
     """
