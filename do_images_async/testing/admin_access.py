@@ -16,7 +16,7 @@ __all__ = ["AdminAccess"]
 
 @attrs.frozen(kw_only=True)
 class AdminAccess:
-    """The rule for who is let in.
+    """The rule for which requests are accepted.
 
     A browser on this machine sends requests here for any page that it shows. So a request is refused if it
     says that it comes from another origin, if its `Host` is not known here (a page's own name can be made to

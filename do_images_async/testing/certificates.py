@@ -1,4 +1,4 @@
-"""A certificate for a server on this machine, and what clients must trust. It needs the extra `testing`."""
+"""Make a TLS certificate for a test server, and the authority that clients must trust (extra `testing`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Certificate:
 
     @classmethod
     def issue(cls, *hosts: str) -> Certificate:
-        """Make one for these host names and addresses, by default those of this machine.
+        """Make a certificate for these host names and addresses, by default those of this machine.
 
         Raises:
             ModuleNotFoundError: trustme is not installed.

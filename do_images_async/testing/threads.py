@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for as long as a server is wanted there."""
+"""Run a server in an event loop on a thread of its own."""
 
 from __future__ import annotations
 

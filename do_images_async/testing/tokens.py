@@ -18,7 +18,7 @@ _SCOPE = re.compile(r"[a-z_]+:(read|create|update|delete)")
 
 @attrs.frozen
 class Grant:
-    """What a token is good for.
+    """What a token may do.
 
     Attributes:
         scopes: what it may do; None stands for everything.
@@ -59,7 +59,7 @@ class Tokens:
         expires_in: float | None = None,
         token: str | None = None,
     ) -> str:
-        """Accept a token from now on; returns it.
+        """Accept a token from now on; return it.
 
         Args:
             scopes: what it may do, such as "image:read" and "tag:create"; None stands for everything.

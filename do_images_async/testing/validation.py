@@ -31,17 +31,17 @@ _DIGITS = 18  # more than any page has, and fewer than Python refuses to read
 
 
 def not_found() -> Problem:
-    """What is asked for is not there, or not the account's."""
+    """Return the error for something that does not exist or belongs to another account."""
     return usual_problem(404)
 
 
 def invalid(message: str) -> Problem:
-    """The request is well-formed, and can't be carried out."""
+    """Return the error for a well-formed request with a value that is not allowed."""
     return Problem(422, "unprocessable_entity", message)
 
 
 async def json_object(request: web.Request) -> Body:
-    """The body, which must be a JSON object and, if it says what it is, say so."""
+    """Return the body, which must be a JSON object, and declared as JSON if it is declared at all."""
     if "Content-Type" in request.headers and request.content_type != "application/json":
         raise usual_problem(415)
     try:
@@ -59,7 +59,7 @@ def refuse_constant(constant: str) -> NoReturn:
 
 
 def text_of(body: Body, name: str, *, required: bool = False) -> str:
-    """A string of the body; empty without one, unless it is required."""
+    """Return a string of the body; without one, an empty string, unless it is required."""
     value = body.get(name, "")
     if not isinstance(value, str):
         raise invalid(f"{name} must be a string")
@@ -69,7 +69,7 @@ def text_of(body: Body, name: str, *, required: bool = False) -> str:
 
 
 def texts_of(body: Body, name: str) -> list[str]:
-    """An array of strings of the body; empty without one, and for null."""
+    """Return an array of strings of the body; an empty one if it is missing or null."""
     value: Any = body.get(name)
     if value is None:
         return []
@@ -79,7 +79,7 @@ def texts_of(body: Body, name: str) -> list[str]:
 
 
 def number_of(body: Body, name: str) -> int:
-    """A whole number of the body, which is required."""
+    """Return a whole number of the body, which is required."""
     if name not in body:
         raise invalid(f"{name} is required")
     value = body[name]
@@ -91,7 +91,7 @@ def number_of(body: Body, name: str) -> int:
 
 
 def integer_of(query: Query, name: str, default: int, least: int, most: int | None = None) -> int:
-    """A whole number of the query, in its bounds."""
+    """Return a whole number of the query, within bounds."""
     text = query.get(name)
     if text is None:
         return default
@@ -113,6 +113,6 @@ def choice_of(query: Query, name: str, allowed: Sequence[str]) -> str | None:
 
 
 def boolean_of(query: Query, name: str) -> bool | None:
-    """A boolean of the query; None without one."""
+    """Return a boolean of the query, or None."""
     text = choice_of(query, name, ("true", "false"))
     return None if text is None else text == "true"

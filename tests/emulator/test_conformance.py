@@ -22,6 +22,7 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from jsonschema import ValidationError
 
+from do_images_async import ImagesAPI
 from do_images_async.testing import Fault, ImagesEmulator, Quota
 from tests.support.descriptions import DESCRIPTIONS, OWN, PROVIDERS, Description, load
 
@@ -524,6 +525,14 @@ async def test_observed_links_may_be_empty_lack_per_page_or_have_a_slash(
     assert pages["first"] == f"{observed.url}/v2/images?page=1"
     pages = (await other("GET", "/v2/images?per_page=10")).body["links"]["pages"]
     assert pages["next"] == f"{observed.url}/v2/images/?per_page=10&page=2&sort=created_at"
+
+
+async def test_the_client_reads_all_of_an_account_as_observed(observed: ImagesEmulator) -> None:
+    async with ImagesAPI(observed.token, base_url=observed.url) as api:
+        listed = [image async for image in api.list(per_page=10)]
+        assert {image.id for image in listed} == {image["id"] for image in observed.images}
+        for image in listed:
+            assert await api.get(image.id) == image
 
 
 @pytest.mark.parametrize("status", [*range(520, 528), 529, 530])
