@@ -11,18 +11,24 @@ import click
 
 from do_images_async import Action, ImagesAPI
 from do_images_async.cli.columns import ACTION_COLUMNS
-from do_images_async.cli.options import IMAGE_ID, client, client_options, output_options, split, watch
+from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.options import (
+    IMAGE_ID,
+    amount_above_zero,
+    client_options,
+    output_options,
+    split,
+    watch,
+)
 from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain
+from do_images_async.cli.status import Exit, Stopped, complain, described
 from do_images_async.cli.text import counted
 from do_images_async.errors import IncompleteListingError
 
 __all__ = ["actions_command", "convert_command", "transfer_command"]
-
-_TIMEOUT = click.FloatRange(0, min_open=True)
 
 
 @click.command("transfer")
@@ -31,8 +37,20 @@ _TIMEOUT = click.FloatRange(0, min_open=True)
     "--region", "regions", required=True, multiple=True, metavar="SLUGS", help="Where it goes, too."
 )
 @click.option("--wait", is_flag=True, help="Wait until it is there.")
-@click.option("--timeout", default=7200.0, type=_TIMEOUT, help="Seconds to wait for each region.")
-@click.option("--poll-interval", default=5.0, type=_TIMEOUT, help="Seconds between the first two looks.")
+@click.option(
+    "--wait-timeout",
+    default=7200.0,
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="The longest wait for each.",
+)
+@click.option(
+    "--poll-interval",
+    default=5.0,
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="Time between the first two polls.",
+)
 @output_options
 @client_options
 def transfer_command(
@@ -40,13 +58,13 @@ def transfer_command(
     image_id: int,
     regions: tuple[str, ...],
     wait: bool,
-    timeout: float,
+    wait_timeout: float,
     poll_interval: float,
     **options: Any,
 ) -> int:
     """Copy an image to other regions; it stays where it is, too.
 
-    Costs one request for each region; with --wait one more for each look.
+    Costs one request for each region; with --wait one more for each poll.
 
     \b
     Examples:
@@ -58,15 +76,15 @@ def transfer_command(
     slugs = list(dict.fromkeys(split(regions)))
     if not slugs:
         raise click.UsageError("--region names no region")
-    waiting = (timeout, poll_interval) if wait else None
+    waiting = (wait_timeout, poll_interval) if wait else None
     with rows.destination() as target:
         return run_interruptibly(
-            _transfer(client(options), image_id, slugs, waiting, rows, target, watch(options))
+            _transfer(connection_of(options), image_id, slugs, waiting, rows, target, watch(options))
         )
 
 
 async def _transfer(
-    api: ImagesAPI,
+    connection: Connection,
     image_id: int,
     regions: Sequence[str],
     waiting: tuple[float, float] | None,
@@ -81,23 +99,25 @@ async def _transfer(
         states = (f"{region} {last[region].status if region in last else 'asked'}" for region in regions)
         return f"image {image_id}: {', '.join(states)}"
 
-    async def begin(region: str) -> None:
+    async def begin(api: ImagesAPI, region: str) -> None:
         try:
             last[region] = await api.actions.transfer(image_id, region)
         except Exception as error:  # noqa: BLE001  (reported below, each with its region)
             errors.append((region, error))
 
     interrupted = False
-    async with api, show_words(api.limiter, shown, words):
+    async with connection.open() as api, show_words(api.limiter, shown, words):
         try:
             if waiting is None:
-                await asyncio.gather(*(begin(region) for region in regions))
+                await asyncio.gather(*(begin(api, region) for region in regions))
             else:
                 errors += await _arrive(api, image_id, regions, waiting, last)
         except asyncio.CancelledError:
             interrupted = True
     rows.write(target, [last[region] for region in regions if region in last], ACTION_COLUMNS)
-    messages = [f"{region}: {error}" for region, error in errors]
+    for _, error in errors:
+        connection.explain(error)
+    messages = [f"{region}: {described(error)}" for region, error in errors]
     if interrupted:
         messages.append("interrupted: transfers that are under way go on; see `actions`")
     for message in messages[:-1]:
@@ -125,16 +145,24 @@ async def _arrive(
 @click.command("convert")
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until it is a snapshot.")
-@click.option("--timeout", default=3600.0, type=_TIMEOUT, help="Seconds to wait.")
-@click.option("--poll-interval", default=5.0, type=_TIMEOUT, help="Seconds between the first two looks.")
+@click.option(
+    "--wait-timeout", default=3600.0, type=amount_above_zero, metavar="SECONDS", help="The longest wait."
+)
+@click.option(
+    "--poll-interval",
+    default=5.0,
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="Time between the first two polls.",
+)
 @output_options
 @client_options
 def convert_command(
-    *, image_id: int, wait: bool, timeout: float, poll_interval: float, **options: Any
+    *, image_id: int, wait: bool, wait_timeout: float, poll_interval: float, **options: Any
 ) -> int:
     """Turn an image, such as a backup, into a snapshot.
 
-    Costs one request; with --wait one more for each look.
+    Costs one request; with --wait one more for each poll.
 
     \b
     Example:
@@ -145,13 +173,15 @@ def convert_command(
 
     async def convert() -> Action:
         async with (
-            client(options) as api,
+            connection_of(options).open() as api,
             show_words(api.limiter, watch(options), lambda: f"converting image {image_id}"),
         ):
             begun = await api.actions.convert(image_id)
             if not wait:
                 return begun
-            return await api.actions.wait(image_id, begun.id, timeout=timeout, poll_interval=poll_interval)
+            return await api.actions.wait(
+                image_id, begun.id, timeout=wait_timeout, poll_interval=poll_interval
+            )
 
     with rows.destination() as target:
         rows.write(target, [run_interruptibly(convert())], ACTION_COLUMNS)
@@ -176,15 +206,20 @@ def actions_command(*, image_id: int, action_id: int | None, **options: Any) -> 
     rows = Rows.of(options)
     rows.check(ACTION_COLUMNS)
     with rows.destination() as target:
-        return run_interruptibly(_actions(client(options), image_id, action_id, rows, target, watch(options)))
+        return run_interruptibly(
+            _actions(connection_of(options), image_id, action_id, rows, target, watch(options))
+        )
 
 
 async def _actions(
-    api: ImagesAPI, image_id: int, action_id: int | None, rows: Rows, target: Target, shown: Watch
+    connection: Connection, image_id: int, action_id: int | None, rows: Rows, target: Target, shown: Watch
 ) -> int:
     found: list[Action] = []
     stopped: Stopped | None = None
-    async with api, show_words(api.limiter, shown, lambda: counted(len(found), "action")):
+    async with (
+        connection.open() as api,
+        show_words(api.limiter, shown, lambda: counted(len(found), "action")),
+    ):
         try:
             if action_id is not None:
                 found.append(await api.actions.get(image_id, action_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,6 @@ import attrs
 import click
 
 from do_images_async import ImagesAPI
-from do_images_async._credentials import base_url_from_environment
 from do_images_async.audit import (
     PRICE,
     AuditReport,
@@ -33,13 +33,14 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
+from do_images_async.cli.connection import connection_of
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
-from do_images_async.cli.options import amount, client, client_options, file_option, split, watch
+from do_images_async.cli.options import amount, client_options, file_option, split, watch
 from do_images_async.cli.output import destination
-from do_images_async.cli.quota import shared_quota
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain
+from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.tokens import Credential
 
 __all__ = ["audit_command"]
 
@@ -189,7 +190,7 @@ def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
     if options["demo"]:
         return [Account(name=None, client=demo_client(options["images"], options["seed"]))]
     if not named:
-        return [Account(name=None, client=client(options))]
+        return [Account(name=None, client=connection_of(options).open())]
     pairs = [value.partition("=") for value in named]
     for name, sign, variable in pairs:
         if not (name and sign and variable):
@@ -198,18 +199,16 @@ def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
                 param_hint="--account",
             )
         if not os.environ.get(variable):
-            raise click.BadParameter(f"{name}: {variable} is not set.", param_hint="--account")
+            raise click.BadParameter(
+                f"{name}: no variable has the name {variable!r}, or it is empty.", param_hint="--account"
+            )
     if len({name for name, _, _ in pairs}) < len(pairs):
         raise click.BadParameter("two accounts have the same name.", param_hint="--account")
-    return [Account(name=name, client=_named_client(name, variable)) for name, _, variable in pairs]
+    return [Account(name=name, client=_named(variable, options)) for name, _, variable in pairs]
 
 
-def _named_client(name: str, variable: str) -> ImagesAPI:
-    base_url = base_url_from_environment()
-    try:
-        return ImagesAPI(os.environ[variable], base_url=base_url, limiter=shared_quota())
-    except ValueError as error:
-        raise click.ClickException(f"--account {name}: {error}") from None
+def _named(variable: str, options: dict[str, Any]) -> AbstractAsyncContextManager[ImagesAPI]:
+    return connection_of(options, Credential(os.environ[variable], variable)).open()
 
 
 def _reading(options: dict[str, Any], keep: int) -> Reading:
@@ -272,7 +271,7 @@ def _report(
             parts[name] = result.report
             continue
         failed.append(f"{name} was not read")
-        complain(f"{name}: {result.error}")
+        complain(f"{name}: {described(result.error) if result.error else ''}")
     if not parts:
         raise Stopped(Exit.API_ERROR, "no account could be read")
     whole = combined(parts, keep=keep)

@@ -6,27 +6,30 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from do_images_async import Image, ImagesAPI
 from do_images_async.cli.columns import IMAGE_COLUMNS
+from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.deletion import Deletion, named, read_ids
 from do_images_async.cli.options import (
     IMAGE_ID,
-    client,
+    amount_above_zero,
     client_options,
-    clients,
+    file_option,
     image_key,
     output_options,
     split,
     watch,
 )
-from do_images_async.cli.output import Target, write
+from do_images_async.cli.output import Target, destination
 from do_images_async.cli.progress import Watch, show_progress, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain
+from do_images_async.cli.status import Exit, Stopped, complain, described
 from do_images_async.cli.text import counted, printable
 from do_images_async.errors import IncompleteListingError
 
@@ -68,12 +71,14 @@ def list_command(
     rows.check(IMAGE_COLUMNS)
     filters = {"type": kind, "private": None if public or kind else True, "tag_name": tag_name}
     with rows.destination() as target:
-        return run_interruptibly(_list(client(options), filters, rows, target, watch(options)))
+        return run_interruptibly(_list(connection_of(options), filters, rows, target, watch(options)))
 
 
-async def _list(api: ImagesAPI, filters: dict[str, Any], rows: Rows, target: Target, shown: Watch) -> int:
+async def _list(
+    connection: Connection, filters: dict[str, Any], rows: Rows, target: Target, shown: Watch
+) -> int:
     kept: list[Image] = []
-    async with api, show_progress(api.limiter, shown) as progress:
+    async with connection.open() as api, show_progress(api.limiter, shown) as progress:
         try:
             async with aclosing(api.list_pages(**filters, strict=True)) as pages:
                 async for page in pages:
@@ -114,14 +119,16 @@ def get_command(*, images: tuple[int | str, ...], **options: Any) -> int:
     rows = Rows.of(options)
     rows.check(IMAGE_COLUMNS)
     with rows.destination() as target:
-        return run_interruptibly(_get(client(options), images, rows, target, watch(options)))
+        return run_interruptibly(_get(connection_of(options), images, rows, target, watch(options)))
 
 
-async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, target: Target, shown: Watch) -> int:
+async def _get(
+    connection: Connection, keys: Sequence[int | str], rows: Rows, target: Target, shown: Watch
+) -> int:
     found: list[Image] = []
     errors: list[BaseException] = []
     async with (
-        api,
+        connection.open() as api,
         show_words(api.limiter, shown, lambda: f"{len(found):,}/{counted(len(keys), 'image')}"),
         aclosing(api.get_many(keys, ordered=True)) as outcomes,
     ):
@@ -132,9 +139,7 @@ async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, target: Ta
                 found.append(outcome.value)
     if found or len(keys) > 1:
         rows.write(target, found, IMAGE_COLUMNS)
-    if errors:
-        _report(errors[:-1])
-        raise Stopped(Exit.API_ERROR, str(errors[-1]), partial=True)
+    _raise_last(errors, connection)
     return Exit.OK
 
 
@@ -146,12 +151,15 @@ async def _get(api: ImagesAPI, keys: Sequence[int | str], rows: Rows, target: Ta
 @click.option("--image-description", "--description", "description", help="Free text.")
 @click.option("--tag-names", "--tag", "tags", multiple=True, metavar="TAGS", help="Tags, with commas.")
 @click.option("--wait", is_flag=True, help="Wait until it is available.")
-@click.option("--timeout", default=3600.0, type=click.FloatRange(0, min_open=True), help="Seconds to wait.")
+@click.option(
+    "--wait-timeout", default=3600.0, type=amount_above_zero, metavar="SECONDS", help="The longest wait."
+)
 @click.option(
     "--poll-interval",
     default=5.0,
-    type=click.FloatRange(0, min_open=True),
-    help="Seconds between the first two looks.",
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="Time between the first two polls.",
 )
 @output_options
 @client_options
@@ -164,13 +172,13 @@ def create_command(
     description: str | None,
     tags: tuple[str, ...],
     wait: bool,
-    timeout: float,
+    wait_timeout: float,
     poll_interval: float,
     **options: Any,
 ) -> int:
     """Import a custom image from a URL.
 
-    Costs one request; with --wait one more for each look.
+    Costs one request; with --wait one more for each poll.
 
     \b
     Example:
@@ -190,8 +198,8 @@ def create_command(
         )
         if not wait:
             return image
-        click.echo(f"do-images: image {image.id} is being imported", err=True)
-        return await api.wait_until_available(image.id, timeout=timeout, poll_interval=poll_interval)
+        complain(f"image {image.id} is being imported")
+        return await api.wait_until_available(image.id, timeout=wait_timeout, poll_interval=poll_interval)
 
     words = f"importing {printable(name)} to {printable(region)}"
     with rows.destination() as target:
@@ -234,29 +242,32 @@ def update_command(
 
 @click.command("wait")
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
-@click.option("--timeout", default=3600.0, type=click.FloatRange(0, min_open=True), help="Seconds to wait.")
+@click.option(
+    "--wait-timeout", default=3600.0, type=amount_above_zero, metavar="SECONDS", help="The longest wait."
+)
 @click.option(
     "--poll-interval",
     default=5.0,
-    type=click.FloatRange(0, min_open=True),
-    help="Seconds between the first two looks.",
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="Time between the first two polls.",
 )
 @output_options
 @client_options
-def wait_command(*, image_id: int, timeout: float, poll_interval: float, **options: Any) -> int:
+def wait_command(*, image_id: int, wait_timeout: float, poll_interval: float, **options: Any) -> int:
     """Wait until an import is done.
 
-    Costs one request for each look; the time between two grows to a minute.
+    Costs one request for each poll; the time between two grows to a minute.
 
     \b
     Example:
-      do-images wait 7938391 --timeout 1800 && echo ready
+      do-images wait 7938391 --wait-timeout 1800 && echo ready
     """
     rows = Rows.of(options)
     rows.check(IMAGE_COLUMNS)
 
     async def wait(api: ImagesAPI) -> Image:
-        return await api.wait_until_available(image_id, timeout=timeout, poll_interval=poll_interval)
+        return await api.wait_until_available(image_id, timeout=wait_timeout, poll_interval=poll_interval)
 
     with rows.destination() as target:
         rows.write(target, [_run(wait, options, f"waiting for image {image_id}")], IMAGE_COLUMNS)
@@ -264,98 +275,73 @@ def wait_command(*, image_id: int, timeout: float, poll_interval: float, **optio
 
 
 @click.command("delete")
-@click.argument("image_ids", nargs=-1, required=True, type=IMAGE_ID, metavar="ID...")
+@click.argument("image_ids", nargs=-1, required=True, metavar="ID...")
 @click.option("-y", "--yes", "-f", "--force", "yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
+@click.option("--allow-public", is_flag=True, help="Delete public images, too, where the token may.")
+@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="Format.")
+@file_option
 @client_options
-def delete_command(*, image_ids: tuple[int, ...], yes: bool, dry_run: bool, **options: Any) -> int:
+def delete_command(
+    *,
+    image_ids: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    allow_public: bool,
+    form: str,
+    file: Path | None,
+    **options: Any,
+) -> int:
     """Delete images, after showing them and asking.
 
-    Public images are never deleted. Costs two requests for each image; with --dry-run one.
+    The ids are arguments, or the words of stdin where - stands for them. Costs two requests for each image;
+    with --dry-run one.
 
     \b
     Examples:
       do-images delete 7938391 7938392 --dry-run
-      do-images delete 7938391 --yes
+      do-images delete 7938391 --yes -o json
+      do-images list --tag old --columns ID --no-header | do-images delete - --yes
     """
-    ids = tuple(dict.fromkeys(image_ids))
-    connect = clients(options)
-    doomed, errors = run_interruptibly(_readable(connect(), ids, watch(options)))
-    if dry_run:
-        for image in doomed:
-            write(f"would delete {_named(image)}\n")
-        return _report(errors)
-    if doomed and not yes:
-        _ask(doomed)  # outside of the event loop, where Ctrl-C ends it
-    if doomed:
-        errors += run_interruptibly(_delete_all(connect(), doomed, watch(options)))
-    return _report(errors)
-
-
-async def _readable(
-    api: ImagesAPI, ids: Sequence[int], shown: Watch
-) -> tuple[list[Image], list[BaseException]]:
-    """The images that may be deleted, and why the others may not."""
-    doomed: list[Image] = []
-    errors: list[BaseException] = []
-    async with (
-        api,
-        show_words(api.limiter, shown, lambda: f"{len(doomed):,}/{counted(len(ids), 'image')} looked at"),
-        aclosing(api.delete_many(ids, dry_run=True, ordered=True)) as outcomes,
-    ):
-        async for outcome in outcomes:
-            if outcome.error is not None:
-                errors.append(outcome.error)
-            elif outcome.value is not None:
-                doomed.append(outcome.value)
-    return doomed, errors
+    ids = read_ids(image_ids)
+    connection = connection_of(options)
+    shown = watch(options)
+    with destination(file) as target:
+        deletion = Deletion(connection, target, as_json=form == "json", allow_public=allow_public)
+        run_interruptibly(deletion.look_up(ids, shown))
+        if not dry_run:
+            if deletion.found and not yes:
+                _ask(deletion.found)  # outside of the event loop, where Ctrl-C ends it
+            run_interruptibly(deletion.delete(shown))
+        deletion.finish(dry_run=dry_run)
+        _raise_last(deletion.errors, connection)
+    return Exit.OK
 
 
 def _ask(doomed: Sequence[Image]) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask: stdin is no terminal; --yes deletes without asking")
     for image in doomed:
-        click.echo(_named(image), err=True)
+        click.echo(named(image), err=True)
     click.confirm(f"Delete {counted(len(doomed), 'image')}?", abort=True, err=True)
 
 
-async def _delete_all(api: ImagesAPI, doomed: Sequence[Image], shown: Watch) -> list[BaseException]:
-    names = {image.id: _named(image) for image in doomed}
-    errors: list[BaseException] = []
-    done = 0
-    try:
-        async with (
-            api,
-            show_words(api.limiter, shown, lambda: f"{done:,}/{counted(len(doomed), 'image')} deleted"),
-            # They have been read: none is public.
-            aclosing(api.delete_many(names, allow_public=True, ordered=True)) as outcomes,
-        ):
-            async for outcome in outcomes:
-                if outcome.error is not None:
-                    errors.append(outcome.error)
-                    continue
-                done += 1
-                write(f"deleted {names[outcome.key]}\n")
-    except asyncio.CancelledError:
-        told = f"interrupted: {done:,} of {counted(len(doomed), 'image')} reported as deleted"
-        raise Stopped(Exit.INTERRUPTED, f"{told}; those under way may be gone, too") from None
-    return errors
-
-
-def _named(image: Image) -> str:
-    size = f", {image.size_gigabytes:g} GB" if image.size_gigabytes else ""
-    return f"{image.id} {printable(image.name)} ({image.type or 'image'}{size})"
-
-
-def _report(errors: Sequence[BaseException]) -> int:
+def _raise_last(errors: Sequence[BaseException], connection: Connection) -> None:
+    """Complain of all errors but the last one, which ends the command."""
     for error in errors:
-        complain(str(error))
-    return Exit.API_ERROR if errors else Exit.OK
+        connection.explain(error)
+    for error in errors[:-1]:
+        complain(described(error))
+    if errors:
+        raise Stopped(Exit.API_ERROR, described(errors[-1]), partial=True)
 
 
 def _run(call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any], words: str) -> Image:
     async def run() -> Image:
-        async with client(options) as api, show_words(api.limiter, watch(options), lambda: words):
+        async with (
+            connection_of(options).open() as api,
+            show_words(api.limiter, watch(options), lambda: words),
+        ):
             return await call(api)
 
     return run_interruptibly(run())

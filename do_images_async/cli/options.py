@@ -9,20 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
-from do_images_async import ImagesAPI
 from do_images_async._arguments import check_image_key
-from do_images_async._credentials import base_url_from_environment
+from do_images_async.cli.logs import is_logging
 from do_images_async.cli.progress import Watch
-from do_images_async.cli.quota import shared_quota
-from do_images_async.cli.tokens import TokenSource, find_token
 
 __all__ = [
     "IMAGE_ID",
     "amount",
-    "client",
+    "amount_above_zero",
     "client_options",
-    "clients",
     "file_option",
+    "image_id",
     "image_key",
     "output_options",
     "split",
@@ -39,6 +36,13 @@ IMAGE_ID = click.IntRange(1, 2**63 - 1)
 """The number of an image, or of an action."""
 
 
+def image_id(value: str) -> int:
+    """Return the number of an image."""
+    if value.isascii() and value.isdigit() and 1 <= len(value) < 20 and 1 <= int(value) < 2**63:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is no id of an image; that is a number.", param_hint="ID")
+
+
 def image_key(value: str) -> int | str:
     """An image's number, or a public image's slug."""
     try:
@@ -48,14 +52,26 @@ def image_key(value: str) -> int | str:
 
 
 def amount(value: str) -> float:
-    """Return a number from 0, neither infinite nor NaN."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
+    """Return a number from 0; neither infinite nor NaN."""
+    number = _number(value)
     if not 0 <= number < math.inf:
         raise click.BadParameter(f"{value!r} is not a number from 0.")
     return number
+
+
+def amount_above_zero(value: str) -> float:
+    """Return a number above 0; neither infinite nor NaN."""
+    number = _number(value)
+    if not 0 < number < math.inf:
+        raise click.BadParameter(f"{value!r} is not a number above 0.")
+    return number
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
 def split(values: tuple[str, ...]) -> list[str]:
@@ -80,6 +96,23 @@ def client_options(command: Command) -> Command:
         click.option("--context", metavar="NAME", help="Use the token of this context of doctl's."),
         click.option("--token-file", metavar="FILE", help="Read the token from a file; - is stdin."),
         click.option("-t", "--access-token", "token", metavar="TOKEN", help="Not safe: `ps` shows it."),
+        click.option(
+            "--proxy",
+            metavar="URL",
+            help="Connect through this proxy; otherwise HTTPS_PROXY and NO_PROXY count. '' is none.",
+        ),
+        click.option(
+            "--timeout", default=30.0, type=amount_above_zero, metavar="SECONDS", help="For each attempt."
+        ),
+        click.option(
+            "--retries", default=3, type=click.IntRange(0, 20), help="How often a request is retried at most."
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            help="Log attempts and waits to stderr, as DO_IMAGES_LOG=debug does.",
+        ),
         click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
     )
     for option in reversed(options):
@@ -107,27 +140,6 @@ def output_options(command: Command) -> Command:
     return command
 
 
-def client(options: dict[str, Any]) -> ImagesAPI:
-    """A client for the account that `client_options` name; what is wrong with them is wrong usage."""
-    return clients(options)()
-
-
-def clients(options: dict[str, Any]) -> Callable[[], ImagesAPI]:
-    """Makes such clients, one for each event loop; the token is looked for once."""
-    token = find_token(
-        TokenSource(argument=options["token"], file=options["token_file"], context=options["context"])
-    )
-    base_url = base_url_from_environment()
-
-    def connect() -> ImagesAPI:
-        try:
-            return ImagesAPI(token, base_url=base_url, limiter=shared_quota())
-        except ValueError as error:
-            raise click.ClickException(str(error)) from None
-
-    return connect
-
-
 def watch(options: dict[str, Any]) -> Watch:
     """How progress is shown, as the options say."""
-    return Watch(quiet=options["quiet"])
+    return Watch(quiet=options["quiet"], lines=is_logging(verbose=options["verbose"]))

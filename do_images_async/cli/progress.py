@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from do_images_async import Limiter
+from do_images_async.cli.status import complain
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Watch", "show_progress", "show_words"]
 
 _INTERVAL = 0.1
+_PER_PAGE = 200
 
 
 @attrs.frozen(kw_only=True)
@@ -28,11 +31,13 @@ class Watch:
 
     Attributes:
         quiet: never.
+        lines: as lines, also on a terminal.
         patience: seconds before a terminal shows it.
         interval: seconds between two lines where stderr is no terminal, and before the first.
     """
 
     quiet: bool = False
+    lines: bool = False
     patience: float = 1.0
     interval: float = 10.0
 
@@ -45,6 +50,7 @@ class Progress:
         account: whose it is, where several are read.
         pages: pages read.
         images: images read.
+        requests: requests sent for them, those of the second reading included.
         total: how many images the server said there are, in the last page that said so.
         interrupted: whether the reading was broken off.
         shortfall: why what was read can't be shown to be everything, if it was read to its end.
@@ -53,6 +59,7 @@ class Progress:
     account: str | None = None
     pages: int = 0
     images: int = 0
+    requests: int = 0
     total: int | None = None
     interrupted: bool = False
     shortfall: str | None = None
@@ -64,18 +71,36 @@ class Progress:
         self.total = self.total if total is None else total
 
     def why_partial(self) -> str | None:
-        """Why what was read is not everything; None when nothing is known to be missing."""
+        """Return why what was read is not everything; None when nothing is known to be missing."""
         if not self.interrupted:
             return self.shortfall
+        if self.is_read_once:
+            return f"interrupted while all {counted(self.images, 'image')} were read again, to miss none"
         total = f" of {self.total:,}" if self.total else ""
         return f"interrupted after {counted(self.images, 'image')}{total}"
 
+    @property
+    def is_read_once(self) -> bool:
+        """Whether as many images were read as the server says there are: the list is being read again."""
+        return bool(self.total) and self.images >= (self.total or 0)
+
+    @property
+    def expected(self) -> int | None:
+        """Requests that two readings take; None before the server has said how many images there are."""
+        return None if self.total is None else 2 * max(1, math.ceil(self.total / _PER_PAGE))
+
+    @property
+    def done(self) -> int:
+        """Requests that count as done: not all, before the list has come to rest."""
+        return self.requests if self.expected is None else min(self.requests, self.expected - 1)
+
     def describe(self, wait: float) -> str:
-        """The numbers in words, with the seconds of a wait for quota."""
+        """Return the numbers in words, with the seconds of a wait for quota."""
         account = f"{self.account}: " if self.account else ""
         images = f"{self.images:,}/{self.total:,} images" if self.total else counted(self.images, "image")
+        again = ", reading again to miss none" if self.is_read_once else ""
         pause = f", {wait:.0f} s until the quota allows more" if wait else ""
-        return f"{account}{images}, {counted(self.pages, 'page')}{pause}"
+        return f"{account}{images}, {counted(self.pages, 'page')}{again}{pause}"
 
 
 def waits(limiter: Limiter) -> float:
@@ -95,9 +120,11 @@ async def show_progress(
         account: whose listing it is, where several are read.
     """
     progress = Progress(account)
+    before = limiter.stats().granted
 
     def line() -> tuple[str, int, int | None]:
-        return progress.describe(waits(limiter)), progress.images, progress.total
+        progress.requests = limiter.stats().granted - before
+        return progress.describe(waits(limiter)), progress.done, progress.expected
 
     async with _shown(line, watch):
         yield progress
@@ -127,7 +154,7 @@ async def _shown(line: Callable[[], tuple[str, int, int | None]], watch: Watch) 
     if watch.quiet:
         yield
         return
-    paint = _paint if sys.stderr.isatty() else _log
+    paint = _paint if sys.stderr.isatty() and not watch.lines else _log
     painter = asyncio.create_task(paint(line, watch))
     try:
         yield
@@ -139,8 +166,7 @@ async def _shown(line: Callable[[], tuple[str, int, int | None]], watch: Watch) 
 async def _log(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:
     while True:
         await asyncio.sleep(watch.interval)
-        sys.stderr.write(f"do-images: {line()[0]}\n")
-        sys.stderr.flush()
+        complain(line()[0])
 
 
 async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:

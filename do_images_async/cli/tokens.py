@@ -6,16 +6,31 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import attrs
 import click
 
-from do_images_async._credentials import TOKEN_VARIABLES, token_from_environment
+from do_images_async._credentials import TOKEN_VARIABLES
+from do_images_async.cli.status import complain
 
-__all__ = ["TokenSource", "doctl_config_path", "find_token"]
+__all__ = ["Credential", "TokenSource", "doctl_config_path", "find_token"]
 
 _DEFAULT = "default"
+_NULLS = ("", "~", "null", "Null", "NULL")
+
+
+@attrs.frozen
+class Credential:
+    """A token.
+
+    Attributes:
+        token: the token itself.
+        origin: where it came from, for a message that it is refused.
+    """
+
+    token: str = attrs.field(repr=False)
+    origin: str
 
 
 @attrs.frozen(kw_only=True)
@@ -33,35 +48,35 @@ class TokenSource:
     context: str | None = None
 
 
-def find_token(source: TokenSource) -> str:
-    """The token: as the command line says, else from the environment, else of doctl's current context.
+def find_token(source: TokenSource) -> Credential:
+    """Return the token: as the command line says, else from the environment, else of doctl's current context.
 
     Raises:
         ClickException: there is none, or what should hold it can't be read.
     """
     if source.argument is not None:
-        click.echo(
-            "do-images: warning: a token among the arguments can be read by every process of this machine; "
-            "better use DIGITALOCEAN_TOKEN or --token-file",
-            err=True,
+        complain(
+            "warning: a token among the arguments can be read by every process of this machine; "
+            "better use DIGITALOCEAN_TOKEN or --token-file"
         )
-        return source.argument
+        return Credential(source.argument, "--access-token")
     if source.file is not None:
-        return _from_file(source.file)
+        return Credential(_from_file(source.file), f"--token-file {source.file}")
     if source.context is not None:
         return _from_doctl(source.context, required=True)
-    if token := token_from_environment():
-        return token
-    if token := _from_doctl(os.environ.get("DIGITALOCEAN_CONTEXT"), required=False):
-        return token
+    for variable in TOKEN_VARIABLES:
+        if token := os.environ.get(variable):
+            return Credential(token, variable)
+    if (credential := _from_doctl(os.environ.get("DIGITALOCEAN_CONTEXT"), required=False)).token:
+        return credential
     raise click.ClickException(
-        f"no token: set {' or '.join(TOKEN_VARIABLES)}, give --token-file, or log in with `doctl auth init`; "
-        "to see it work without an account: do-images audit --demo"
+        f"no token: set {' or '.join(TOKEN_VARIABLES)}, give --token-file, or log in with `doctl auth init`"
+        f"{credential.origin}; to see it work without an account: do-images audit --demo"
     )
 
 
 def doctl_config_path() -> Path:
-    """Where doctl keeps its configuration, on this system and for this user."""
+    """Return where doctl keeps its configuration, on this system and for this user."""
     if named := os.environ.get("DIGITALOCEAN_CONFIG"):
         return Path(named)
     if sys.platform == "darwin":
@@ -76,7 +91,7 @@ def doctl_config_path() -> Path:
 def _from_file(name: str) -> str:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise click.ClickException(f"--token-file {name}: {reason}") from None
     if not text.strip():
@@ -84,38 +99,44 @@ def _from_file(name: str) -> str:
     return text.strip()
 
 
-def _from_doctl(context: str | None, *, required: bool) -> str:
+def _from_doctl(context: str | None, *, required: bool) -> Credential:
+    """Return the token of a context; without a token, the origin says what was looked at."""
     path = doctl_config_path()
     config = _read_config(path, required=required)
+    if config is None:
+        return Credential("", "")
     # doctl's own reader has keys in lower case.
-    name = str(context or config.get("context") or _DEFAULT).lower()
-    contexts: Any = config.get("auth-contexts")
-    named = {str(key).lower(): value for key, value in _as_mapping(contexts).items()}
-    token = config.get("access-token") if name == _DEFAULT else named.get(name)
-    if isinstance(token, str) and token:
-        return token
+    name = (context or _as_text(config.get("context")) or _DEFAULT).lower()
+    named = {str(key).lower(): value for key, value in _as_mapping(config.get("auth-contexts")).items()}
+    if token := _as_text(config.get("access-token") if name == _DEFAULT else named.get(name)):
+        return Credential(token, f"the context {name!r} in {path}")
     if not required:
-        return ""
+        return Credential("", f" ({path} has none for the context {name!r})")
     known = ", ".join(sorted({_DEFAULT, *named}))
     raise click.ClickException(f"--context {name}: {path} has no token for it; it has {known}")
 
 
-def _read_config(path: Path, *, required: bool) -> Mapping[str, Any]:
+def _read_config(path: Path, *, required: bool) -> Mapping[str, object] | None:
     import yaml  # only who uses doctl's configuration waits for it
 
     try:
-        config: Any = yaml.safe_load(path.read_bytes())
+        # Every value is a text: no date, number or merge key is interpreted, and so none can be wrong.
+        config: object = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506  (safer than safe)
     except FileNotFoundError:
         if not required:
-            return {}
+            return None
         raise click.ClickException(f"--context: there is no {path}; doctl has not been set up") from None
     except OSError as error:
         raise click.ClickException(f"{path} can't be read: {error.strerror}") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         # The parser's message quotes the line, which may be that of a token.
-        raise click.ClickException(f"{path} is not YAML") from None
+        raise click.ClickException(f"{path} is not YAML that doctl would write") from None
     return _as_mapping(config)
 
 
-def _as_mapping(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+def _as_mapping(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) and value not in _NULLS else ""

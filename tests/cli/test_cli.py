@@ -217,8 +217,8 @@ async def test_an_endless_listing_is_incomplete(server: Server) -> None:
     )
     ended = await do_images_here("audit", **account(server))
     assert ended.status == 4
-    assert "INCOMPLETE: page 5 is the 4th empty one in a row" in ended.stdout
-    assert re.fullmatch(r"do-images: incomplete: page 5 is .*\n", ended.stderr)
+    assert "INCOMPLETE: pages 1 to 4 brought nothing new" in ended.stdout
+    assert re.fullmatch(r"do-images: incomplete: pages 1 to 4 .*\n", ended.stderr)
 
 
 async def test_what_others_have_spent_of_the_hour_is_not_left(server: Server) -> None:
@@ -240,7 +240,7 @@ async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplet
         )
     )
     page = tmp_path / "report.html"
-    why = "reading after reading, the listing moved or was shorter than its total "
+    why = "reading after reading, the listing moved, repeated pages or was shorter than its total "
     table = await do_images("audit", COLUMNS="200", **account(server))
     assert table.status == 4
     assert f"\nINCOMPLETE: {why}" in table.stdout
@@ -509,3 +509,18 @@ def test_progress_in_words() -> None:
     progress.advance(200, 1000)
     progress.advance(200, None)
     assert progress.describe(41.6) == "400/1,000 images, 2 pages, 42 s until the quota allows more"
+
+
+def test_progress_counts_both_readings() -> None:
+    progress = Progress()
+    assert (progress.done, progress.expected) == (0, None)
+    progress.advance(200, 400)
+    progress.requests = 1
+    assert (progress.done, progress.expected) == (1, 4)
+    progress.advance(200, 400)
+    progress.requests = 2
+    assert progress.describe(0.0) == "400/400 images, 2 pages, reading again to miss none"
+    progress.requests = 9  # retries, and readings of a list that does not come to rest
+    assert (progress.done, progress.expected) == (3, 4)
+    progress.interrupted = True
+    assert progress.why_partial() == "interrupted while all 400 images were read again, to miss none"

@@ -214,7 +214,7 @@ async def test_an_import_that_fails_or_takes_too_long(emulator: ImagesEmulator) 
     assert (ended.status, ended.stdout) == (3, "")
     assert "not an image" in ended.stderr
     failed["status"] = "pending"
-    ended = await ask(emulator, "wait", str(failed["id"]), "--timeout", "0.3", "--poll-interval", "0.1")
+    ended = await ask(emulator, "wait", str(failed["id"]), "--wait-timeout", "0.3", "--poll-interval", "0.1")
     assert (ended.status, ended.stdout) == (3, "")
     assert "not available after 0.3 s" in ended.stderr
 
@@ -333,7 +333,7 @@ async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulat
             "delete",
             *map(str, numbers),
             "--yes",
-        ): "interrupted: 1 of 2 images reported as deleted; those under way may be gone, too",
+        ): "interrupted: 1 of 2 images reported as deleted; those in flight may be gone, too",
         (
             *("transfer", str(snapshot["id"]), "--region", "sgp1"),
             *("--wait", "--poll-interval", "0.1"),

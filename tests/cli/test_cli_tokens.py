@@ -36,21 +36,21 @@ def write_config(directory: Path, text: str) -> None:
 
 def test_the_variables_come_before_doctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG.format(context="default"))
-    assert find_token(TokenSource()) == "default-token"
+    assert find_token(TokenSource()).token == "default-token"
     monkeypatch.setenv("DIGITALOCEAN_ACCESS_TOKEN", "second")
-    assert find_token(TokenSource()) == "second"
+    assert find_token(TokenSource()).token == "second"
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "first")
-    assert find_token(TokenSource()) == "first"
-    assert find_token(TokenSource(context="staging")) == "staging-token"
+    assert find_token(TokenSource()).token == "first"
+    assert find_token(TokenSource(context="staging")).token == "staging-token"
 
 
 def test_contexts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG.format(context="staging"))
-    assert find_token(TokenSource()) == "staging-token"
-    assert find_token(TokenSource(context="default")) == "default-token"
-    assert find_token(TokenSource(context="STAGING")) == "staging-token"
+    assert find_token(TokenSource()).token == "staging-token"
+    assert find_token(TokenSource(context="default")).token == "default-token"
+    assert find_token(TokenSource(context="STAGING")).token == "staging-token"
     monkeypatch.setenv("DIGITALOCEAN_CONTEXT", "default")
-    assert find_token(TokenSource()) == "default-token"
+    assert find_token(TokenSource()).token == "default-token"
     for name in ("nowhere", "empty"):
         with pytest.raises(click.ClickException, match="default, empty, staging") as caught:
             find_token(TokenSource(context=name))
@@ -99,7 +99,7 @@ def test_where_doctl_keeps_it(
 def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("from-file\n")
-    assert find_token(TokenSource(file=str(path), context="ignored")) == "from-file"
+    assert find_token(TokenSource(file=str(path), context="ignored")).token == "from-file"
     path.write_text(" \n")
     with pytest.raises(click.ClickException, match="it is empty"):
         find_token(TokenSource(file=str(path)))

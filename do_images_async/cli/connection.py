@@ -1,0 +1,129 @@
+"""The connection to an account: its token, proxy, timeout and retries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import attrs
+import click
+from yarl import URL
+
+from do_images_async import ImagesAPI, RetryPolicy
+from do_images_async._credentials import base_url_from_environment
+from do_images_async.cli.logs import start_log
+from do_images_async.cli.quota import shared_quota
+from do_images_async.cli.tokens import Credential, TokenSource, find_token
+from do_images_async.errors import AuthenticationError
+
+__all__ = ["Connection", "connection_of"]
+
+
+@attrs.frozen(kw_only=True)
+class Connection:
+    """How an account is reached; `open` makes a client for it, one for each event loop.
+
+    Attributes:
+        credential: the token, and where it came from.
+        proxy: what the requests go through; None for none.
+        timeout: seconds for each attempt.
+        retries: how often a request is retried at most.
+    """
+
+    credential: Credential
+    proxy: str | None = attrs.field(default=None, repr=False)
+    timeout: float = 30.0
+    retries: int = 3
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[ImagesAPI]:
+        """Open a client, which is closed when the block is left.
+
+        Raises:
+            ClickException: the token or `DIGITALOCEAN_API_URL` can't be used.
+        """
+        async with self._session() as session:
+            try:
+                api = ImagesAPI(
+                    self.credential.token,
+                    session=session,
+                    base_url=base_url_from_environment(),
+                    limiter=shared_quota(),
+                    retry=RetryPolicy(attempts=self.retries + 1),
+                    timeout=self.timeout,
+                )
+            except ValueError as error:
+                raise click.ClickException(f"{self.credential.origin}: {error}") from None
+            async with api:
+                try:
+                    yield api
+                except AuthenticationError as error:
+                    self.explain(error)
+                    raise
+
+    def explain(self, error: BaseException) -> None:
+        """Note on a refused token where it came from."""
+        if isinstance(error, AuthenticationError):
+            error.add_note(f"the token came from {self.credential.origin}")
+
+    def _session(self) -> aiohttp.ClientSession | nullcontext[None]:
+        """Make a session for the proxy; without one, the client makes its own."""
+        if self.proxy is None:
+            return nullcontext()
+        # Never `trust_env`: it reads .netrc as well.
+        return aiohttp.ClientSession(
+            proxy=self.proxy,
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+def connection_of(options: Mapping[str, Any], credential: Credential | None = None) -> Connection:
+    """Return the connection that `client_options` describe, and start the log that they ask for.
+
+    Args:
+        options: the values of `client_options`.
+        credential: the token; None looks for it, as the options say.
+    """
+    start_log(verbose=options["verbose"])
+    if credential is None:
+        source = TokenSource(
+            argument=options["token"], file=options["token_file"], context=options["context"]
+        )
+        credential = find_token(source)
+    return Connection(
+        credential=credential,
+        proxy=_proxy(options["proxy"]),
+        timeout=options["timeout"],
+        retries=options["retries"],
+    )
+
+
+def _proxy(given: str | None) -> str | None:
+    """Return the proxy that was given, else that of `HTTPS_PROXY` unless `NO_PROXY` has the host."""
+    if given is not None:
+        return _checked(given, "--proxy") if given else None
+    try:
+        base_url = URL(base_url_from_environment())
+    except ValueError:
+        return None  # which the client says better
+    proxy = getproxies().get("https") if base_url.scheme == "https" else None
+    if not proxy or proxy_bypass(base_url.host or ""):
+        return None
+    return _checked(proxy if "://" in proxy else f"http://{proxy}", "HTTPS_PROXY")
+
+
+def _checked(proxy: str, name: str) -> str:
+    try:
+        url = URL(proxy)
+        usable = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
+    except ValueError:
+        usable = False
+    if not usable:  # it may hold a password
+        raise click.UsageError(
+            f"{name} is no address of a proxy; write it like http://proxy.example.com:3128"
+        )
+    return proxy
