@@ -195,11 +195,15 @@ class QuotaStoreError(DOImagesError):
 
     Attributes:
         reason: what the store's client says.
+        refused: whether the store answers and does not let this worker in, for a wrong password, a missing
+            permission or a setting: that does not pass, and `on_store_failure="local"` does not hide it.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
         self.reason = reason
-        super().__init__(f"the store of the shared quota can't be reached: {reason}")
+        self.refused = refused
+        trouble = "refuses this worker" if refused else "can't be reached"
+        super().__init__(f"the store of the shared quota {trouble}: {reason}")
 
 
 class TokenError(DOImagesError):

@@ -423,7 +423,9 @@ class Worker:
     def _do_without(self, error: QuotaStoreError) -> bool:
         """Start the failover, or let those who wait hear of the error; returns whether to go on."""
         workers = None if self._last is None else self._last.workers
-        if self._closed or not self._failover.begin(workers, self._log, self._in_flight):
+        if error.refused:
+            self._failover.end()
+        if self._closed or error.refused or not self._failover.begin(workers, self._log, self._in_flight):
             self._waiters.fail(error)
             return False
         self._failover.retry_at = asyncio.get_running_loop().time() + _RETRY

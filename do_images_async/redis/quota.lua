@@ -37,9 +37,12 @@ local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by p
 -- State ---------------------------------------------------------------------------------------------------
 
 -- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests) and `heard_at`.
-local state = {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
-               refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, least_pass = 0,
-               since = 0, others_at = 0, wary_until = 0}
+local function new_state()
+    return {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
+            refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, least_pass = 0,
+            since = 0, others_at = 0, wary_until = 0}
+end
+local state = new_state()
 local labels = {epoch = ask.new_epoch, limits = cjson.encode(ask.buckets)}
 local saved = redis.call('HGETALL', STATE)
 for index = 1, #saved, 2 do
@@ -459,7 +462,15 @@ local function exchange()
     local free = {}
     for index, bucket in ipairs(buckets) do free[index] = bucket.free end
     return {granted = granted, wait = due and due - now, free = free, finished = state.finished,
-            workers = redis.call('ZCARD', LEASES), pacing = state.interval ~= nil}
+            serial = state.serial, workers = redis.call('ZCARD', LEASES), pacing = state.interval ~= nil}
+end
+
+-- This memory knows less than a worker: it is an older one, of a snapshot or of a replica that lagged behind.
+local function forget_everything()
+    redis.call('DEL', unpack(KEYS))
+    labels.epoch = ask.new_epoch
+    state = new_state()
+    return {lost = true}
 end
 
 if labels.limits ~= cjson.encode(ask.buckets) then return cjson.encode({limits = labels.limits}) end
@@ -469,6 +480,7 @@ if number == ask.number then return reply end
 reap()
 collect()
 if labels.epoch ~= ask.epoch and ask.epoch ~= '' then return answer({lost = true}) end
+if state.serial < ask.seen then return answer(forget_everything()) end
 local known = redis.call('ZSCORE', LEASES, me)
 if not known and ask.joined then return answer({gone = true}) end
 if not known then

@@ -8,7 +8,16 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.protocols import Ticket
@@ -16,6 +25,15 @@ from do_images_async._quota.store import Exchange, Reply
 from do_images_async.errors import QuotaStoreError
 
 __all__ = ["SCRIPT", "RedisStore"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
+"""Seconds between two attempts of one exchange."""
+
+_PASSING = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
+"""What a server says while it starts or another one takes over."""
+
+_REFUSED = (AuthenticationError, AuthorizationError, ResponseError)
+"""What does not pass: a wrong password, a missing permission, another server's keys, no memory."""
 
 SCRIPT = files("do_images_async.redis").joinpath("quota.lua").read_text(encoding="utf-8")
 
@@ -38,24 +56,45 @@ class RedisStore:
         self._timeout = timeout
 
     async def exchange(self, exchange: Exchange) -> Reply:
-        """Send an exchange, for the first time or again.
+        """Send an exchange until it is answered; see `Store.exchange`.
 
-        Raises:
-            QuotaStoreError: Redis did not carry it out, or did not say so.
+        Exchanges are numbered: one that was carried out, and whose answer was lost with its connection, is
+        not carried out again.
         """
-        text = msgspec.json.encode(exchange)
-        try:
-            async with asyncio.timeout(self._timeout):
-                answer: Any = await self._script(keys=self._keys, args=[text])
-        except (RedisError, OSError) as error:
-            raise QuotaStoreError(f"{type(error).__name__}: {error}") from None
-        body = msgspec.json.decode(answer)
+        body = msgspec.json.decode(await self._send(msgspec.json.encode(exchange)))
         if "limits" in body:
             raise ValueError(
                 f"the workers of one token must agree on its buckets: others say {body['limits']} (capacity,"
                 f" microseconds), this one says {msgspec.json.encode(exchange.buckets).decode()}"
             )
         return _reply(body)
+
+    async def _send(self, text: bytes) -> Any:
+        pause = _FIRST_PAUSE
+        failure: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
+        try:
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    try:
+                        return await self._script(keys=self._keys, args=[text])
+                    except (RedisError, OSError) as error:
+                        if _is_refusal(error):
+                            raise _store_error(error, refused=True) from None
+                        failure = error
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        except TimeoutError:
+            raise _store_error(failure) from None
+
+
+def _is_refusal(error: Exception) -> bool:
+    # Some versions raise a ConnectionError from the error that it stands for.
+    causes = (error, error.__cause__, error.__context__)
+    return any(isinstance(each, _REFUSED) and not isinstance(each, _PASSING) for each in causes)
+
+
+def _store_error(error: Exception, *, refused: bool = False) -> QuotaStoreError:
+    return QuotaStoreError(f"{type(error).__name__}: {error}", refused=refused)
 
 
 def _reply(body: dict[str, Any]) -> Reply:
@@ -74,4 +113,5 @@ def _reply(body: dict[str, Any]) -> Reply:
         free=tuple(body.get("free", ())),
         workers=body.get("workers", 1),
         pacing=body.get("pacing", False),
+        serial=body.get("serial", 0),
     )

@@ -617,6 +617,73 @@ async def test_when_the_store_is_back_calls_go_on(own_redis: RedisServer) -> Non
         await eventually_granted(limiter)
 
 
+async def test_a_store_that_came_back_with_an_older_memory_is_told_again(own_redis: RedisServer) -> None:
+    """As from a snapshot of before, or from a replica that lagged behind."""
+    async with workers(own_redis) as make:
+        limiters = [make(TokenBucket(10, per=60)) for _ in range(2)]
+        for limiter in limiters:
+            for permit in await take(limiter, 1):
+                permit.settle()
+        await eventually(lambda: not any(limiter.stats().in_flight for limiter in limiters))
+        with own_redis.client() as client:
+            dumps = {key: client.dump(key) for key in cast("list[bytes]", client.keys())}
+            for limiter in limiters:
+                for permit in await take(limiter, 4):
+                    permit.settle()
+            await asyncio.sleep(0.3)
+            client.flushall()
+            for key, dump in dumps.items():
+                client.restore(key, 60_000, cast("bytes", dump))
+        calls = [limiter.acquire(max_wait=20) for limiter in limiters]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [QuotaWaitError] * 2
+
+
+async def test_a_dropped_connection_fails_no_call(redis_server: RedisServer) -> None:
+    async with workers(redis_server) as make:
+        limiter = make(TokenBucket(1, per=0.1, margin=0))
+        (permit,) = await take(limiter, 1)
+        waiting = [asyncio.create_task(limiter.acquire()) for _ in range(20)]
+        with redis_server.client() as client:
+            for _ in range(5):
+                client.client_kill_filter(_type="normal", skipme=True)
+                permit.settle()
+                done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                permit = done.pop().result()
+                waiting = list(pending)
+        for task in waiting:
+            task.cancel()
+
+
+@pytest.mark.parametrize("on_store_failure", ["raise", "local"])
+async def test_a_server_that_lets_nobody_in_is_not_one_that_is_away(
+    own_redis: RedisServer, on_store_failure: str
+) -> None:
+    async with workers(own_redis) as make:
+        limiter = make(on_store_failure=on_store_failure)
+        (permit,) = await take(limiter, 1)
+        permit.release()
+        await asyncio.sleep(0.2)
+        with own_redis.client() as client:
+            client.acl_setuser("default", categories=["-@scripting"])
+            with pytest.raises(QuotaStoreError, match="refuses this worker: NoPermissionError") as caught:
+                await limiter.acquire()
+            assert caught.value.refused
+            client.acl_setuser("default", categories=["+@all"])
+        await eventually_granted(limiter)
+
+
+async def test_a_wrong_password_is_not_a_server_that_is_away(own_redis: RedisServer) -> None:
+    with own_redis.client() as client:
+        client.config_set("requirepass", "sesame")
+    async with (
+        Redis.from_url(own_redis.url, password="wrong") as wrong,
+        RedisRateLimiter(wrong, TOKEN, on_store_failure="local") as limiter,
+    ):
+        with pytest.raises(QuotaStoreError, match=r"refuses this worker: .*password"):
+            await limiter.acquire()
+
+
 async def test_a_store_that_lost_its_memory_is_told_again(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
         limiters = [make(TokenBucket(10, per=60)) for _ in range(2)]
@@ -638,7 +705,8 @@ async def test_a_store_that_lost_its_memory_is_told_again(own_redis: RedisServer
 async def test_without_the_store_a_worker_has_its_equal_share(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
         bucket = TokenBucket(20, per=0.5, margin=0)
-        one, other = (make(bucket, on_store_failure="local", grace=0) for _ in range(2))
+        options = {"on_store_failure": "local", "grace": 0, "store_timeout": 0.1}
+        one, other = (make(bucket, **options) for _ in range(2))
         await take(other, 1)
         await take(one, 1)
         own_redis.stop()
