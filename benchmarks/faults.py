@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -205,7 +206,7 @@ def must_raise(says: str = "", **fault: Any) -> Judge:
     return judge
 
 
-def must_create(most: int = 1, least: int = 0, **fault: Any) -> Judge:
+def must_create(most: int = 1, least: int = 0, *, raises: bool = False, **fault: Any) -> Judge:
     """A creation that meets this fault must be carried out so often, by the server's own count."""
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
@@ -214,7 +215,8 @@ def must_create(most: int = 1, least: int = 0, **fault: Any) -> Judge:
         _, error = await _ended(peer.create("golden"))
         made = sum(entry.carried_out for entry in emulator.requests.where("POST"))
         ended = _raised(error) if error else "returned"
-        return Verdict(least <= made <= most, f"{ended}; {made} image{'' if made == 1 else 's'} made")
+        coped = least <= made <= most and (error is not None or not raises)
+        return Verdict(coped, f"{ended}; {made} image{'' if made == 1 else 's'} made")
 
     return judge
 
@@ -329,6 +331,39 @@ def _logging() -> Generator[io.StringIO, None, None]:
         root.handlers, root.level = others, level
 
 
+async def _another_image(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    """An answer about another image than was asked for must be an error."""
+    wanted, other = emulator.images.add(name="wanted"), emulator.images.add(name="other")
+    document = next(image for image in emulator.images if image["id"] == other)
+    emulator.faults.add(Fault(body=json.dumps({"image": document}).encode(), times=None))
+    got, error = await _ended(peer.get(wanted))
+    return Verdict(error is not None, _raised(error) if error else f"returned the other image, {_short(got)}")
+
+
+async def _same_page(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    """A listing whose server ignores the page's number must end, and not as a whole one."""
+    page = [image for image in emulator.images if not image["public"]][:200]
+    link = f"{emulator.url}/v2/images?private=true&per_page=200&page=2"
+    body = {"images": page, "links": {"pages": {"next": link}}, "meta": {"total": 100_000}}
+    emulator.faults.add(Fault(body=json.dumps(body).encode(), times=None))
+    ids, error = await _ended(peer.list())
+    asked = len(emulator.requests)
+    ended = _raised(error) if error else f"returned {len(set(ids))} images"
+    coped = error is not None and "ten seconds" not in str(error) and asked < 50
+    return Verdict(coped, f"{ended}; {asked} request{'' if asked == 1 else 's'}")
+
+
+async def _echoed_token(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    """An error that repeats the beginning of the token must not show it."""
+    part = emulator.token[:30]
+    emulator.faults.add(Fault(status=403, times=None, body={"id": "forbidden", "message": f"Bearer {part}"}))
+    _, error = await _ended(peer.get(emulator.images.add(name="wanted")))
+    if error is None:
+        return Verdict(False, "no error")
+    shown = part in f"{error} {error!r}"
+    return Verdict(not shown, f"{_raised(error)}{', with a part of the token' if shown else ''}")
+
+
 ROWS: Final = (
     Row("5", "a read is reset once: answered", must_answer(broken="reset")),
     Row("8", "a body is cut short once: answered", must_answer(broken="cut")),
@@ -373,6 +408,33 @@ ROWS: Final = (
     Row("52", "the second page is refused: an error, or all", _page_fails),
     Row("57", "a key `../account/keys`: not asked for", _other_path),
     Row("62", "all logging on: no token in it", _log),
+    Row("75", "the page's number is ignored: an end, and an error", _same_page),
+    Row("80", "an answer about another image: an error", _another_image),
+    Row("81", "408 once: answered", must_answer(status=408)),
+    Row("82", "the edge's 520 once: answered", must_answer(status=520, edge=True)),
+    Row(
+        "82",
+        "a creation is done, and answered 520: made once",
+        must_create(least=1, status=520, edge=True, after=True, times=3),
+    ),
+    Row(
+        "84",
+        "a creation is done, and answered 303: made once, an error",
+        must_create(
+            least=1, raises=True, status=303, after=True, times=3, headers={"location": "/v2/images"}
+        ),
+    ),
+    Row(
+        "85",
+        "401 with a corrupt gzip body: an error that says 401",
+        must_raise("401", status=401, encoding="corrupt-gzip"),
+    ),
+    Row(
+        "89",
+        "422 with an object as its message: an error that says it",
+        must_raise("too long", status=422, body={"id": "invalid", "message": {"name": ["too long"]}}),
+    ),
+    Row("91", "an error repeats a part of the token: not shown", _echoed_token),
 )
 
 

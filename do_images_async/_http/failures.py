@@ -83,7 +83,8 @@ def in_words(error: Exception) -> str:
     if isinstance(error, HttpProcessingError | aiohttp.ClientResponseError):
         # aiohttp cuts what it quotes of the response, and may cut through the token: nothing of it is shown.
         return f"the response is not HTTP ({_parser_error(error)})"
-    name = next((phrase for kind, phrase in _PHRASES if isinstance(error, kind)), type(error).__qualname__)
+    own: type[object] = type(error)
+    name = next((phrase for kind, phrase in _PHRASES if isinstance(error, kind)), own.__qualname__)
     return " ".join(f"{name}: {error}".split())
 
 

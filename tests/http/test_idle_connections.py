@@ -139,8 +139,8 @@ async def test_row_79_a_server_that_talks_first_is_an_error_and_nothing_was_sent
 async def test_row_79_under_tls(unasked: bool) -> None:
     authority = trustme.CA()
     theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.configure_trust(theirs)
-    authority.issue_cert("127.0.0.1").configure_cert(ours)
+    authority.configure_trust(theirs)  # pyright: ignore[reportUnknownMemberType]
+    authority.issue_cert("127.0.0.1").configure_cert(ours)  # pyright: ignore[reportUnknownMemberType]
     connector = aiohttp.TCPConnector(ssl=theirs)
     async with (
         Server().running(tls=ours) as server,

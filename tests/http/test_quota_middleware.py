@@ -110,5 +110,6 @@ async def test_a_reserve_is_left_for_others(server: Server) -> None:
 def test_what_the_middleware_can_not_use_is_refused(
     arguments: dict[str, Any], error: type[Exception], says: str
 ) -> None:
+    arguments.setdefault("limiter", RateLimiter())
     with pytest.raises(error, match=says):
-        quota_middleware(**{"limiter": RateLimiter(), **arguments})
+        quota_middleware(**arguments)
