@@ -123,6 +123,14 @@ async def test_row_91_a_request_id_in_the_log_of_a_success_is_redacted(
 # --- constructors that raise ---
 
 PASSWORD = "pass-word-of-a-url"
+REDIS_OPTIONS: dict[str, Any] = {
+    "lease": -1,
+    "grace": "x",
+    "store_timeout": 0,
+    "namespace": "",
+    "on_wait": 5,
+    "on_store_failure": "wait",
+}
 BAD: dict[str, Callable[[], object]] = {
     "a token with a newline": lambda: ImagesAPI(f"{TOKEN}\n"),
     "a base URL with a password": lambda: ImagesAPI(TOKEN, base_url=f"https://user:{PASSWORD}@example.com"),
@@ -152,14 +160,7 @@ BAD: dict[str, Callable[[], object]] = {
         f"Redis, {name}={value!r}": lambda name=name, value=value: RedisRateLimiter(  # type: ignore[misc]
             Redis(host="nowhere", password=PASSWORD), TOKEN, **{name: value}
         )
-        for name, value in {
-            "lease": -1,
-            "grace": "x",
-            "store_timeout": 0,
-            "namespace": "",
-            "on_wait": 5,
-            "on_store_failure": "wait",
-        }.items()
+        for name, value in REDIS_OPTIONS.items()
     },
     "Redis, a bucket": lambda: RedisRateLimiter(Redis(password=PASSWORD), TOKEN, 5),  # type: ignore[arg-type]
     "Redis, a URL": lambda: RedisRateLimiter(f"redis://:{PASSWORD}@nowhere", TOKEN),  # type: ignore[arg-type]
