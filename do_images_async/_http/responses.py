@@ -11,7 +11,7 @@ import msgspec
 
 from do_images_async._http.converter import BOM
 from do_images_async._http.headers import parse_retry_after, seconds_until_reset
-from do_images_async._quota.gate import LONGEST_PAUSE
+from do_images_async._quota.policies import LONGEST_PAUSE
 from do_images_async.errors import (
     APIError,
     AuthenticationError,

@@ -223,7 +223,7 @@ class RateLimiter:
                 in_flight=self._in_flight,
                 waiting=sum(map(len, self._queues.values())),
                 available=tuple(max(0, level.free) for level in self._levels),
-                pacing=self._gate.pacing,
+                pacing=self._gate.is_pacing,
             )
 
     @property

@@ -9,9 +9,7 @@ Nothing here does I/O. Times are integer nanoseconds of the store's clock, but f
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, cast
 
 import attrs
 import msgspec
@@ -75,7 +73,7 @@ class Memory(msgspec.Struct):
     least_served: int = 0
     lost: list[int] = []
     members: dict[str, Member] = {}
-    gate: dict[str, object] | None = None
+    gate: Gate | None = None
 
 
 class Spent(msgspec.Struct, array_like=True):
@@ -112,7 +110,7 @@ class SharedQuota:
     @property
     def memory(self) -> Memory:
         """What the store has to keep after an exchange."""
-        self._memory.gate = _state_of(self._gate)
+        self._memory.gate = self._gate
         return self._memory
 
     @property
@@ -152,9 +150,7 @@ class SharedQuota:
             ValueError: other workers, which are alive, have other buckets.
         """
         self._memory, self.spent, self.cleared = memory, Spent(), False
-        self._gate = self._new_gate()
-        if memory.gate is not None:
-            _set_state(self._gate, memory.gate)
+        self._gate = memory.gate or self._new_gate()
         member = memory.members.get(ask.worker)
         if member is not None and member.number == ask.number and member.reply is not None:
             return member.reply
@@ -313,7 +309,7 @@ class SharedQuota:
             wait=None if due is None else (due - now) / _SECOND,
             free=tuple(level.free for level in self._levels),
             workers=len(memory.members),
-            pacing=self._gate.pacing,
+            pacing=self._gate.is_pacing,
             serial=memory.serial,
         )
 
@@ -367,8 +363,7 @@ class SharedQuota:
 
     def _room(self, now: int, most: int) -> int:
         """Return how many requests the gate would let go now, `most` at most."""
-        trial, memory = self._new_gate(), self._memory
-        _set_state(trial, _state_of(self._gate))
+        trial, memory = self._gate.copy(), self._memory
         for number in range(most):
             free = self._shortest.free - number
             if trial.opens_at(now, memory.granted + number, memory.held + number, free) != now:
@@ -464,18 +459,3 @@ def _report_of(answered: Answered) -> Report:
         retry_after=None if answered.retry_after is None else answered.retry_after / 1_000_000,
         reset_in=None if answered.reset_in is None else answered.reset_in / 1_000_000,
     )
-
-
-def _state_of(gate: Gate) -> dict[str, object]:
-    state = dict(vars(gate))
-    others = vars(state.pop("_others"))
-    state["others"] = {**others, "_seen": list(others["_seen"])}
-    return {**state, "_under_way": list(state["_under_way"].items())}
-
-
-def _set_state(gate: Gate, state: dict[str, object]) -> None:
-
-    values = cast("dict[str, Any]", dict(state))
-    others = values.pop("others")
-    vars(vars(gate)["_others"]).update({**others, "_seen": deque(tuple(each) for each in others["_seen"])})
-    vars(gate).update({**values, "_under_way": dict(values["_under_way"])})

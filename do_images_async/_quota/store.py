@@ -9,7 +9,7 @@ from typing import Protocol
 
 import attrs
 
-from do_images_async._quota.gate import LONGEST_PAUSE
+from do_images_async._quota.policies import CONSTANTS
 from do_images_async._quota.protocols import Report, Ticket
 
 __all__ = ["Answered", "Exchange", "Reply", "Store", "microseconds"]
@@ -68,6 +68,7 @@ class Exchange:
         settling: how long nobody gets anything, while others report such requests.
         wants: how many permits, by the reserve that they leave.
         clock: the worker's own time.
+        constants: of the gate's policies, for a store that does not decide in Python.
         dice: a random number below 1; the higher, the longer a closing, lest all come back together.
     """
 
@@ -89,7 +90,7 @@ class Exchange:
     buckets: list[tuple[int, int]]
     lease: int
     grace: int
-    longest_pause: int = microseconds(LONGEST_PAUSE)
+    constants: dict[str, float] = attrs.field(factory=lambda: dict(CONSTANTS))
 
 
 @attrs.frozen(kw_only=True)

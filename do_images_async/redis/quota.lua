@@ -19,11 +19,10 @@
 local STATE, LEASES, HELD, WANTS, DUES, PASSES, REPLIES, OTHERS, WAY = unpack(KEYS, 1, 9)
 local SECOND = 1000000
 local PATIENCE = SECOND / 4 -- a worker that is late by this much is not waited for
-local GROWTH = 0.03         -- of the rate, while it is paced
-local AHEAD = 8             -- while it is paced, no more than this part of what is left is under way
-local ON_THE_WAY = 2 * SECOND
 
 local ask = cjson.decode(ARGV[1])
+local CONSTANTS = ask.constants -- of the gate's policies; seconds, or parts
+local RESET_STEP, COUNTED_WITHIN = CONSTANTS.reset_step * SECOND, CONSTANTS.counted_within * SECOND
 local me = ask.worker
 local moment = redis.call('TIME')
 local now = moment[1] * SECOND + moment[2]
@@ -36,11 +35,12 @@ local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by p
 
 -- State ---------------------------------------------------------------------------------------------------
 
--- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests) and `heard_at`.
+-- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests), `heard_at`, `zero_serial`
+-- and `disproved`.
 local function new_state()
     return {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
             refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, least_pass = 0,
-            since = 0, others_at = 0, wary_until = 0}
+            since = 0, others_at = 0, cautious_until = 0, reset_at = 0}
 end
 local state = new_state()
 local labels = {epoch = ask.new_epoch, limits = cjson.encode(ask.buckets)}
@@ -120,48 +120,76 @@ local function collect()
     end
 end
 
--- The gate ------------------------------------------------------------------------------------------------
+-- The gate: the policies of `_quota/policies.py`, under the same names -------------------------------------
 
 local function close(until_)
     state.closed_until = math.max(state.closed_until, until_)
 end
 
-local function current_interval()
-    local periods = math.min((now - state.paced_since) / shortest.period, 60)
-    return state.interval / (1 + GROWTH * (2 ^ periods - 1))
+-- How long to wait after a refusal.
+local function closing_pause(report)
+    if report.retry_after then return math.min(report.retry_after, longest.period) end
+    local doubled = 2 ^ math.min(state.refusals - 1, 60)
+    local backoff = math.min(doubled * SECOND, shortest.period)
+    if (report.remaining or 0) > 0 or not report.reset_in then return backoff end
+    return math.max(math.min(report.reset_in + RESET_STEP, shortest.period * doubled, longest.period), backoff)
 end
 
-local function heed_what_remains(report)
+local function closing_learn(report, first)
+    if not report.refused then
+        if first then state.refusals = 0 end
+        return
+    end
+    if first then
+        state.closing_serial = state.serial
+        state.refusals = state.refusals + 1
+    end
+    local pause = closing_pause(report)
+    close(now + math.floor(pause + ask.dice * math.min(SECOND, pause / 10)))
+end
+
+local function remaining_learn(report)
     if not report.remaining then return end
+    if report.refused then
+        state.disproved = nil
+    elseif state.zero_serial and report.serial > state.zero_serial and now < state.reset_at then
+        state.disproved = 1
+    end
+    state.zero_serial = nil
+    if report.remaining == 0 and state.disproved then
+        state.ceiling = nil
+        return
+    end
     state.ceiling = report.remaining + report.finished + 1
-    local wait = report.reset_in and math.min(report.reset_in + SECOND, ask.longest_pause) or SECOND
-    state.probe_at = now + wait
+    if report.remaining == 0 then state.zero_serial = state.serial end
+    local wait = report.reset_in and math.min(report.reset_in + RESET_STEP, longest.period) or RESET_STEP
+    state.reset_at = now + wait
+    state.probe_at = math.min(state.reset_at, now + shortest.period)
 end
 
 -- How many requests of others there are that were not known. At the least there are those that the server has
--- counted and we have not spent; `doubt` more where some of what we have spent may not be counted.
-local function find_others(report)
+-- counted and we have not spent; there may be more where some of what we have spent may not be counted.
+local function others_learn(report)
     for _, group in ipairs(redis.call('ZRANGEBYSCORE', OTHERS, '-inf', now - longest.period)) do
         state.since = state.since - tonumber(string.match(group, ':(%d+)$'))
         redis.call('ZREM', OTHERS, group)
     end
-    local least = report.counted - (longest.capacity - longest.free) - state.since
+    local lower = report.counted - (longest.capacity - longest.free) - state.since
     -- Workers tell with a delay, in which requests may have finished that this answer's server had not counted.
     local late, latest = now - ask.clock + report.at + longest.period, now + longest.period
     local missed = redis.call('ZCOUNT', longest.key, '(' .. string.format('%.0f', late), latest)
-    local doubt = state.held + math.floor(shortest.capacity / 10) + missed
-    local most = state.before or report.counted - report.finished - 1
-    state.before = math.max(0, math.min(most, least + doubt))
-    local news = least - state.before
+    local uncertainty = state.held + math.floor(shortest.capacity / CONSTANTS.rounding_part) + missed
+    local upper = state.before or report.counted - report.finished - 1
+    state.before = math.max(0, math.min(upper, lower + uncertainty))
+    local news = lower - state.before
     if news <= 0 then return 0 end
     state.since = state.since + news
     redis.call('ZADD', OTHERS, now, string.format('%.0f:%.0f', state.serial, news))
     return news
 end
 
--- Be careful with so many new requests of others; returns how many count in the shortest window.
-local function heed_others(news, silence)
-    if silence > shortest.period then state.wary_until = now + shortest.period end
+-- Pace because of so many new requests of others; returns how many count in the shortest window.
+local function pacing_learn_others(news, silence)
     if news == 0 then return 0 end
     state.others_at = now
     if not state.interval then
@@ -169,6 +197,72 @@ local function heed_others(news, silence)
         state.next_at, state.paced_since = now, now
     end
     return math.min(math.ceil(news * shortest.period / math.max(silence, shortest.period)), shortest.capacity)
+end
+
+local function pacing_learn(accepted, first)
+    local slowest = math.max(1, math.floor(shortest.capacity / CONSTANTS.slowest_part))
+    local interval = shortest.period / math.max(slowest, math.min(accepted, shortest.capacity))
+    if first or not state.interval or interval > state.interval then state.interval = interval end
+    state.paced_since, state.others_at = now, now
+    state.next_at = state.closed_until
+end
+
+local function pacing_current()
+    local periods = math.min((now - state.paced_since) / shortest.period, 60)
+    return state.interval / (1 + CONSTANTS.growth * (2 ^ periods - 1))
+end
+
+local function pacing_grant()
+    if not state.interval then return end
+    local full = shortest.period / shortest.capacity
+    local interval = math.max(full, pacing_current())
+    if interval == full and (state.heard_at or 0) >= state.others_at + shortest.period then
+        state.interval = nil
+        return
+    end
+    -- What a closing has held back may follow a little faster.
+    state.next_at = math.max(state.next_at, now - shortest.period / CONSTANTS.burst_part) + interval
+end
+
+-- How many requests may go evenly now; when none, also when the next may.
+local function pacing_room()
+    local interval = math.max(shortest.period / shortest.capacity, pacing_current())
+    local most, next_at = 0, state.next_at
+    while next_at <= now do
+        most, next_at = most + 1, math.max(next_at, now - shortest.period / CONSTANTS.burst_part) + interval
+    end
+    return most, next_at
+end
+
+local function in_flight_is_cautious()
+    return state.interval ~= nil or now < state.cautious_until
+end
+
+local function in_flight_learn(report, first)
+    if report.refused then
+        state.window = 1
+    elseif first and state.window then
+        state.window = state.window < shortest.capacity and state.window + 1 or nil
+    end
+end
+
+local function in_flight_grant()
+    if state.window or in_flight_is_cautious() then
+        redis.call('ZADD', WAY, now, string.format('%.0f', state.serial))
+    end
+end
+
+-- How many more may be in flight, lest many be refused at once; when none, also when one of them is as good as
+-- lost, for there may be no answer to wait for.
+local function in_flight_room(left)
+    redis.call('ZREMRANGEBYSCORE', WAY, '-inf', now - COUNTED_WITHIN)
+    local uncounted, more, part = redis.call('ZCARD', WAY), 0, CONSTANTS.alone_part
+    if state.interval then
+        part = now < (state.heard_at or 0) + COUNTED_WITHIN and CONSTANTS.shared_part or math.huge
+    end
+    while more < left and uncounted + more < math.max(1, math.floor((left - more) / part)) do more = more + 1 end
+    local oldest = redis.call('ZRANGE', WAY, 0, 0, 'WITHSCORES')[2]
+    return more, oldest and tonumber(oldest) + COUNTED_WITHIN
 end
 
 -- What is left of the longest window, the server says itself.
@@ -183,88 +277,40 @@ local function spend(number)
     end
 end
 
-local function hold_back(report)
-    local pause = report.retry_after
-    if not pause then
-        local reset = report.reset_in and report.reset_in + SECOND or 0
-        pause = math.max(reset, math.min(2 ^ (state.refusals - 1), 60) * SECOND)
-    end
-    pause = math.min(pause, ask.longest_pause)
-    close(now + math.floor(pause + ask.dice * math.min(SECOND, pause / 10)))
-    state.window = 1
+local function is_the_minutes(report)
+    return report.refused and report.retry_after and report.remaining == 0
 end
 
-local function pace(accepted, first)
-    local least = math.max(1, math.floor(shortest.capacity / 4))
-    local interval = shortest.period / math.max(least, math.min(accepted, shortest.capacity))
-    if first or not state.interval or interval > state.interval then state.interval = interval end
-    state.paced_since, state.others_at = now, now
-    state.next_at = state.closed_until
-end
-
-local function refuse(report, others, outstanding)
-    local first = report.serial > state.closing_serial
-    if first then
-        state.closing_serial = state.serial
-        state.refusals = state.refusals + 1
-    end
-    hold_back(report)
-    if report.retry_after then pace(outstanding + others - (state.serial - report.serial), first) end
-end
-
-local function heed(report)
+local function gate_answered(report)
     redis.call('ZREM', WAY, string.format('%.0f', report.serial))
     local outstanding, others = shortest.capacity - shortest.free, 0
     local silence = now - (state.heard_at or now - shortest.period - 1)
+    local first = report.serial > state.closing_serial
     state.heard_at = now
     if silence > shortest.period / 2 then state.others_at = now end
     if report.serial > state.newest then
         state.newest = report.serial
-        heed_what_remains(report)
-        if report.counted then
-            others = heed_others(find_others(report), silence)
-            spend(others)
+        if not is_the_minutes(report) then
+            remaining_learn(report)
+            if report.counted and silence > shortest.period then state.cautious_until = now + shortest.period end
+            -- Remaining 0 may speak of the shortest window: then nobody has sent what is missing in the longest.
+            if report.counted and report.remaining ~= 0 then
+                local news = others_learn(report)
+                others = pacing_learn_others(news, silence)
+                spend(others)
+            end
         end
     end
-    if report.refused then
-        refuse(report, others, outstanding)
-    elseif report.serial > state.closing_serial then
-        state.refusals = 0
-        if state.window then
-            state.window = state.window < shortest.capacity and state.window + 1 or nil
-        end
+    local latest = state.serial
+    closing_learn(report, first)
+    in_flight_learn(report, first)
+    if report.refused and report.retry_after then
+        pacing_learn(outstanding + others - (latest - report.serial), first)
     end
-end
-
--- How many requests may go evenly now; when none, also when the next may.
-local function paced_room()
-    local interval = math.max(shortest.period / shortest.capacity, current_interval())
-    local most, next_at = 0, state.next_at
-    while next_at <= now do
-        most, next_at = most + 1, math.max(next_at, now - shortest.period / 30) + interval
-    end
-    return most, next_at
-end
-
--- How many more may be under way, lest many be refused at once; when none, also when one of them is as good as
--- lost, for there may be no answer to wait for.
-local function room_under_way(left)
-    redis.call('ZREMRANGEBYSCORE', WAY, '-inf', now - ON_THE_WAY)
-    local under_way, more, part = redis.call('ZCARD', WAY), 0, 2
-    if state.interval then
-        part = now < (state.heard_at or 0) + ON_THE_WAY and AHEAD or math.huge
-    end
-    while more < left and under_way + more < math.max(1, math.floor((left - more) / part)) do more = more + 1 end
-    local oldest = redis.call('ZRANGE', WAY, 0, 0, 'WITHSCORES')[2]
-    return more, oldest and tonumber(oldest) + ON_THE_WAY
-end
-
-local function is_careful()
-    return state.interval ~= nil or now < state.wary_until
 end
 
 -- How many requests the gate lets go now; when none, also when it opens: nil if a response has to come first.
-local function room()
+local function gate_room()
     local most, left = math.huge, shortest.free
     if now < state.closed_until then return 0, state.closed_until end
     if state.window then
@@ -279,12 +325,12 @@ local function room()
         most = math.min(most, math.max(remaining, 1))
     end
     if state.interval then
-        local paced, next_at = paced_room()
+        local paced, next_at = pacing_room()
         if paced == 0 then return 0, next_at end
         most = math.min(most, paced)
     end
-    if is_careful() then
-        local more, opens = room_under_way(math.max(left, 1))
+    if in_flight_is_cautious() then
+        local more, opens = in_flight_room(math.max(left, 1))
         if more == 0 then return 0, math.min(opens, now + PATIENCE) end
         most = math.min(most, more)
     else
@@ -294,19 +340,9 @@ local function room()
 end
 
 -- Note that a request goes now.
-local function note_grant()
-    if state.window or is_careful() then
-        redis.call('ZADD', WAY, now, string.format('%.0f', state.serial))
-    end
-    if not state.interval then return end
-    local full = shortest.period / shortest.capacity
-    local interval = math.max(full, current_interval())
-    if interval == full and (state.heard_at or 0) >= state.others_at + shortest.period then
-        state.interval = nil
-        return
-    end
-    -- What a closing has held back may follow a little faster.
-    state.next_at = math.max(state.next_at, now - shortest.period / 30) + interval
+local function gate_granted()
+    in_flight_grant()
+    pacing_grant()
 end
 
 -- The exchange --------------------------------------------------------------------------------------------
@@ -321,7 +357,7 @@ local function take_in()
         state.held, held = state.held - 1, held - 1
         state.finished = state.finished + 1
         send_back(1, after(0), false)
-        heed(report)
+        gate_answered(report)
     end
     send_back(ask.lost, after(ask.grace), true)
     state.held, held = state.held - ask.lost - ask.unsent, held - ask.lost - ask.unsent
@@ -411,7 +447,7 @@ end
 
 -- Grant what can be granted of one kind; returns the serials, how many are missing, and when to come back.
 local function grant(reserve, number, rivals, held, pass)
-    local supply = room()
+    local supply = gate_room()
     for _, bucket in ipairs(buckets) do supply = math.min(supply, bucket.free - reserve) end
     local others = {}
     for _, rival in ipairs(rivals) do
@@ -427,11 +463,11 @@ local function grant(reserve, number, rivals, held, pass)
     for index = 1, share do
         state.serial, state.granted, state.held = state.serial + 1, state.granted + 1, state.held + 1
         for _, bucket in ipairs(buckets) do bucket.free = bucket.free - 1 end
-        note_grant()
+        gate_granted()
         serials[index] = state.serial
     end
     if share == number then return serials, 0, now end
-    local more, opens = room()
+    local more, opens = gate_room()
     if more == 0 then return serials, number - share, opens or now + PATIENCE end
     return serials, number - share, next_visit(reserve, ahead, held + share)
 end

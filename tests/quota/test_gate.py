@@ -224,6 +224,80 @@ def test_refusals_without_a_word_double_the_pause() -> None:
     run_virtually(main())
 
 
+# What a 429 says, and what it does not.
+
+
+async def wait_for_permit(limiter: RateLimiter) -> float:
+    begin = seconds()
+    permit = await limiter.acquire()
+    permit.settle(Report())
+    return seconds() - begin
+
+
+@pytest.mark.parametrize("several", [1, 20], ids=["one call at a time", "several of one burst"])
+def test_a_burst_refused_with_remaining_0_closes_for_retry_after_and_takes_no_tokens(several: int) -> None:
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        for permit in await take(limiter, several):
+            permit.settle(Report(remaining=0, counted=5000, refused=True, retry_after=2.0, reset_in=3000.0))
+        await limiter.acquire(max_wait=10)
+        assert 2 <= seconds() <= 3.1
+        assert limiter.stats().available == (249 - several, 4999 - several)
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(
+    ("report", "longest"),
+    [
+        pytest.param(Report(remaining=4000, refused=True, reset_in=3599.0), 2, id="the minute's, no word"),
+        pytest.param(Report(remaining=0, refused=True, reset_in=3599.0), 62, id="the minute's or the hour's"),
+        pytest.param(Report(remaining=0, refused=True), 2, id="a reset in the past"),
+        pytest.param(Report(remaining=0, counted=5000, reset_in=3599.0), 62, id="a success with remaining 0"),
+        pytest.param(Report(remaining=0, counted=5000), 2, id="a success, a reset in the past"),
+        pytest.param(Report(refused=True, retry_after=1e9), 3606, id="years"),
+        pytest.param(Report(refused=True, remaining=0, retry_after=1e9), 3606, id="years, remaining 0"),
+        pytest.param(Report(refused=True, remaining=0, reset_in=1e9), 62, id="a reset in years"),
+        pytest.param(Report(remaining=3, counted=4997, reset_in=4200.0), 62, id="a remaining that jumps"),
+    ],
+)
+def test_no_single_word_silences_it_for_longer_than_its_window(report: Report, longest: float) -> None:
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        for number in range(20):
+            permit = await limiter.acquire()
+            permit.settle(Report(remaining=4999 - number, counted=number + 1))
+        (permit,) = await take(limiter, 1)
+        permit.settle(report)
+        assert max([await wait_for_permit(limiter) for _ in range(5)]) <= longest
+
+    run_virtually(main())
+
+
+def test_an_hour_that_is_spent_is_probed_after_one_minute_then_two_then_four() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        pauses: list[float] = []
+        while seconds() < 3000:
+            begin = seconds()
+            permit = await limiter.acquire()
+            pauses.append(round((seconds() - begin) / 61))
+            permit.settle(Report(remaining=0, counted=5000, refused=True, reset_in=3000 - seconds()))
+        assert pauses == [0, 1, 2, 4, 8, 16, 18]
+
+    run_virtually(main())
+
+
+def test_a_server_that_always_says_remaining_0_is_believed_only_until_it_is_disproved() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        for _ in range(100):
+            (await limiter.acquire()).settle(Report(remaining=0, counted=5000, reset_in=3000.0))
+        assert seconds() < 130
+
+    run_virtually(main())
+
+
 # Pacing.
 
 
@@ -401,7 +475,9 @@ def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_c
     run_virtually(main())
     left = min(limit.capacity * hours * 3600 / limit.seconds for limit in limits) - street.theirs
     assert street.accepted >= 0.95 * left
-    assert set(street.closings) == {1}, street.closings
+    # Two only where the probe had been accepted, and the neighbour came between it and the next two.
+    assert street.closings.count(1) >= 0.98 * len(street.closings)
+    assert max(street.closings) <= 2
 
 
 @pytest.mark.slow

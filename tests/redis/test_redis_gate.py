@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from unittest import mock
@@ -64,6 +64,8 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
 
 # The same history for both.
 
+Garble = Callable[[Report], Report]
+
 
 class Twins:
     """A limiter in this process and a worker of a store, asked and told the same at the same moments."""
@@ -94,8 +96,9 @@ class Twins:
         assert reply["finished"] == permit.ticket.finished
         self.flying.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))
 
-    def answer(self, which: int) -> None:
+    def answer(self, which: int, garble: Garble = lambda report: report) -> None:
         permit, ticket, report = self.flying.pop(which % len(self.flying))
+        report = garble(report)
         permit.settle(report)
         reply = self._exchange(Answered.of(ticket, report, self.now))
         stats = self.limiter.stats()
@@ -129,6 +132,18 @@ class Twins:
 
 
 numbers = itertools.count()
+
+WORDS: list[Garble] = [
+    lambda report: report,
+    lambda report: msgspec.structs.replace(report, remaining=0),
+    lambda report: msgspec.structs.replace(report, reset_in=None),
+    lambda report: msgspec.structs.replace(report, retry_after=None),
+    lambda report: msgspec.structs.replace(report, refused=True, remaining=0, retry_after=2.0),
+    lambda report: msgspec.structs.replace(report, refused=True, remaining=0, retry_after=None),
+    lambda report: msgspec.structs.replace(report, reset_in=4200.0),
+]
+"""What servers say that do not count as this one does, or speak of another window."""
+
 TICK = 100_003
 """Microseconds; no sum of intervals is one of ticks, so that nobody's rounding matters."""
 
@@ -152,12 +167,13 @@ moves = st.lists(
     max_examples=examples(120),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(moves, st.integers(2, 30), st.integers(20, 200))
+@given(moves, st.integers(2, 30), st.integers(20, 200), st.lists(st.sampled_from(WORDS), min_size=1))
 def test_the_store_lets_go_what_a_limiter_in_one_process_would(
-    redis_server: RedisServer, moves: list[tuple[str, int]], minute: int, hour: int
+    redis_server: RedisServer, moves: list[tuple[str, int]], minute: int, hour: int, words: list[Garble]
 ) -> None:
     async def main(client: redis.Redis) -> None:
         twins = Twins(client, (Limit(minute, 6.0), Limit(hour, 60.0)))
+        garbles = itertools.cycle(words)
         for move, amount in moves:
             if move == "wait":
                 twins.now += amount * TICK
@@ -168,7 +184,7 @@ def test_the_store_lets_go_what_a_limiter_in_one_process_would(
                 for _ in range(amount):
                     await twins.send()
             elif twins.flying:
-                twins.answer(amount)
+                twins.answer(amount, next(garbles))
             twins.now += 7
 
     with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):

@@ -1,0 +1,347 @@
+"""The four reasons to hold a request back although the own log has tokens.
+
+Each policy says when it opens (`opens_at`: now or later; None when a response has to come first) and learns
+from responses (`learn`). The gate takes the latest of them. Their whole state is plain data, so that a store
+can keep it. `redis/quota.lua` has the same policies under the same names, and gets the constants from here.
+
+Times are integer nanoseconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+import attrs
+import msgspec
+
+from do_images_async._quota.protocols import Report
+
+__all__ = [
+    "CONSTANTS",
+    "LONGEST_PAUSE",
+    "ROUNDING_PART",
+    "Closing",
+    "InFlight",
+    "Others",
+    "Pacing",
+    "Remaining",
+    "Response",
+]
+
+_SECOND: Final = 1_000_000_000
+
+LONGEST_PAUSE: Final = 3605.0
+"""Seconds that a server is believed when it asks to wait: the longest documented window, and its margin."""
+
+RESET_STEP: Final = 1.0
+"""Seconds after a reset that one waits: the server names a whole second."""
+
+GROWTH: Final = 0.03
+"""Part of the rate by which pacing has become faster after its first period."""
+
+BURST_PART: Final = 30
+"""Paced requests that were held back may make up for this part of a period."""
+
+SLOWEST_PART: Final = 4
+"""Pacing is never slower than this part of the full rate: few accepted may mean that few were sent."""
+
+ALONE_PART: Final = 2
+"""Before any sign of others, this part of what is left may be in flight: as many of theirs may be hidden."""
+
+SHARED_PART: Final = 8
+"""While others spend too, this part of what is left may be in flight: they may take the rest."""
+
+COUNTED_WITHIN: Final = 2.0
+"""Seconds after which a request without a response is assumed to be counted or lost."""
+
+ROUNDING_PART: Final = 10
+"""This part of the shortest capacity may be ours and not counted any more: the margins are on our side."""
+
+CONSTANTS: Final[dict[str, float]] = {
+    "rounding_part": ROUNDING_PART,
+    "reset_step": RESET_STEP,
+    "growth": GROWTH,
+    "burst_part": BURST_PART,
+    "slowest_part": SLOWEST_PART,
+    "alone_part": ALONE_PART,
+    "shared_part": SHARED_PART,
+    "counted_within": COUNTED_WITHIN,
+}
+"""By the names under which a store that does not decide in Python gets them; seconds, or parts."""
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """What the policies learn from.
+
+    Attributes:
+        now: the moment.
+        serial, finished: of the request; see `Ticket`.
+        report: what the response says.
+        latest: the serial of the request that was granted last.
+        first: whether the request was granted after the last refusal was known.
+        silence: how long ago the response before it was.
+        capacity, period: of the shortest bucket.
+        longest: the longest bucket's period.
+    """
+
+    now: int
+    serial: int
+    finished: int
+    report: Report
+    latest: int
+    first: bool
+    silence: int
+    capacity: int
+    period: int
+    longest: int
+
+
+@attrs.define
+class Closing:
+    """After a refusal: grant nothing before the moment that the server named.
+
+    Attributes:
+        until: the moment.
+        serial: of the request that was granted last when it was refused: refusals of earlier ones belong to
+            the same closing.
+        refusals: closings since the last success.
+    """
+
+    until: int = 0
+    serial: int = 0
+    refusals: int = 0
+
+    def opens_at(self, now: int) -> int:
+        return max(now, self.until)
+
+    def close(self, until: int) -> None:
+        """Grant nothing before a moment."""
+        self.until = max(self.until, until)
+
+    def learn(self, response: Response) -> None:
+        if not response.report.refused:
+            if response.first:
+                self.refusals = 0
+            return
+        if response.first:
+            self.serial = response.latest
+            self.refusals += 1
+        pause = self._pause(response)
+        jitter = random.uniform(0.0, min(1.0, pause / 10))  # noqa: S311  (keeps sister processes apart)
+        self.close(response.now + round((pause + jitter) * _SECOND))
+
+    def _pause(self, response: Response) -> float:
+        """Return the seconds to wait after a refusal; never longer than the longest window.
+
+        With `retry_after` the refusal is the shortest window's, and so it is while requests remain in the
+        longest. Else it may be either's: the reset of the longest window is believed for one period of the
+        shortest, and after each further refusal for twice as long.
+        """
+        report = response.report
+        shortest, longest = response.period / _SECOND, response.longest / _SECOND
+        if report.retry_after is not None:
+            return min(report.retry_after, longest)
+        doubled = 2.0 ** min(self.refusals - 1, 60)
+        backoff = min(doubled, shortest)
+        if report.remaining or report.reset_in is None:
+            return backoff
+        return max(min(report.reset_in + RESET_STEP, shortest * doubled, longest), backoff)
+
+
+@attrs.define
+class Remaining:
+    """At the last word on the remaining requests: grant no more than it leaves, then probe.
+
+    Attributes:
+        newest: the serial of the newest-sent request whose response was read.
+        ceiling: how many requests may be granted in all; None before any word.
+        probe_at: when one more may go.
+        reset_at: when the server says that there will be more.
+        zero_serial: of the request that was granted last when the server said that none remain; None when it
+            did not, or when a later request has shown that there were.
+        disproved: whether it has; until a refusal.
+    """
+
+    newest: int = 0
+    ceiling: int | None = None
+    probe_at: int = 0
+    reset_at: int = 0
+    zero_serial: int | None = None
+    disproved: bool = False
+
+    def opens_at(self, now: int, sent: int, in_flight: int) -> int | None:
+        if self.ceiling is None or sent < self.ceiling:
+            return now
+        return None if in_flight else max(now, self.probe_at)
+
+    def learn(self, response: Response) -> None:
+        """Take in the word of a newer request than any before; see `is_the_minutes`."""
+        report = response.report
+        if report.remaining is None:
+            return
+        if report.refused:
+            self.disproved = False
+        elif self.zero_serial is not None and response.serial > self.zero_serial:
+            self.disproved = self.disproved or response.now < self.reset_at
+        if report.remaining == 0 and self.disproved:
+            self.ceiling = self.zero_serial = None
+            return
+        # What was not finished when this request was granted may have arrived after it, and not be counted.
+        self.ceiling = report.remaining + response.finished + 1
+        self.zero_serial = None if report.remaining else response.latest
+        wait, longest = RESET_STEP, response.longest / _SECOND
+        if report.reset_in is not None:
+            wait = min(report.reset_in + RESET_STEP, longest)
+        self.reset_at = response.now + round(wait * _SECOND)
+        # It may have been the shortest window's word: probe when that must have passed.
+        self.probe_at = min(self.reset_at, response.now + response.period)
+
+
+@attrs.define
+class Others:
+    """Requests that the server counts in the longest window and that are not ours.
+
+    Those of before the first word may have come at any time, and leave when nobody can tell. Those that have
+    come since are dated.
+
+    Attributes:
+        before: how many there were at the first word, as far as they still count; None before it.
+        since: how many have come since.
+        seen: when, and how many of them.
+    """
+
+    before: int | None = None
+    since: int = 0
+    seen: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+
+    def learn(self, now: int, longest: int, *, lower: int, uncertainty: int, upper: int) -> int:
+        """Note how many there are; return how many have come since the last word.
+
+        Args:
+            now: the moment.
+            longest: the longest bucket's period.
+            lower: how many there are at least; negative when ours are not all counted.
+            uncertainty: how many more there may be.
+            upper: how many there can be, at the first word.
+        """
+        while self.seen and self.seen[0][0] <= now - longest:
+            self.since -= self.seen.pop(0)[1]
+        lower -= self.since
+        before = upper if self.before is None else self.before
+        self.before = before = max(0, min(before, lower + uncertainty))
+        news = lower - before
+        if news <= 0:
+            return 0
+        self.since += news
+        self.seen.append((now, news))
+        return news
+
+
+@attrs.define
+class Pacing:
+    """While somebody else spends the quota too: grant evenly.
+
+    After a refusal at the rate that was just accepted; it grows until the next refusal, or to the full rate.
+
+    Attributes:
+        interval: nanoseconds between two requests when the pacing began; None when there is none.
+        since: when it began.
+        next_at: when the next request may go.
+        others_at: the last sign of others.
+    """
+
+    interval: float | None = None
+    since: int = 0
+    next_at: int = 0
+    others_at: int = 0
+
+    def opens_at(self, now: int) -> int:
+        return now if self.interval is None else max(now, self.next_at)
+
+    def grant(self, now: int, capacity: int, period: int, heard_at: int) -> None:
+        """Note that a request goes now; end the pacing at the full rate after a period without others."""
+        if self.interval is None:
+            return
+        full = period / capacity
+        interval = max(full, self._current(now, period))
+        if interval == full and heard_at >= self.others_at + period:
+            self.interval = None
+            return
+        # What a closing has held back may follow a little faster.
+        self.next_at = max(self.next_at, now - period // BURST_PART) + round(interval)
+
+    def learn_others(self, response: Response, news: int) -> int:
+        """Pace because of so many new requests of others; return how many count in the shortest window."""
+        if not news:
+            return 0
+        now, period = response.now, response.period
+        self.others_at = now
+        if self.interval is None:
+            self.interval = period / response.capacity
+            self.next_at = self.since = now
+        # Those of a long silence came evenly, as far as we know.
+        return min(math.ceil(news * period / max(response.silence, period)), response.capacity)
+
+    def learn(self, response: Response, accepted: int, closed_until: int) -> None:
+        """Go on at the rate of the requests that the server had accepted when it refused this one."""
+        capacity, now = response.capacity, response.now
+        slowest = max(1, capacity // SLOWEST_PART)
+        interval = response.period / max(slowest, min(accepted, capacity))
+        if response.first or self.interval is None or interval > self.interval:
+            self.interval = interval
+        self.since = self.others_at = now
+        self.next_at = closed_until
+
+    def _current(self, now: int, period: int) -> float:
+        periods = min((now - self.since) / period, 60.0)
+        return (self.interval or 0.0) / (1.0 + GROWTH * (math.exp2(periods) - 1.0))
+
+
+@attrs.define
+class InFlight:
+    """Lest many be refused at once: limit the requests in flight.
+
+    After a closing one goes first, and with every success one more may be in flight. While others spend, or
+    nothing is known of them yet, it is a part of what is left.
+
+    Attributes:
+        window: how many may be in flight after a closing; None for any number.
+        cautious_until: until when nothing is known of others.
+        granted: the requests that the server may not have counted yet, and when they were granted.
+    """
+
+    window: int | None = None
+    cautious_until: int = 0
+    granted: dict[int, int] = attrs.field(factory=dict[int, int])
+
+    def is_cautious(self, now: int, *, paced: bool) -> bool:
+        return paced or now < self.cautious_until
+
+    def opens_at(self, now: int, in_flight: int, left: int, heard_at: int, *, paced: bool) -> int | None:
+        if self.window is not None and in_flight >= self.window:
+            return None
+        if not self.is_cautious(now, paced=paced):
+            self.granted.clear()
+            return now
+        counted_within = round(COUNTED_WITHIN * _SECOND)
+        most = left // ALONE_PART
+        if paced:
+            most = left // SHARED_PART if now < heard_at + counted_within else 0
+        granted = self.granted
+        while granted and (oldest := next(iter(granted.items())))[1] <= now - counted_within:
+            del granted[oldest[0]]
+        if len(granted) < max(1, most):
+            return now
+        return next(iter(granted.values())) + counted_within
+
+    def grant(self, now: int, serial: int) -> None:
+        """Note that a request goes now."""
+        self.granted[serial] = now
+
+    def learn(self, response: Response) -> None:
+        if response.report.refused:
+            self.window = 1
+        elif response.first and self.window is not None:
+            self.window = self.window + 1 if self.window < response.capacity else None
