@@ -124,7 +124,7 @@ async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> Async
 
 
 def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
-    """What each bucket has left, or the server says there is; nothing where neither knows."""
+    """Return what each bucket has left, or the server says there is; nothing where neither knows."""
     limiter = api.limiter
     if not isinstance(limiter, RateLimiter | FileRateLimiter):
         return ()
@@ -140,7 +140,7 @@ def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
 
 @asynccontextmanager
 async def demo_client(images: int, seed: int) -> AsyncGenerator[ImagesAPI, None]:
-    """A client of an emulated account in this process."""
+    """Open a client of an emulated account in this process."""
     from do_images_async.testing import ImagesEmulator  # a server, which only the demo needs
 
     async with (

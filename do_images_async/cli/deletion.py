@@ -59,9 +59,9 @@ class Deletion:
     target: Target
     as_json: bool = attrs.field(kw_only=True)
     allow_public: bool = attrs.field(kw_only=True)
-    found: list[Image] = attrs.field(factory=list, init=False)
-    deleted: list[Image] = attrs.field(factory=list, init=False)
-    errors: list[BaseException] = attrs.field(factory=list, init=False)
+    found: list[Image] = attrs.field(factory=list[Image], init=False)
+    deleted: list[Image] = attrs.field(factory=list[Image], init=False)
+    errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
 
     async def look_up(self, ids: Sequence[int], shown: Watch) -> None:
         """Read the images, and keep those that may be deleted."""

@@ -44,7 +44,7 @@ def image_id(value: str) -> int:
 
 
 def image_key(value: str) -> int | str:
-    """An image's number, or a public image's slug."""
+    """Return an image's number, or a public image's slug."""
     try:
         return check_image_key(int(value) if value.isascii() and value.isdigit() else value)
     except ValueError as error:
@@ -75,7 +75,7 @@ def _number(value: str) -> float:
 
 
 def split(values: tuple[str, ...]) -> list[str]:
-    """What was given in several options, or in one with commas, or both."""
+    """Return what was given in several options, or in one with commas, or both."""
     return [part for value in values for part in value.split(",") if part]
 
 
@@ -141,5 +141,5 @@ def output_options(command: Command) -> Command:
 
 
 def watch(options: dict[str, Any]) -> Watch:
-    """How progress is shown, as the options say."""
+    """Return when progress is shown, as the options say."""
     return Watch(quiet=options["quiet"], lines=is_logging(verbose=options["verbose"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import sys
@@ -70,8 +69,8 @@ def stdout() -> Generator[Stdout]:
 
     A character that its encoding doesn't have is written as an escape.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):  # a test's stdout may have none
+        reconfigure(errors="backslashreplace")
     output = Stdout(sys.stdout)
     token = _stdout.set(output)
     try:

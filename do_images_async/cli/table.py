@@ -32,7 +32,7 @@ _STYLES = {
 def table_text(
     columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], *, header: bool, droppable: bool
 ) -> str:
-    """The table as text for stdout.
+    """Return the table as text for stdout.
 
     Args:
         columns: what the columns are.
@@ -77,7 +77,7 @@ def _plain(columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]], *, hea
 
 
 def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """The places of the columns that fit when each is as narrow as it may be."""
+    """Return the places of the columns that fit when each is as narrow as it may be."""
     kept = list(range(len(columns)))
     while True:
         least = [min(widths[i], columns[i].least or widths[i]) for i in kept]
@@ -90,7 +90,7 @@ def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> l
 
 
 def _fitted(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """Widths with which the line fits, if it can: the widest column gives way first."""
+    """Return widths with which the line fits, if it can: the widest column gives way first."""
     fitted = list(widths)
     while sum(fitted) + _GAP * (len(fitted) - 1) > room:
         able = [i for i, column in enumerate(columns) if column.least and fitted[i] > column.least]

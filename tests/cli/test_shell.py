@@ -101,7 +101,10 @@ def test_an_error_of_ours_is_one_line_and_70_without_its_values(
     def broken() -> None:
         raise KeyError("a secret")
 
-    monkeypatch.setattr(type(main), "get_command", lambda *_: broken)
+    def get_command(*_: object) -> click.Command:
+        return broken
+
+    monkeypatch.setattr(type(main), "get_command", get_command)
     assert run(["broken"]) == 70
     out, line = capsys.readouterr()
     assert (out, line.count("\n")) == ("", 1)
