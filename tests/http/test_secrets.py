@@ -145,7 +145,7 @@ BAD: dict[str, Callable[[], object]] = {
         f"{name}={value!r}": lambda name=name, value=value: ImagesAPI(TOKEN, **{name: value})  # type: ignore[misc]
         for name, value in {
             "session": "session",
-            "limiter": object(),
+            "limiter": 5,
             "retry": 3,
             "timeout": -1,
             "max_wait": "1",
