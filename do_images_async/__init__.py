@@ -27,6 +27,7 @@ __all__ = [  # those of `_names`
     "Report",
     "RetryPolicy",
     "TokenBucket",
+    "WholeListing",
     "__version__",
     "converter",
     "errors",

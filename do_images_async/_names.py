@@ -11,6 +11,7 @@ from do_images_async._quota.file_limiter import FileRateLimiter
 from do_images_async._quota.limiter import RateLimiter
 from do_images_async._quota.protocols import Limiter, LimiterStats, Permit, Report
 from do_images_async._version import __version__
+from do_images_async._whole import WholeListing
 from do_images_async.models import (
     AccountTransfer,
     Action,
@@ -46,6 +47,7 @@ __all__ = [
     "Report",
     "RetryPolicy",
     "TokenBucket",
+    "WholeListing",
     "__version__",
     "converter",
     "errors",

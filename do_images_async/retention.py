@@ -15,13 +15,14 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, TypeAlias
 
 import attrs
 
 from do_images_async._arguments import check_range, check_text, check_texts
+from do_images_async._whole import WholeListing
 from do_images_async.models import Image, ImageStatus, ImageType
 
 __all__ = [
@@ -126,7 +127,7 @@ class Plan:
 
 
 def plan(
-    images: Iterable[Image],
+    images: WholeListing,
     policy: Policy,
     *,
     group_by: GroupBy,
@@ -138,9 +139,8 @@ def plan(
     """Decide for each image whether it is kept.
 
     Args:
-        images: a whole listing, in any order. Read it with `list(strict=True)`, which raises
-            `IncompleteListingError` instead of ending early: a plan for a part may remove what a plan for the
-            whole keeps.
+        images: what `await images.list_whole(private=True)` returns. A list of images is refused: a plan for
+            a part may remove what a plan for the whole keeps.
         policy: the rules.
         group_by: names the group of each image: `by_name("web-*")`, `by_tags`, or a function of your own.
         now: an aware datetime: what is dated later is kept, and `keep_within` counts back from it.
@@ -151,6 +151,10 @@ def plan(
     Raises:
         TypeError, ValueError: an argument can't be used.
     """
+    if not isinstance(images, WholeListing):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"images must be a WholeListing, as ImagesAPI.list_whole returns, not {type(images).__name__}"
+        )
     if not isinstance(now, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"now must be a datetime, not {type(now).__name__}")
     if now.utcoffset() is None:

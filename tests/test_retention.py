@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from do_images_async._whole import whole_listing
 from do_images_async.models import Image, ImageStatus, ImageType
 from do_images_async.retention import (
     Decision,
@@ -55,7 +56,7 @@ def days(*ages: float) -> list[Image]:
 
 def planned(images: list[Image], policy: Policy, **options: Any) -> Plan:
     usual: dict[str, Any] = {"group_by": one_group, "now": NOW}
-    return plan(images, policy, **usual | options)
+    return plan(whole_listing(images), policy, **usual | options)
 
 
 def kept_ids(made: Plan) -> list[int]:
@@ -216,6 +217,12 @@ def test_what_is_in_no_group_is_kept() -> None:
 def test_a_policy_that_can_not_be_used_says_which_rule(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Policy(**arguments)
+
+
+def test_a_plan_for_what_may_be_a_part_is_refused() -> None:
+    part: Any = days(1, 2, 3)
+    with pytest.raises(TypeError, match="images must be a WholeListing"):
+        plan(part, Policy(keep_last=1), group_by=one_group, now=NOW)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from do_images_async._http.request import Call, Options
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._http.transport import Transport
 from do_images_async._quota.protocols import Limiter, check_limiter
+from do_images_async._whole import WholeListing, whole_listing
 from do_images_async.errors import PublicImageError
 from do_images_async.events import EventHook
 from do_images_async.models import Action, Image, ImagePage, RateLimit
@@ -318,6 +319,48 @@ class ImagesAPI:
             return await self._page(page_query(number, per_page, filters), number)
 
         return read_whole(fetch, concurrency=concurrency, strict=strict)
+
+    async def list_whole(
+        self,
+        *,
+        type: ListType | None = None,  # noqa: A002
+        private: bool | None = None,
+        tag_name: str | None = None,
+        per_page: int = 200,
+        concurrency: int = 4,
+        progress: Callable[[ImagePage], object] | None = None,
+    ) -> WholeListing:
+        """Read all images with `list(strict=True)`, and return them as what is known to be whole.
+
+        Use it where a part must not pass for the whole, as `do_images_async.retention.plan` does, which takes
+        nothing else. Costs `ceil(total / per_page)` requests at least twice, and up to ten times when the
+        list moves; memory holds all images (API page: "List All Images").
+
+        Args:
+            type, private, tag_name, per_page, concurrency: as for `list`.
+            progress: called with each page as it is read; what it raises ends the reading.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used.
+            IncompleteListingError: the list can't be shown to be whole, or an image comes twice and differs.
+            DOImagesError: a page failed; `page` is its number.
+        """
+        check_callable(progress, "progress", optional=True)
+        images: list[Image] = []
+        pages = self.list_pages(
+            type=type,
+            private=private,
+            tag_name=tag_name,
+            per_page=per_page,
+            concurrency=concurrency,
+            strict=True,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                images += page.images
+                if progress is not None:
+                    progress(page)
+        return whole_listing(images)
 
     async def list_page(
         self,

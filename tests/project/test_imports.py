@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "do_images_async"
-BASE = {"_arguments", "_credentials", "_notebook", "_version", "errors", "models"}
+BASE = {"_arguments", "_credentials", "_notebook", "_version", "_whole", "errors", "models"}
 CORE = BASE | {"_quota", "_http", "events"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"models"},
     "events": {"errors", "models"},
     "retention": BASE,
+    "_whole": {"errors", "models"},
     "_quota": BASE,
     "redis": BASE | {"_quota"},
     "_http": BASE | {"events", "_quota"},

@@ -31,6 +31,7 @@ from do_images_async import (
     Report,
     RetryPolicy,
     TokenBucket,
+    WholeListing,
     __version__,
     converter,
     errors,
@@ -110,6 +111,7 @@ async def images_in_and_out(images: ImagesAPI) -> None:
     assert_type(images.list_pages(tag_name="prod"), AsyncGenerator[ImagePage, None])
     assert_type(await images.list_page(page=2, per_page=50), ImagePage)
     assert_type([image async for image in images.list()], list[Image])
+    assert_type(await images.list_whole(private=True), WholeListing)
     assert_type(await images.latest(name="web-*", type="snapshot"), Image | None)
     assert_type(await images.get(42), Image)
     assert_type(await images.get("ubuntu-24-04-x64"), Image)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from do_images_async import Image, ImagesAPI, RateLimiter, RetryPolicy, TokenBucket
 from do_images_async.errors import APIError, QuotaWaitError
 from do_images_async.events import PermitGranted
+from do_images_async.retention import Policy, one_group, plan
 from do_images_async.testing import Fault
 
 
@@ -41,6 +44,8 @@ async def calls(images: ImagesAPI) -> None:
     await images.actions.transfer_to_regions(42, 3)  # wrong: no regions
     images.delete_many(["ubuntu-24-04-x64"])  # wrong: only `get` takes a slug
     await images.list()  # wrong: a generator is not awaited
+    policy, now = Policy(keep_last=3), datetime.now(UTC)
+    plan([await images.get(42)], policy, group_by=one_group, now=now)  # wrong: may be a part of the listing
     print((await images.get(42)).nmae)  # wrong: no such field
     for _ in images.list():  # wrong: it is asynchronous
         return

@@ -1,0 +1,56 @@
+"""A listing that is known to be whole, which a type checker tells from one that may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import final
+
+from do_images_async.errors import IncompleteListingError
+from do_images_async.models import Image
+
+__all__ = ["WholeListing", "whole_listing"]
+
+
+@final
+class WholeListing(Collection[Image]):
+    """All images of a listing, each once: a collection that nothing but `ImagesAPI.list_whole` makes.
+
+    What must not be done with a part of a listing takes this type, as `retention.plan` does: a list of
+    images, which may lack some, is an error of types, and one when the program runs.
+    """
+
+    __slots__ = ("_images",)
+    _images: tuple[Image, ...]
+
+    def __init__(self) -> None:
+        raise TypeError("a WholeListing is read: await images.list_whole()")
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._images
+
+    def __repr__(self) -> str:
+        return f"<WholeListing of {len(self)} images>"
+
+
+def whole_listing(images: Iterable[Image]) -> WholeListing:
+    """Return the listing of these images, which the caller has read strictly and to the end.
+
+    Raises:
+        IncompleteListingError: two of them have the same id and differ: one of them is not to be believed.
+    """
+    by_id: dict[int, Image] = {}
+    for image in images:
+        known = by_id.setdefault(image.id, image)
+        if known != image:
+            raise IncompleteListingError(
+                f"image {image.id} is listed twice, and not the same", seen=len(by_id), total=None
+            )
+    whole = object.__new__(WholeListing)
+    whole._images = tuple(by_id.values())  # pyright: ignore[reportPrivateUsage]
+    return whole
