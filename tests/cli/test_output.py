@@ -56,20 +56,33 @@ COUNTS: dict[str, Callable[[str], int]] = {
 }
 
 
+REPORTS: dict[str, Callable[[str], bool]] = {
+    "json": lambda text: json.loads(text)["images"] > IMAGES,
+    "csv": lambda text: len(list(csv.DictReader(io.StringIO(text)))) > 1,
+    "html": lambda text: text.startswith("<!doctype html>") and text.endswith("</html>\n"),
+    "text": lambda text: text.startswith("Images of") and "once in the totals." in text,
+}
+
+
+@pytest.mark.timeout(240)  # twelve processes, each with a slow server
 async def test_every_row_arrives_while_a_terminal_shows_the_progress() -> None:
     async with ImagesEmulator(images=IMAGES, quotas=None, latency=0.7) as slow:
+        where = account(slow, slow.token)
         cases = [(form, to_file) for form in COUNTS for to_file in (False, True)]
         lists = await asyncio.gather(
-            *(
-                watched("list", "-o", form, to_file=to_file, **account(slow, slow.token))
-                for form, to_file in cases
-            )
+            *(watched("list", "-o", form, to_file=to_file, **where) for form, to_file in cases)
         )
-    for (form, to_file), ended in zip(cases, lists, strict=True):
+        reports = await asyncio.gather(
+            *(watched("audit", "-o", form, to_file=False, **where) for form in REPORTS)
+        )
+    for ended in (*lists, *reports):
         assert ended.status == 0
         assert "images, " in ended.stderr  # the progress was there
         assert "\x1b" not in ended.stdout
+    for (form, to_file), ended in zip(cases, lists, strict=True):
         assert COUNTS[form](ended.stdout) == IMAGES, (form, to_file)
+    for (form, is_whole), ended in zip(REPORTS.items(), reports, strict=True):
+        assert is_whole(ended.stdout), form
 
 
 # --- files ---
