@@ -39,6 +39,7 @@ from do_images_async._http.retry import (
     leaves_outcome_unknown,
     may_retry,
 )
+from do_images_async._quota.policies import LONGEST_PAUSE
 from do_images_async._quota.protocols import Limiter
 from do_images_async._version import __version__
 from do_images_async.errors import (
@@ -82,6 +83,30 @@ class _Problem:
     error: DOImagesError
     pause: float | None = None
     retry_after: float | None = None
+
+
+class _Patience:
+    """Decides which refusals for the quota count as attempts: not those that say how long to wait.
+
+    The limiter makes the call wait for them, and they end when the quota is free again. That takes the
+    longest window at most; a call with `max_wait` waits so long for all of them together.
+    """
+
+    __slots__ = ("_longest", "_once", "_since")
+
+    def __init__(self, options: Options) -> None:
+        self._once = options.retry.attempts == 1
+        self._longest = LONGEST_PAUSE if options.max_wait is None else options.max_wait
+        self._since: float | None = None
+
+    def allows(self, problem: _Problem) -> bool:
+        """Return whether an attempt's failure leaves the number of attempts as it was."""
+        if self._once or problem.failure is not Failure.RATE_LIMITED or not problem.pause:
+            return False
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        return now - self._since <= self._longest
 
 
 class Transport:
@@ -135,7 +160,8 @@ class Transport:
             await self._renew(None, options)
         url = self._url(call)
         unknown = renewed = False
-        number = 0
+        number = uncounted = 0
+        patience = _Patience(options)
         try:
             while True:
                 number += 1
@@ -168,7 +194,8 @@ class Transport:
                     renewed = await self._renew(attempt, options)
                     wait = 0.0 if renewed else None
                 else:
-                    wait = self._wait_before_next(call.method, result, number - renewed, options)
+                    uncounted += patience.allows(result)
+                    wait = self._wait_before_next(call.method, result, number - renewed - uncounted, options)
                 attempt.ended(result.error, retry_in=self._expected(wait, result))
                 if wait is None:
                     raise result.error

@@ -17,6 +17,7 @@ from weakref import WeakSet
 from do_images_async._arguments import check_text
 from do_images_async._credentials import read_token
 from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_reserve
+from do_images_async._quota.permits import PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit
 from do_images_async._quota.worker import Worker, WorkerOptions
 from do_images_async.errors import ClientStateError, QuotaStoreError
@@ -207,6 +208,10 @@ class FileRateLimiter:
             on_wait=options.on_wait,
         )
         return other.for_token(digest, origin)
+
+    def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
+        """Return a context manager that acquires a permit for a block; see `RateLimiter.permit`."""
+        return PermitContext(self, max_wait=max_wait, reserve=reserve)
 
     def check_reserve(self, reserve: int) -> None:
         """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""

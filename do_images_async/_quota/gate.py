@@ -28,6 +28,8 @@ from do_images_async._quota.protocols import Report, Ticket
 
 __all__ = ["Gate"]
 
+_NEVER = 1 << 62
+
 
 @attrs.define
 class Gate:
@@ -36,8 +38,10 @@ class Gate:
     Args:
         capacity, period: the shortest bucket's capacity, and its period in nanoseconds.
         longest: the longest bucket's period.
+        slow_start: whether one request goes first at the start, and after each period without responses.
 
     Attributes:
+        silent_at: when there will have been no response for a period.
         heard_at: when the last response came; None before the first.
         quiet: no policy but `Remaining` has a reason to hold back, which is true of almost every request.
     """
@@ -45,6 +49,7 @@ class Gate:
     capacity: int
     period: int
     longest: int
+    slow_start: bool = False
     closing: Closing = attrs.field(factory=Closing)
     remaining: Remaining = attrs.field(factory=Remaining)
     others: Others = attrs.field(factory=Others)
@@ -52,6 +57,12 @@ class Gate:
     in_flight: InFlight = attrs.field(factory=InFlight)
     heard_at: int | None = None
     quiet: bool = True
+    silent_at: int = _NEVER
+
+    def __attrs_post_init__(self) -> None:
+        if self.slow_start and self.heard_at is None:
+            self.in_flight.start()
+            self.quiet = False
 
     @property
     def is_pacing(self) -> bool:
@@ -73,8 +84,12 @@ class Gate:
             free: tokens in the shortest bucket.
         """
         ceiling = self.remaining.ceiling
-        if self.quiet and (ceiling is None or sent < ceiling):
+        if self.quiet and now < self.silent_at and (ceiling is None or sent < ceiling):
             return now
+        if now >= self.silent_at:
+            # Others may have spent what our own log takes to be free.
+            self.in_flight.start()
+            self.silent_at = _NEVER
         paced = self.is_pacing
         left = free if ceiling is None else min(free, ceiling - sent)
         allowed = self.in_flight.opens_at(now, in_flight, left, self.heard_at or 0, paced=paced)
@@ -97,6 +112,11 @@ class Gate:
             return
         self.in_flight.grant(now, serial)
         self.pacing.grant(now, self.capacity, self.period, self.heard_at or 0)
+
+    def end_slow_start(self) -> None:
+        """Allow any number in flight, unless a refusal has limited it."""
+        if self.in_flight.starting:
+            self.in_flight.window, self.in_flight.starting = None, False
 
     def close(self, until: int) -> None:
         """Grant nothing before a moment."""
@@ -127,6 +147,8 @@ class Gate:
         """
         response = self._response(now, ticket, report, latest)
         self.heard_at = now
+        if self.slow_start:
+            self.silent_at = now + self.period
         self.in_flight.granted.pop(ticket.serial, None)
         if response.silence > self.period // 2:
             self.pacing.others_at = now

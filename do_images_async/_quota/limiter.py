@@ -23,15 +23,17 @@ from weakref import WeakSet
 
 import msgspec
 
-from do_images_async._arguments import check_callable, check_seconds
+from do_images_async._arguments import check_bool, check_callable, check_seconds
 from do_images_async._quota.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.gate import Gate
+from do_images_async._quota.permits import PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
 from do_images_async.errors import QuotaWaitError
 
 __all__ = ["RateLimiter", "TokenPermit"]
 
 _SECOND = 1_000_000_000
+_NO_WORD = Report()
 
 
 class TokenPermit(msgspec.Struct, eq=False):
@@ -48,19 +50,19 @@ class TokenPermit(msgspec.Struct, eq=False):
         """
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.settled(self.ticket, report)
+            limiter._settled(self.ticket, report)  # noqa: SLF001 (not for users)
 
     def release(self) -> None:
         """The request was never sent: the tokens come back at once."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.released(self.ticket)
+            limiter._released(self.ticket)  # noqa: SLF001
 
     def lose(self) -> None:
         """The request may have been sent and nothing came back: the tokens come back a grace later."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter.lost(self.ticket)
+            limiter._take_lost(self.ticket)  # noqa: SLF001
 
 
 class _Alarm:
@@ -93,6 +95,9 @@ class RateLimiter:
         grace: seconds within which a request that was sent and never answered is assumed to have reached the
             server, if it ever does.
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        slow_start: begin with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to
+            full width), and again after each silence of the shortest window: nobody knows what was spent
+            before. A call with `max_wait=0` ends it. False where nobody else can have spent anything.
         clock: monotonic time in integer nanoseconds.
 
     Raises:
@@ -104,11 +109,13 @@ class RateLimiter:
         *buckets: TokenBucket,
         grace: float = 120.0,
         on_wait: Callable[[float], None] | None = None,
+        slow_start: bool = True,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         check_buckets(buckets)
         check_seconds(grace, "grace", zero=True)
         check_callable(on_wait, "on_wait", optional=True)
+        check_bool(slow_start, "slow_start")
         check_callable(clock, "clock")
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
         self.on_wait = on_wait
@@ -119,7 +126,8 @@ class RateLimiter:
         self._levels = [Level(bucket) for bucket in self.buckets]
         self._shortest = min(self._levels, key=lambda level: level.period)
         self._longest = max(self._levels, key=lambda level: level.period)
-        self._gate = Gate(self._shortest.bucket.capacity, self._shortest.period, self._longest.period)
+        shortest, longest = self._shortest, self._longest
+        self._gate = Gate(shortest.bucket.capacity, shortest.period, longest.period, slow_start=slow_start)
         self._serial = 0
         self._disowned = 0
         self._granted = 0
@@ -166,6 +174,10 @@ class RateLimiter:
             now = self._clock()
             if not self._queues:
                 ticket = self._take(now, reserve)
+                if ticket is None and max_wait == 0:
+                    # It can't wait for the responses of those that went first.
+                    self._gate.end_slow_start()
+                    ticket = self._take(now, reserve)
                 if ticket is not None:
                     return TokenPermit(self, ticket)
             self._forget_closed_loops()
@@ -177,6 +189,17 @@ class RateLimiter:
         if self.on_wait is not None and not waiter.done():
             self.on_wait(wait)
         return await self._wait(waiter, max_wait, reserve)
+
+    def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
+        """Return a context manager that acquires a permit: `async with limiter.permit() as permit:`.
+
+        The block sends one request. At its end the permit is settled, or lost when the block raises, unless
+        the block has settled, released or lost it itself.
+
+        Args:
+            max_wait, reserve: as in `acquire`, whose exceptions it raises.
+        """
+        return PermitContext(self, max_wait=max_wait, reserve=reserve)
 
     def check_reserve(self, reserve: int) -> None:
         """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
@@ -235,7 +258,7 @@ class RateLimiter:
         )
         return full and not stats.waiting and not self.next_permit_in()
 
-    def settled(self, ticket: Ticket, report: Report | None) -> None:
+    def _settled(self, ticket: Ticket, report: Report | None) -> None:
         """Take a permit's tokens back after a response; see `Permit`."""
         with self._lock:
             if ticket.serial <= self._disowned:
@@ -243,11 +266,10 @@ class RateLimiter:
             now = self._clock()
             self._give_back(now, 0)
             self._finished += 1
-            if report is not None:
-                self._heed(now, ticket, report)
+            self._heed(now, ticket, _NO_WORD if report is None else report)
         self._serve_if_waiting()
 
-    def lost(self, ticket: Ticket) -> None:
+    def _take_lost(self, ticket: Ticket) -> None:
         """Take a permit's tokens back after a request that was never answered; see `Permit`."""
         with self._lock:
             if ticket.serial <= self._disowned:
@@ -257,13 +279,13 @@ class RateLimiter:
             self._lost.append(now + self._grace)
         self._serve_if_waiting()
 
-    def released(self, ticket: Ticket) -> None:
+    def _released(self, ticket: Ticket) -> None:
         """Take a permit's tokens back after a request that was never sent; see `Permit`."""
         with self._lock:
             self._put_back(ticket)
         self._serve_if_waiting()
 
-    def start_in_child(self) -> None:
+    def _start_in_child(self) -> None:
         """Go on in a forked child: what waits or is under way is the parent's, and so may be what is free."""
         self._lock = threading.Lock()
         self._queues, self._alarms = {}, {}
@@ -456,7 +478,7 @@ class RateLimiter:
         if ticket is None:
             return  # granted by the parent of a forked child
         if waiter.done():
-            self.released(ticket)
+            self._released(ticket)
         else:
             waiter.set_result(TokenPermit(self, ticket))
 
@@ -515,7 +537,7 @@ _limiters: WeakSet[RateLimiter] = WeakSet()
 
 def _start_in_child() -> None:
     for limiter in list(_limiters):
-        limiter.start_in_child()
+        limiter._start_in_child()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):

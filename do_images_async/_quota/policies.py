@@ -56,11 +56,15 @@ SHARED_PART: Final = 8
 COUNTED_WITHIN: Final = 2.0
 """Seconds after which a request without a response is assumed to be counted or lost."""
 
+FULL_WIDTH: Final = 256
+"""So many requests in flight are as good as any number: eight round trips after one."""
+
 ROUNDING_PART: Final = 10
 """This part of the shortest capacity may be ours and not counted any more: the margins are on our side."""
 
 CONSTANTS: Final[dict[str, float]] = {
     "rounding_part": ROUNDING_PART,
+    "full_width": FULL_WIDTH,
     "reset_step": RESET_STEP,
     "growth": GROWTH,
     "burst_part": BURST_PART,
@@ -303,16 +307,21 @@ class Pacing:
 class InFlight:
     """Lest many be refused at once: limit the requests in flight.
 
-    After a closing one goes first, and with every success one more may be in flight. While others spend, or
-    nothing is known of them yet, it is a part of what is left.
+    After a closing, and where nothing is known of what was spent before, one goes first, and with every
+    success one more may be in flight: 2, 4, 8 … after as many round trips. While others spend, or nothing is
+    known of them yet, it is a part of what is left.
 
     Attributes:
-        window: how many may be in flight after a closing; None for any number.
+        window: how many may be in flight; None for any number.
+        starting: whether that is because nothing is known, and not because of a refusal.
+        last_at: when the last request was granted, while they were limited.
         cautious_until: until when nothing is known of others.
         granted: the requests that the server may not have counted yet, and when they were granted.
     """
 
     window: int | None = None
+    starting: bool = False
+    last_at: int = 0
     cautious_until: int = 0
     granted: dict[int, int] = attrs.field(factory=dict[int, int])
 
@@ -321,7 +330,8 @@ class InFlight:
 
     def opens_at(self, now: int, in_flight: int, left: int, heard_at: int, *, paced: bool) -> int | None:
         if self.window is not None and in_flight >= self.window:
-            return None
+            # Who takes several permits before the first response must not wait for ever.
+            return max(now, self.last_at + round(COUNTED_WITHIN * _SECOND)) if self.starting else None
         if not self.is_cautious(now, paced=paced):
             self.granted.clear()
             return now
@@ -336,12 +346,17 @@ class InFlight:
             return now
         return next(iter(granted.values())) + counted_within
 
+    def start(self) -> None:
+        """Begin with one request in flight."""
+        self.window, self.starting = 1, True
+
     def grant(self, now: int, serial: int) -> None:
         """Note that a request goes now."""
-        self.granted[serial] = now
+        self.granted[serial] = self.last_at = now
 
     def learn(self, response: Response) -> None:
         if response.report.refused:
-            self.window = 1
+            self.window, self.starting = 1, False
         elif response.first and self.window is not None:
-            self.window = self.window + 1 if self.window < response.capacity else None
+            wide = self.window >= min(response.capacity, FULL_WIDTH)
+            self.window = None if wide else self.window + 1

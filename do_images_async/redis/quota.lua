@@ -242,7 +242,8 @@ local function in_flight_learn(report, first)
     if report.refused then
         state.window = 1
     elseif first and state.window then
-        state.window = state.window < shortest.capacity and state.window + 1 or nil
+        local wide = state.window >= math.min(shortest.capacity, CONSTANTS.full_width)
+        state.window = not wide and state.window + 1 or nil
     end
 end
 

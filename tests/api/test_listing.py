@@ -291,6 +291,8 @@ async def test_two_pages_are_fetched_ahead_of_the_second_one(server: Server, api
         return answer
 
     server.answer_with(answer)
+    await api.list_page()
+    server.received.clear()
     async with aclosing(api.list(per_page=10)) as images:
         for _ in range(10):
             await anext(images)

@@ -76,7 +76,8 @@ async def test_after_a_401_the_token_is_asked_for_once_for_all_calls_in_flight(s
     server.script(*[Held(refusal(401), refused)] * 20)
     server.answer_with(accepting(NEW, seen))
     vault = Vault(OLD, NEW)
-    async with ImagesAPI(vault.fetch, base_url=server.url, retry=ONCE) as api:
+    limiter = RateLimiter(slow_start=False)
+    async with ImagesAPI(vault.fetch, base_url=server.url, limiter=limiter, retry=ONCE) as api:
         calls = [asyncio.create_task(api.get(7)) for _ in range(20)]
         await eventually(lambda: len(server.received) == 20)
         vault.open.clear()
@@ -139,7 +140,7 @@ async def test_a_call_that_waits_for_quota_goes_out_with_the_token_of_the_moment
     vault = Vault(OLD, NEW)
     async with ImagesAPI(vault.read, base_url=server.url) as api:
         other = ImagesAPI(OLD, base_url=server.url)
-        held = [await other.limiter.acquire() for _ in range(249)]
+        held = [await other.limiter.acquire(max_wait=0) for _ in range(249)]
         first = asyncio.create_task(api.get(7))
         await eventually(lambda: vault.asked >= 1)
         late = [asyncio.create_task(api.get(7)) for _ in range(3)]

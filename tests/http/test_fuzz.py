@@ -30,7 +30,7 @@ from tests.conftest import ONCE, TOKEN
 from tests.support.leaks import assert_not_shown
 from tests.support.servers import CLOSE, After, Answer, Server, image_document
 
-PLENTY = RateLimiter(TokenBucket(10**9, per=60))
+PLENTY = RateLimiter(TokenBucket(10**9, per=60), slow_start=False)
 SCALE = float(os.environ.get("FUZZ_SCALE", "1"))
 
 

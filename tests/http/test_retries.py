@@ -249,6 +249,12 @@ async def test_too_many_requests_ends_after_four_attempts(
     assert server.methods == [method] * 4
 
 
+async def test_refusals_that_say_how_long_to_wait_use_up_no_attempts(server: Server, api: ImagesAPI) -> None:
+    server.script(*[refusal(429, headers={"retry-after": "1"})] * 2, image_reply(42))
+    await api.with_options(retry=RetryPolicy(attempts=2), max_wait=60).get(42)
+    assert server.methods == ["GET"] * 3
+
+
 @EVERY_METHOD
 async def test_row_16_retry_after_closes_the_gate_for_everybody(
     server: Server, api: ImagesAPI, method: str

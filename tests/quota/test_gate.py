@@ -32,7 +32,7 @@ PLENTY = TokenBucket(1000, per=60, margin=0)
 
 
 def limiter_of(*buckets: TokenBucket) -> RateLimiter:
-    return RateLimiter(*(buckets or (PLENTY,)), clock=clock)
+    return RateLimiter(*(buckets or (PLENTY,)), clock=clock, slow_start=False)
 
 
 def seconds() -> float:
@@ -108,7 +108,7 @@ def test_it_grants_by_the_last_word_however_the_answers_are_ordered(
 ) -> None:
     async def main() -> None:
         now = 0
-        limiter = RateLimiter(PLENTY, clock=lambda: now)
+        limiter = RateLimiter(PLENTY, clock=lambda: now, slow_start=False)
         word = LastWord()
         permits: dict[int, Permit] = {}
         for move, amount, remaining in moves:
@@ -237,7 +237,7 @@ async def wait_for_permit(limiter: RateLimiter) -> float:
 @pytest.mark.parametrize("several", [1, 20], ids=["one call at a time", "several of one burst"])
 def test_a_burst_refused_with_remaining_0_closes_for_retry_after_and_takes_no_tokens(several: int) -> None:
     async def main() -> None:
-        limiter = RateLimiter(clock=clock)
+        limiter = RateLimiter(clock=clock, slow_start=False)
         for permit in await take(limiter, several):
             permit.settle(Report(remaining=0, counted=5000, refused=True, retry_after=2.0, reset_in=3000.0))
         await limiter.acquire(max_wait=10)
@@ -294,6 +294,94 @@ def test_a_server_that_always_says_remaining_0_is_believed_only_until_it_is_disp
         for _ in range(100):
             (await limiter.acquire()).settle(Report(remaining=0, counted=5000, reset_in=3000.0))
         assert seconds() < 130
+
+    run_virtually(main())
+
+
+# A cold start.
+
+
+def test_without_a_memory_one_request_goes_first_and_then_twice_as_many_after_each_round_trip() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(TokenBucket(10_000, per=60), clock=clock)
+        for _ in range(2):
+            callers = [asyncio.create_task(limiter.acquire()) for _ in range(1000)]
+            widths: list[int] = []
+            for _ in range(10):
+                await let_run()
+                going = [caller for caller in callers if caller.done()]
+                widths.append(len(going))
+                callers = [caller for caller in callers if not caller.done()]
+                await asyncio.sleep(0.1)
+                for caller in going:
+                    caller.result().settle(Report())
+            assert widths[:8] == [1, 2, 4, 8, 16, 32, 64, 128]
+            assert len(callers) == 0
+            await asyncio.sleep(62)  # and so again after a long silence
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(("spent", "refusals"), [(250, 2), (240, 16)])
+def test_a_first_burst_into_a_spent_minute_costs_a_few_refusals(spent: int, refusals: int) -> None:
+    server = Server((MINUTE, HOUR))
+
+    async def main() -> None:
+        for _ in range(spent):  # by a previous run
+            server.count(seconds())
+        limiter = RateLimiter(clock=clock)
+
+        async def call() -> None:
+            while True:
+                permit = await limiter.acquire()
+                await asyncio.sleep(0.1)
+                report = server.count(seconds()).report
+                permit.settle(report)
+                if not report.refused:
+                    return
+
+        await asyncio.gather(*(call() for _ in range(200)))
+
+    run_virtually(main())
+    assert 0 < server.refused <= refusals
+
+
+def test_who_takes_several_permits_before_a_response_does_not_wait_for_ever() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        for _ in range(3):
+            await limiter.acquire()
+        assert seconds() == 4
+
+    run_virtually(main())
+
+
+def test_a_call_that_must_not_wait_is_not_held_by_a_slow_start() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        assert len(await take(limiter, 250)) == 250
+
+    run_virtually(main())
+
+
+# A permit for a block.
+
+
+def test_a_permit_is_settled_at_the_end_of_its_block_and_lost_when_that_raises() -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(3, per=60, margin=0))
+        async with limiter.permit() as permit:
+            assert limiter.stats().in_flight == 1
+        with pytest.raises(ConnectionError):
+            async with limiter.permit(max_wait=0):
+                raise ConnectionError
+        async with limiter.permit() as permit:
+            permit.release()
+        assert (limiter.stats().in_flight, limiter.stats().available) == (0, (1,))
+        await asyncio.sleep(60)
+        assert limiter.stats().available == (2,)
+        await asyncio.sleep(120)
+        assert limiter.stats().available == (3,)
 
     run_virtually(main())
 

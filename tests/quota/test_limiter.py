@@ -27,7 +27,7 @@ HOUR = Limit(5000, 3600 * SECOND)
 
 
 def limiter_of(*buckets: TokenBucket, grace: float = 120.0) -> RateLimiter:
-    return RateLimiter(*buckets, grace=grace, clock=clock)
+    return RateLimiter(*buckets, grace=grace, clock=clock, slow_start=False)
 
 
 def bucket(capacity: int, per: float = 60.0) -> TokenBucket:
@@ -563,7 +563,9 @@ class Work:
 async def work_for_a_hundred(waiters: int) -> tuple[int, int, int]:
     """The calls that it takes to queue, serve and cancel a hundred callers while so many wait."""
     waits: list[float] = []
-    limiter = RateLimiter(bucket(100), bucket(5000, per=3600), on_wait=waits.append, clock=clock)
+    limiter = RateLimiter(
+        bucket(100), bucket(5000, per=3600), on_wait=waits.append, clock=clock, slow_start=False
+    )
     permits = [await limiter.acquire() for _ in range(100)]
     crowd = [asyncio.create_task(limiter.acquire()) for _ in range(waiters)]
     await let_run()

@@ -43,7 +43,9 @@ search = settings(derandomize=True, deadline=None, database=None, max_examples=1
 
 def rate_limiter(limits: Sequence[Limit], grace: int) -> RateLimiter:
     """The limiter under test, without margin."""
-    return RateLimiter(*(limit.bucket() for limit in limits), grace=grace / SECOND, clock=clock)
+    return RateLimiter(
+        *(limit.bucket() for limit in limits), grace=grace / SECOND, clock=clock, slow_start=False
+    )
 
 
 class Fate(enum.Enum):
@@ -234,7 +236,9 @@ class AgainstTheNaiveLimiter(RuleBasedStateMachine):
         self.most = min(capacities(limits)) - 1
         self.naive = NaiveLimiter(limits)
         buckets = (limit.bucket() for limit in limits)
-        self.limiter = RateLimiter(*buckets, grace=self.grace / SECOND, clock=self.loop.now_ns)
+        self.limiter = RateLimiter(
+            *buckets, grace=self.grace / SECOND, clock=self.loop.now_ns, slow_start=False
+        )
 
     def do(self, *steps: Callable[[], object]) -> None:
         """Take all steps in one turn of the loop, then let everything run that can."""

@@ -206,7 +206,7 @@ def test_what_was_granted_to_a_loop_that_is_gone_is_free_again(granted_by: str) 
 
 
 def test_a_loop_that_is_closed_during_the_grant_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    limiter = RateLimiter(TokenBucket(2000, per=60))
+    limiter = RateLimiter(TokenBucket(2000, per=60), slow_start=False)
     loop = asyncio.new_event_loop()
     permits = loop.run_until_complete(take(limiter, 2000))
     tasks = [loop.create_task(limiter.acquire()) for _ in range(2000)]
@@ -280,7 +280,7 @@ pytestmark_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:Deprecat
 @pytestmark_fork
 @pytest.mark.usefixtures("forks")
 def test_row_72_a_forked_child_does_not_take_the_parents_permits_for_its_own() -> None:
-    limiter = RateLimiter(TokenBucket(10, per=60), TokenBucket(100, per=3600), grace=0.0)
+    limiter = RateLimiter(TokenBucket(10, per=60), TokenBucket(100, per=3600), grace=0.0, slow_start=False)
     permits = [asyncio.run(take_one(limiter)) for _ in range(4)]
 
     def check() -> None:

@@ -74,7 +74,7 @@ class Twins:
         buckets = [TokenBucket(limit.capacity, per=limit.seconds, margin=0) for limit in limits]
         self.now = 0
         self.server = Server(limits)
-        self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000)
+        self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000, slow_start=False)
         self.flying: list[tuple[TokenPermit, Ticket, Report]] = []
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]

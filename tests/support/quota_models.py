@@ -235,18 +235,20 @@ def log_at_send_time(limits: Sequence[Limit], _grace: int) -> LogAtSendTime:
 
 
 def returns_from_grant(limits: Sequence[Limit], grace: int) -> RateLimiter:
-    return _ReturnsFromGrant(*(limit.bucket() for limit in limits), grace=grace / SECOND, clock=clock)
+    return _ReturnsFromGrant(
+        *(limit.bucket() for limit in limits), grace=grace / SECOND, clock=clock, slow_start=False
+    )
 
 
 def returns_a_tick_early(limits: Sequence[Limit], grace: int) -> RateLimiter:
     """A mutant: every token is back one tick too soon. (A period of one tick can't be shortened.)"""
     buckets = (limit.bucket(early=TICK if limit.period > TICK else 0) for limit in limits)
-    return RateLimiter(*buckets, grace=grace / SECOND, clock=clock)
+    return RateLimiter(*buckets, grace=grace / SECOND, clock=clock, slow_start=False)
 
 
 def forgets_the_grace(limits: Sequence[Limit], _grace: int) -> RateLimiter:
     """A mutant: a lost response counts as if the request could no longer reach the server."""
-    return RateLimiter(*(limit.bucket() for limit in limits), grace=0, clock=clock)
+    return RateLimiter(*(limit.bucket() for limit in limits), grace=0, clock=clock, slow_start=False)
 
 
 MakeLimiter = Callable[[Sequence[Limit], int], Limiter]

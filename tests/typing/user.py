@@ -200,11 +200,13 @@ def models(image: Image, page: ImagePage, rate_limit: RateLimit) -> None:
 
 
 async def limiters(redis: Redis) -> None:
-    limiter = RateLimiter(TokenBucket(250, per=60), TokenBucket(5000, per=3600.0, margin=5))
+    limiter = RateLimiter(TokenBucket(250, per=60), TokenBucket(5000, per=3600.0, margin=5), slow_start=False)
     assert_type(limiter.buckets, tuple[TokenBucket, ...])
     assert_type(limiter.stats(), LimiterStats)
     assert_type(limiter.stats().available, tuple[int, ...])
     assert_type(limiter.next_permit_in(), float)
+    async with limiter.permit(max_wait=1) as permit:
+        assert_type(permit, Permit)
     permit = await limiter.acquire(max_wait=1, reserve=5)
     assert_type(permit.settle(), None)
     any_limiter: Limiter = limiter
