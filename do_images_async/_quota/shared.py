@@ -408,7 +408,7 @@ class SharedQuota:
         """Return when to come back for the next token.
 
         What is in flight elsewhere may turn out to be unsent at any time, and who is ahead may not come: ask
-        again in a second then.
+        again in a second then, or later the more are ahead.
         """
         due = max(
             now + _PATIENCE // 5,
@@ -418,7 +418,7 @@ class SharedQuota:
             next_back = now
         else:
             next_back = max(_when_back(level, reserve + 1 - level.free, now) for level in self._levels)
-        return min(due, next_back + _SECOND)
+        return min(due, next_back + _SECOND * (4 + ahead) // 4)
 
 
 @attrs.frozen

@@ -136,16 +136,20 @@ class _Rows:
 
     seen: int = 0
     dead: int = 0
-    alive: deque[tuple[int, Spent]] = attrs.field(factory=deque[tuple[int, Spent]])
+    alive: deque[tuple[int, int, Spent]] = attrs.field(factory=deque[tuple[int, int, Spent]])
 
     def clear(self) -> None:
         self.seen = 0
         self.alive.clear()
 
+    def add(self, version: int, spent: Spent) -> None:
+        """Take in the row of a version."""
+        self.alive.append((version, max([*spent.answered, *spent.others], default=0), spent))
+
     def drop(self, before: int) -> int | None:
         """Drop the first rows whose moments are not after another; returns the first version that stays."""
         base = None
-        while self.alive and max(*self.alive[0][1].answered, *self.alive[0][1].others, 0, 0) <= before:
+        while self.alive and self.alive[0][1] <= before:
             base = self.alive.popleft()[0] + 1
             self.dead += 1
         return base
@@ -332,7 +336,7 @@ class SQLiteStore:
                 self._rows.dead += 1
                 continue
             spent = self._spent.decode(encoded)
-            self._rows.alive.append((number, spent))
+            self._rows.add(number, spent)
             self._quota.add(spent)
         self._rows.seen = version
 
@@ -342,7 +346,7 @@ class SQLiteStore:
         How long the machine was off is not known: a wall clock may be wrong. Its processes are dead.
         """
         passed = now - record.now
-        spent = _sum(each for _, each in self._rows.alive)
+        spent = _sum(each for _, _, each in self._rows.alive)
         spent = Spent([each + passed for each in spent.answered], [each + passed for each in spent.others])
         self._forget()
         self._quota.add(spent)
@@ -367,7 +371,7 @@ class SQLiteStore:
         if base == version:
             self._rows.alive.clear()
         if spent.answered or spent.others:
-            self._rows.alive.append((version, spent))
+            self._rows.add(version, spent)
         if self._rows.dead >= _DEAD_ROWS:
             self._rows.dead = 0
             connection.execute(_DELETE, (base, self._name))

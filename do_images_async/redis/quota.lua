@@ -18,6 +18,7 @@
 
 local STATE, LEASES, HELD, WANTS, DUES, PASSES, REPLIES, OTHERS, WAY = unpack(KEYS, 1, 9)
 local SECOND = 1000000
+local SETTLING = 2 * SECOND
 local PATIENCE = SECOND / 4 -- a worker that is late by this much is not waited for
 
 local ask = cjson.decode(ARGV[1])
@@ -50,10 +51,30 @@ for index = 1, #saved, 2 do
     if labels[field] then labels[field] = value else state[field] = tonumber(value) end
 end
 
+-- How many members the other keys have, those that must not go missing alone: a Redis that is short of memory
+-- may evict one key and leave the others.
+local function count_members()
+    local counts = {in_leases = redis.call('ZCARD', LEASES), in_held = redis.call('HLEN', HELD)}
+    for index, bucket in ipairs(buckets) do counts['in_back' .. index] = redis.call('ZCARD', bucket.key) end
+    return counts
+end
+
+local function is_whole()
+    for name, count in pairs(count_members()) do
+        if count ~= (state[name] or 0) then return false end
+    end
+    return true
+end
+
 local function save()
+    for name, count in pairs(count_members()) do state[name] = count end
+    local fields = {'epoch', labels.epoch, 'limits', labels.limits}
+    for field, value in pairs(state) do
+        fields[#fields + 1] = field
+        fields[#fields + 1] = type(value) == 'number' and string.format('%.17g', value) or value
+    end
     redis.call('DEL', STATE)
-    redis.call('HSET', STATE, 'epoch', labels.epoch, 'limits', labels.limits)
-    for field, value in pairs(state) do redis.call('HSET', STATE, field, value) end
+    redis.call('HSET', STATE, unpack(fields))
     local life = math.ceil((longest.period + ask.grace + ask.lease) / 1000) + 1000
     for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, life) end
 end
@@ -384,14 +405,22 @@ local function my_pass()
     return math.max(pass, state.least_pass)
 end
 
+local function scores(key)
+    local found, all = {}, redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for index = 1, #all, 2 do found[all[index]] = tonumber(all[index + 1]) end
+    return found
+end
+
 -- The other workers that wait and are not late.
 local function find_rivals()
     local rivals = {}
     local wants = redis.call('HGETALL', WANTS)
+    if #wants == 0 then return rivals end
+    local dues, passes = scores(DUES), scores(PASSES)
     for index = 1, #wants, 2 do
         local worker = wants[index]
-        if worker ~= me and is_awaited(worker) then
-            local pass = tonumber(redis.call('ZSCORE', PASSES, worker) or 0)
+        if worker ~= me and (dues[worker] or 0) + PATIENCE > now then
+            local pass = passes[worker] or 0
             rivals[#rivals + 1] = {name = worker, pass = pass, wants = cjson.decode(wants[index + 1])}
         end
     end
@@ -435,7 +464,7 @@ local function when_back(bucket, number)
 end
 
 -- When to come back for the next token. What is under way elsewhere may turn out to be unsent at any time, and
--- who is ahead may not come: look again in a second then.
+-- who is ahead may not come: look again in a second then, or later the more are ahead.
 local function next_visit(reserve, ahead, held_by_me)
     local due, next_back = now + PATIENCE / 5, now
     for _, bucket in ipairs(buckets) do
@@ -443,7 +472,7 @@ local function next_visit(reserve, ahead, held_by_me)
         next_back = math.max(next_back, when_back(bucket, reserve + 1 - bucket.free))
     end
     if state.held > held_by_me then next_back = now end
-    return math.min(due, next_back + SECOND)
+    return math.min(due, next_back + math.floor(SECOND * (1 + ahead / 4)))
 end
 
 -- Grant what can be granted of one kind; returns the serials, how many are missing, and when to come back.
@@ -502,18 +531,26 @@ local function exchange()
             serial = state.serial, workers = redis.call('ZCARD', LEASES), pacing = state.interval ~= nil}
 end
 
--- This memory knows less than a worker: it is an older one, of a snapshot or of a replica that lagged behind.
+-- For a memory that knows less than a worker, of a snapshot or of a replica that lagged behind, or that lacks a
+-- part. Nobody gets anything for a while, in which all can tell what they have spent.
 local function forget_everything()
     redis.call('DEL', unpack(KEYS))
     labels.epoch = ask.new_epoch
     state = new_state()
+    for _, bucket in ipairs(buckets) do bucket.free = bucket.capacity end
+    close(now + SETTLING)
     return {lost = true}
 end
 
+local whole = is_whole()
 if labels.limits ~= cjson.encode(ask.buckets) then return cjson.encode({limits = labels.limits}) end
 local done = redis.call('HGET', REPLIES, me)
 local number, reply = string.match(done or '', '^(%d+) (.*)$')
 if number == ask.number then return reply end
+if not whole then
+    local lost = forget_everything()
+    if ask.epoch ~= '' then return answer(lost) end
+end
 reap()
 collect()
 if labels.epoch ~= ask.epoch and ask.epoch ~= '' then return answer({lost = true}) end

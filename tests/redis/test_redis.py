@@ -639,6 +639,25 @@ async def test_a_store_that_came_back_with_an_older_memory_is_told_again(own_red
         assert [type(outcome) for outcome in outcomes] == [QuotaWaitError] * 2
 
 
+@pytest.mark.parametrize("part", ["state", "leases", "held", "back0"])
+async def test_an_evicted_key_is_noticed(own_redis: RedisServer, part: str) -> None:
+    """A Redis that is short of memory may drop one key and leave the others."""
+    async with workers(own_redis) as make:
+        limiters = [make(TokenBucket(10, per=60)) for _ in range(2)]
+        for limiter in limiters:
+            (*answered, _in_flight) = await take(limiter, 5)
+            for permit in answered:
+                permit.settle()
+        await eventually(lambda: all(limiter.stats().in_flight == 1 for limiter in limiters))
+        await asyncio.sleep(0.3)
+        with own_redis.client() as client:
+            (key,) = cast("list[bytes]", client.keys(f"*:{part}"))
+            client.delete(key)
+        calls = [limiter.acquire(max_wait=20) for limiter in limiters]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [QuotaWaitError] * 2
+
+
 async def test_a_dropped_connection_fails_no_call(redis_server: RedisServer) -> None:
     async with workers(redis_server) as make:
         limiter = make(TokenBucket(1, per=0.1, margin=0))
