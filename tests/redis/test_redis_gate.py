@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter, TokenPermit
 from do_images_async._quota.protocols import Report, Ticket
-from do_images_async._quota.store import Answered, Exchange, microseconds
+from do_images_async._quota.store import Answered, Exchange, Reply, microseconds
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from tests.support.neighbours import Neighbourhood
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.simulation import MINUTE, Limit, Server
 from tests.support.slow import examples
+from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
 from tests.support.virtual_time import run_virtually
 
@@ -62,13 +63,13 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
     assert set(street.closings) <= {1}, street.closings
 
 
-# The same history for both.
+# The same history for all three: in this process, in Redis, in a file.
 
 Garble = Callable[[Report], Report]
 
 
 class Twins:
-    """A limiter in this process and a worker of a store, asked and told the same at the same moments."""
+    """A limiter in this process and a worker of two stores, asked and told the same at the same moments."""
 
     def __init__(self, client: redis.Redis, limits: Sequence[Limit]) -> None:
         buckets = [TokenBucket(limit.capacity, per=limit.seconds, margin=0) for limit in limits]
@@ -79,6 +80,7 @@ class Twins:
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
         self._keys = [f"twin{next(numbers)}:{part}" for part in range(9 + len(limits))]
+        self._file = VirtualFile(buckets, lambda: START + self.now)
         self._joined = False
         self._asked = itertools.count(1)
 
@@ -128,7 +130,18 @@ class Twins:
         self._joined = True
         answer = self._script(keys=self._keys, args=[msgspec.json.encode(ask), START + self.now])
         reply: dict[str, Any] = msgspec.json.decode(answer)
+        self._compare(reply, self._file.exchange(ask))
         return reply
+
+    @staticmethod
+    def _compare(reply: dict[str, Any], other: Reply) -> None:
+        granted = [serial for _, serials in reply["granted"] for serial in serials]
+        assert [ticket.serial for tickets in other.tickets.values() for ticket in tickets] == granted
+        assert {ticket.finished for tickets in other.tickets.values() for ticket in tickets} <= {
+            reply["finished"]
+        }
+        assert (list(other.free), other.pacing) == (list(reply["free"]), reply["pacing"])
+        assert other.serial == reply["serial"]
 
 
 numbers = itertools.count()

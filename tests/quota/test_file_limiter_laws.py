@@ -1,0 +1,126 @@
+"""The laws of the quota in a file: workers come, go, die, ask twice and report late, and the machine reboots.
+
+Whatever they do, the server that counts each request at the worst instant finds no window of any bucket
+overdrawn, and no token is lost for good.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from do_images_async._quota.buckets import TokenBucket
+from do_images_async._quota.store import Exchange
+from tests.redis.test_redis_laws import GRACE, LEASE, START, TICK, World, bucket, run
+from tests.support.virtual_file import VirtualFile
+
+law = settings(derandomize=True, deadline=None, database=None)
+
+
+class FileWorld(World):
+    """The workers, the file, and what the server may have counted."""
+
+    def __init__(self, buckets: list[tuple[int, int]]) -> None:
+        self.buckets = sorted(buckets, key=lambda each: each[1])
+        self.now = START
+        self.workers = []
+        self.names = itertools.count()
+        self.asked = itertools.count(1)
+        self.past = []
+        limits = [TokenBucket(capacity, per=period / 1e6, margin=0) for capacity, period in self.buckets]
+        self.file = VirtualFile(limits, lambda: self.now)
+
+    def _send(self, ask: Exchange) -> dict[str, Any]:
+        reply = self.file.exchange(ask)
+        return {
+            "epoch": reply.epoch,
+            "gone": reply.gone,
+            "granted": [(reserve, [each.serial for each in some]) for reserve, some in reply.tickets.items()],
+            "finished": max((each.finished for some in reply.tickets.values() for each in some), default=0),
+            "free": list(reply.free),
+            "wait": (reply.wait or 0) * 1e6,
+        }
+
+    def reboot(self) -> None:
+        for worker in list(self.workers):
+            self.die(worker)
+        self.file.reboot()
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["ask", "ask", "ask", "answer", "answer", "lose", "unsend", "wait", "wait", "die", "join"]
+        ),
+        st.integers(0, 7),
+        st.integers(0, 30),
+    ),
+    max_size=40,
+)
+
+
+@settings(law, max_examples=60)
+@given(st.lists(bucket, min_size=1, max_size=2), st.lists(steps, min_size=1, max_size=3))
+def test_no_window_is_overdrawn_across_boots(
+    buckets: list[tuple[int, int]], lives: list[list[tuple[str, int, int]]]
+) -> None:
+    world = FileWorld(buckets)
+    for moves in lives:
+        run(world, moves)
+        world.reboot()
+        world.check()
+    world.file.close()
+
+
+@settings(law, max_examples=60)
+@given(st.lists(bucket, min_size=1, max_size=2), steps)
+def test_no_token_is_lost_for_good(buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]) -> None:
+    world = FileWorld(buckets)
+    run(world, moves)
+    for worker in list(world.workers):
+        world.die(worker)
+    world.now += LEASE + GRACE + max(period for _, period in buckets) + 1_300_000
+    fewest = min(capacity for capacity, _ in buckets)
+    reply = world.exchange(world.join(), fewest)
+    assert len(reply["granted"][0][1]) == fewest
+    assert reply["free"] == [capacity - fewest for capacity, _ in world.buckets]
+    world.file.close()
+
+
+def test_after_a_boot_it_is_as_if_the_machine_had_been_off_for_no_time() -> None:
+    world = FileWorld([(3, 100 * TICK)])
+    worker = world.join()
+    world.exchange(worker, 3)
+    for _ in range(3):
+        world.answer(worker)
+    world.exchange(worker, 0)
+    world.now += 60 * TICK
+    world.reboot()
+    world.now += 30 * TICK
+    later = world.join()
+    world.exchange(later, 3)
+    assert later.waiting == 3
+    world.now += 100 * TICK
+    world.exchange(later, 3)
+    assert later.waiting == 0
+    world.file.close()
+
+
+def test_a_clock_that_goes_back_is_a_boot() -> None:
+    """Nobody can set this one; should it go back all the same, tokens are late, and never early."""
+    world = FileWorld([(1, 10 * TICK)])
+    worker = world.join()
+    world.exchange(worker, 1)
+    world.answer(worker)
+    world.exchange(worker, 0)
+    world.now -= 1000 * TICK
+    other = world.join()
+    world.exchange(other, 1)
+    assert other.waiting == 1
+    world.now += 10 * TICK
+    world.exchange(other, 1)
+    assert other.waiting == 0
+    world.file.close()
