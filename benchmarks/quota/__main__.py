@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.quota.contenders import CONTENDERS, contend
 from benchmarks.quota.plot import draw
+from benchmarks.quota.store import measure_file
 from tests.support.simulation import Outcome, Setting
 
 SHOWN = 2.5 * 3600.0
@@ -44,7 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of the first hours there")
     parser.add_argument("--jobs", type=int, default=len(CONTENDERS), help="processes (default: one for each)")
     parser.add_argument("--forgive", action="store_true", help="the server does not count what it refuses")
+    parser.add_argument("--store", action="store_true", help="only: what an exchange with the file costs")
     options = parser.parse_args(arguments)
+    if options.store:
+        print(measure_file())
+        return
     setting = Setting(
         requests=options.requests, workers=options.workers, seed=options.seed, forgiving=options.forgive
     )

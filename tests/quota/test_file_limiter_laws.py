@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.store import Exchange
-from tests.redis.test_redis_laws import GRACE, LEASE, START, TICK, World, bucket, run
+from tests.redis.test_redis_laws import GRACE, LEASE, TICK, World, bucket, run
 from tests.support.virtual_file import VirtualFile
+from tests.support.virtual_redis import START
 
 law = settings(derandomize=True, deadline=None, database=None)
 
