@@ -130,7 +130,9 @@ async def _run_with_client(code: CodeType, names: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("logging_left_alone")
-@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+@pytest.mark.parametrize(
+    "page", [page for page in pages_with("python") if page.name != "tutorial.md"], ids=name_of
+)
 async def test_the_code_of_a_page_runs_and_prints_what_it_says(
     page: Path, emulator: ImagesEmulator, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
