@@ -36,10 +36,18 @@ _SECOND = 1_000_000_000
 _NO_WORD = Report()
 
 
+class _Reports(msgspec.Struct, frozen=True):
+    """Where a permit reports what happened to its request."""
+
+    settled: Callable[[Ticket, Report | None], None]
+    lost: Callable[[Ticket], None]
+    released: Callable[[Ticket], None]
+
+
 class TokenPermit(msgspec.Struct, eq=False):
     """The right to send one request. Whoever holds it reports once what became of the request."""
 
-    _limiter: RateLimiter | None
+    _limiter: _Reports | None
     ticket: Ticket
 
     def settle(self, report: Report | None = None) -> None:
@@ -50,19 +58,19 @@ class TokenPermit(msgspec.Struct, eq=False):
         """
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter._settled(self.ticket, report)  # noqa: SLF001 (not for users)
+            limiter.settled(self.ticket, report)
 
     def release(self) -> None:
         """The request was never sent: the tokens come back at once."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter._released(self.ticket)  # noqa: SLF001
+            limiter.released(self.ticket)
 
     def lose(self) -> None:
         """The request may have been sent and nothing came back: the tokens come back a grace later."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter._take_lost(self.ticket)  # noqa: SLF001
+            limiter.lost(self.ticket)
 
 
 class _Alarm:
@@ -128,6 +136,7 @@ class RateLimiter:
         self._longest = max(self._levels, key=lambda level: level.period)
         shortest, longest = self._shortest, self._longest
         self._gate = Gate(shortest.bucket.capacity, shortest.period, longest.period, slow_start=slow_start)
+        self._reports = _Reports(self._settled, self._take_lost, self._released)
         self._serial = 0
         self._disowned = 0
         self._granted = 0
@@ -179,7 +188,7 @@ class RateLimiter:
                     self._gate.end_slow_start()
                     ticket = self._take(now, reserve)
                 if ticket is not None:
-                    return TokenPermit(self, ticket)
+                    return TokenPermit(self._reports, ticket)
             self._forget_closed_loops()
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
@@ -466,7 +475,7 @@ class RateLimiter:
         """Give a waiter its permit in its own loop; False when that loop is closed."""
         loop = waiter.get_loop()
         if loop is _current_loop():
-            waiter.set_result(TokenPermit(self, ticket))
+            waiter.set_result(TokenPermit(self._reports, ticket))
             return True
         with self._lock:
             self._on_their_way[waiter] = ticket
@@ -480,7 +489,7 @@ class RateLimiter:
         if waiter.done():
             self._released(ticket)
         else:
-            waiter.set_result(TokenPermit(self, ticket))
+            waiter.set_result(TokenPermit(self._reports, ticket))
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
         """Set the alarm of this thread's loop; returns the other loops that must set theirs."""
@@ -537,7 +546,7 @@ _limiters: WeakSet[RateLimiter] = WeakSet()
 
 def _start_in_child() -> None:
     for limiter in list(_limiters):
-        limiter._start_in_child()  # noqa: SLF001
+        limiter._start_in_child()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] (not for users)
 
 
 if hasattr(os, "register_at_fork"):
