@@ -41,6 +41,7 @@ _COMMANDS: Mapping[str, _Command] = {
     ),
     "get": _Command("images", "get_command", "Show images by their ids, or public ones by their slugs."),
     "list": _Command("images", "list_command", "List images: yours, or the provider's as well."),
+    "prune": _Command("prune", "prune_command", "Keep what a policy says, and delete the rest."),
     "schema": _Command("schema", "schema_command", "Print the JSON Schema of a format."),
     "transfer": _Command(
         "actions", "transfer_command", "Copy an image to other regions; it stays where it is, too."
@@ -87,6 +88,7 @@ def main() -> None:
       2   wrong usage
       3   an error of the API, or of the connection to it
       4   incomplete: what was read can't be shown to be everything
+      5   refused: prune would delete too much, or an image has changed since the plan
       70  an error of do-images itself
       74  the output can't be written
       130 interrupted

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import click
 
-from do_images_async import ImagesAPI
 from do_images_async.audit import (
     PRICE,
     AuditReport,
@@ -33,14 +30,13 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
-from do_images_async.cli.connection import connection_of
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
+from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import amount, client_options, file_option, split, watch
 from do_images_async.cli.output import destination
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, described
-from do_images_async.cli.tokens import Credential
 
 __all__ = ["audit_command"]
 
@@ -67,13 +63,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--demo", is_flag=True, help="Audit an emulated account in this process; needs no token.")
 @click.option("--images", default=5000, type=click.IntRange(0), help="Private images of the demo.")
 @click.option("--seed", default=7, help="What the demo's images are drawn from.")
-@click.option(
-    "--account",
-    "accounts",
-    multiple=True,
-    metavar="NAME=ENVVAR",
-    help="Audit this account, with the token in that variable; repeat it for several at once.",
-)
+@account_option
 @click.option(
     "-o",
     "--output",
@@ -189,26 +179,8 @@ def audit_command(
 def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
     if options["demo"]:
         return [Account(name=None, client=demo_client(options["images"], options["seed"]))]
-    if not named:
-        return [Account(name=None, client=connection_of(options).open())]
-    pairs = [value.partition("=") for value in named]
-    for name, sign, variable in pairs:
-        if not (name and sign and variable):
-            raise click.BadParameter(
-                f"{name!r} is not like prod=PROD_TOKEN: a name, and the variable that holds the token.",
-                param_hint="--account",
-            )
-        if not os.environ.get(variable):
-            raise click.BadParameter(
-                f"{name}: no variable has the name {variable!r}, or it is empty.", param_hint="--account"
-            )
-    if len({name for name, _, _ in pairs}) < len(pairs):
-        raise click.BadParameter("two accounts have the same name.", param_hint="--account")
-    return [Account(name=name, client=_named(variable, options)) for name, _, variable in pairs]
-
-
-def _named(variable: str, options: dict[str, Any]) -> AbstractAsyncContextManager[ImagesAPI]:
-    return connection_of(options, Credential(os.environ[variable], variable)).open()
+    connections = connections_of(named, options)
+    return [Account(name=name, client=each.open()) for name, each in connections.items()]
 
 
 def _reading(options: dict[str, Any], keep: int) -> Reading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from do_images_async import Image, ImagesAPI
 from do_images_async.cli.columns import IMAGE_COLUMNS
+from do_images_async.cli.confirmation import check_somebody_is_there, confirm
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.deletion import Deletion, named, read_ids
 from do_images_async.cli.options import (
@@ -319,11 +319,10 @@ def delete_command(
 
 
 def _ask(doomed: Sequence[Image]) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("there is nobody to ask: stdin is no terminal; --yes deletes without asking")
+    check_somebody_is_there()
     for image in doomed:
         click.echo(named(image), err=True)
-    click.confirm(f"Delete {counted(len(doomed), 'image')}?", abort=True, err=True)
+    confirm(f"Delete {counted(len(doomed), 'image')}?")
 
 
 def _raise_last(errors: Sequence[BaseException], connection: Connection) -> None:

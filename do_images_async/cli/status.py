@@ -20,6 +20,7 @@ class Exit(IntEnum):
     USAGE = 2
     API_ERROR = 3
     INCOMPLETE = 4
+    REFUSED = 5
     INTERNAL_ERROR = 70
     IO_ERROR = 74
     INTERRUPTED = 130

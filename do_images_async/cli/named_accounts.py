@@ -1,0 +1,59 @@
+"""`--account`: several accounts at once, each a name and the variable that holds its token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.tokens import Credential
+
+__all__ = ["account_option", "connections_of"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def account_option(command: Command) -> Command:
+    """Add the option `accounts`."""
+    option = click.option(
+        "--account",
+        "accounts",
+        multiple=True,
+        metavar="NAME=ENVVAR",
+        help="Use this account, with the token in that variable; repeat it for several at once.",
+    )
+    return option(command)
+
+
+def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[str | None, Connection]:
+    """Return the connection of each account by its name; without any, the one that `client_options` name.
+
+    Args:
+        accounts: the values of `account_option`.
+        options: those of `client_options`.
+
+    Raises:
+        BadParameter: an account is not written as it must be, its variable is empty, or a name comes twice.
+    """
+    if not accounts:
+        return {None: connection_of(options)}
+    pairs = [value.partition("=") for value in accounts]
+    for name, sign, variable in pairs:
+        if not (name and sign and variable):
+            raise click.BadParameter(
+                f"{name!r} is not like prod=PROD_TOKEN: a name, and the variable that holds the token.",
+                param_hint="--account",
+            )
+        if not os.environ.get(variable):
+            raise click.BadParameter(
+                f"{name}: no variable has the name {variable!r}, or it is empty.", param_hint="--account"
+            )
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise click.BadParameter("two accounts have the same name.", param_hint="--account")
+    return {
+        name: connection_of(options, Credential(os.environ[variable], variable))
+        for name, _, variable in pairs
+    }

@@ -1,0 +1,285 @@
+"""`prune`: what it takes, and the way from a listing to a plan, and from a plan to deletions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from click.core import ParameterSource
+
+from do_images_async import WholeListing
+from do_images_async.audit import PRICE
+from do_images_async.cli.confirmation import check_somebody_is_there, confirm
+from do_images_async.cli.connection import Connection
+from do_images_async.cli.inputs import read_droplets
+from do_images_async.cli.journal import open_journal
+from do_images_async.cli.named_accounts import account_option, connections_of
+from do_images_async.cli.options import amount, client_options, file_option, watch
+from do_images_async.cli.output import Target, destination, write_file
+from do_images_async.cli.progress import Watch, show_progress
+from do_images_async.cli.prune_apply import CHANGED, FAILED, UNKNOWN, Removal, Removed, remove_all
+from do_images_async.cli.prune_plan import PrunePlan, account_plan, read_plan
+from do_images_async.cli.prune_policy import POLICY_PARAMETERS, policy_of, policy_options, selection_of
+from do_images_async.cli.prune_text import (
+    FORMATS,
+    outcomes_as_text,
+    plan_as_csv,
+    plan_as_json,
+    plan_as_text,
+    summary,
+)
+from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.text import counted
+from do_images_async.retention import plan as decide
+
+__all__ = ["prune_command"]
+
+_INPUT: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUTPUT: Final = click.Path(dir_okay=False, path_type=Path)
+Connections = Mapping[str | None, Connection]
+
+
+@click.command("prune")
+@policy_options
+@click.option(
+    "--droplets",
+    multiple=True,
+    type=_INPUT,
+    metavar="FILE",
+    help="What `doctl compute droplet list -o json` prints: keep what these Droplets use.",
+)
+@click.option("--price", default=PRICE, type=amount, metavar="USD", help="Price of a GB for a month.")
+@click.option("--apply", is_flag=True, help="Delete what the plan removes, after showing it and asking.")
+@click.option("--plan", "plan_file", type=_OUTPUT, metavar="FILE", help="Write the plan there, too, as JSON.")
+@click.option(
+    "--apply-plan", type=_INPUT, metavar="FILE", help="Delete what this plan removes, and nothing else."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--journal",
+    type=_OUTPUT,
+    metavar="FILE",
+    help="Append a line of JSON before and after each deletion; --apply-plan goes on where it ends.",
+)
+@click.option(
+    "--max-delete", type=click.IntRange(0), metavar="N", help="Delete nothing if it would be more, in all."
+)
+@click.option(
+    "--max-delete-fraction",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    metavar="FRACTION",
+    help="Delete nothing if it would be more than this part of an account's images in groups.",
+)
+@account_option
+@click.option("-o", "--output", "form", type=click.Choice(FORMATS), default="text", help="Format.")
+@file_option
+@client_options
+def prune_command(
+    *,
+    apply: bool,
+    plan_file: Path | None,
+    apply_plan: Path | None,
+    yes: bool,
+    form: str,
+    file: Path | None,
+    **options: Any,
+) -> int:
+    """Keep what a policy says of each group of images, and delete the rest.
+
+    Without --apply it shows the plan and changes nothing. The rules are those of restic and borg: an image is
+    kept if any rule keeps it, and --keep-daily 7 counts days that have an image. Public images, images that
+    are not available, of another type, or without a date that has passed are kept in any case.
+
+    The plan costs two requests for every 200 images: the list is read until it has come to rest. A deletion
+    costs two requests: the image is read first, and not deleted if its name, date, type or being public has
+    changed since the plan, or it has got a tag to keep.
+
+    \b
+    Examples:
+      do-images prune --name 'web-*' --keep-last 3 --keep-daily 7 --keep-weekly 4
+      do-images prune --name 'web-*' --keep-daily 7 --apply --yes --journal prune.jsonl
+      do-images prune --group-by tags --keep-within 30d --plan plan.json
+      do-images prune --apply-plan plan.json --journal prune.jsonl
+    """
+    if apply_plan is None:
+        return _prune(apply, plan_file, yes, form, file, options)
+    _check_alone(apply or plan_file is not None)
+    plan = read_plan(apply_plan)
+    connections = _connections_for(plan, options)
+    with destination(file) as target:
+        return _carry_out(plan, connections, target, options, yes=yes, form=form, to_file=_is_file(file))
+
+
+def _prune(
+    apply: bool, plan_file: Path | None, yes: bool, form: str, file: Path | None, options: dict[str, Any]
+) -> int:
+    policy, selection = policy_of(options), selection_of(options)
+    in_use = frozenset[int]().union(*(read_droplets(path).all for path in options["droplets"]))
+    if apply and not yes:
+        check_somebody_is_there()
+    connections = connections_of(options["accounts"], options)
+    with destination(file) as target:
+        listings = run_interruptibly(_read(connections, watch(options)))
+        now = datetime.now(UTC)
+        plans = [
+            account_plan(
+                account,
+                decide(
+                    listing,
+                    policy,
+                    group_by=selection.group_by,
+                    now=now,
+                    time_zone=selection.time_zone,
+                    types=selection.types,
+                    in_use=in_use,
+                ),
+                price=options["price"],
+            )
+            for account, listing in listings.items()
+        ]
+        plan = PrunePlan(made_at=now, policy=policy, price=options["price"], accounts=tuple(plans))
+        if plan_file is not None:
+            write_file(plan_file, plan_as_json(plan))
+        if apply:
+            return _carry_out(plan, connections, target, options, yes=yes, form=form, to_file=_is_file(file))
+        _write_plan(plan, target, form)
+    if too_many := _too_many(plan, options):
+        complain(f"--apply would refuse this: {too_many}")
+    elif plan.removed:
+        complain("nothing was changed: --apply deletes what is to be removed")
+    return Exit.OK
+
+
+def _check_alone(has_other_mode: bool) -> None:
+    """Raise UsageError if --apply-plan stands beside what would make another plan."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in POLICY_PARAMETERS
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"--apply-plan does what the plan says: leave {', '.join(given)} away")
+    if has_other_mode:
+        raise click.UsageError("--apply-plan excludes --apply and --plan")
+
+
+def _connections_for(plan: PrunePlan, options: dict[str, Any]) -> Connections:
+    """Return the connections to the accounts of a plan.
+
+    Raises:
+        UsageError: one is missing, or not in the plan.
+    """
+    connections = connections_of(options["accounts"], options)
+    planned = {each.account for each in plan.accounts}
+    if planned != connections.keys():
+        names = [f"--account {name}=…" for name in sorted(name for name in planned if name is not None)]
+        raise click.UsageError(f"the plan is for {' '.join(names) or 'one account without a name'}")
+    return connections
+
+
+async def _read(connections: Connections, shown: Watch) -> dict[str | None, WholeListing]:
+    """Read all accounts at once; one that can't be read whole ends it all."""
+    tasks = [asyncio.create_task(_read_one(*each, shown)) for each in connections.items()]
+    try:
+        return dict(zip(connections, await asyncio.gather(*tasks), strict=True))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read_one(account: str | None, connection: Connection, shown: Watch) -> WholeListing:
+    async with connection.open() as api, show_progress(api.limiter, shown, account) as progress:
+        return await api.list_whole(
+            private=True, progress=lambda page: progress.advance(len(page), page.total)
+        )
+
+
+def _carry_out(
+    plan: PrunePlan,
+    connections: Connections,
+    target: Target,
+    options: dict[str, Any],
+    *,
+    yes: bool,
+    form: str,
+    to_file: bool,
+) -> int:
+    """Show the plan, ask, delete, and report; nothing is deleted if it would be too much.
+
+    Raises:
+        Stopped: not all of it was done.
+    """
+    if form == "text":
+        _write_plan(plan, target, form)
+    if too_many := _too_many(plan, options):
+        if form != "text":
+            _write_plan(plan, target, form)
+        raise Stopped(Exit.REFUSED, f"nothing was deleted: {too_many}")
+    if plan.removed and not yes:
+        check_somebody_is_there()
+        if form != "text" or to_file:
+            click.echo(plan_as_text(plan), err=True, nl=False)
+        size = f"{plan.gigabytes:,.6g} GB"
+        confirm(f"Delete {counted(plan.removed, 'image')} ({size})?")
+    with open_journal(options["journal"], plan.digest) as journal:
+        removals = [Removal(each, plan.policy, connections[each.account], journal) for each in plan.accounts]
+        stopped_by = run_interruptibly(remove_all(removals, watch(options)))
+    outcomes = [each for removal in removals for each in removal.done]
+    _write_outcomes(plan, outcomes, target, form)
+    return _status(plan, outcomes, stopped_by)
+
+
+def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
+    """Return why the plan removes more than the options allow; None if it does not."""
+    limit, fraction = options["max_delete"], options["max_delete_fraction"]
+    if limit is not None and plan.removed > limit:
+        return f"{counted(plan.removed, 'image')} to remove, and --max-delete allows {limit:,}"
+    for each in plan.accounts:
+        if len(each.remove) > fraction * each.candidates:
+            account = f"{each.account}: " if each.account else ""
+            share = f"{len(each.remove):,} of {counted(each.candidates, 'image')} to remove"
+            return f"{account}{share}, and --max-delete-fraction allows {fraction:g} of them"
+    return None
+
+
+def _write_plan(plan: PrunePlan, target: Target, form: str) -> None:
+    writers = {"text": plan_as_text, "json": plan_as_json, "csv": plan_as_csv}
+    target.write(writers[form](plan), styled=form == "text")
+
+
+def _write_outcomes(plan: PrunePlan, outcomes: Sequence[Removed], target: Target, form: str) -> None:
+    if form == "text":
+        target.write("\n" * bool(outcomes) + outcomes_as_text(outcomes))
+    else:
+        target.write((plan_as_json if form == "json" else plan_as_csv)(plan, outcomes))
+
+
+def _status(plan: PrunePlan, outcomes: Sequence[Removed], stopped_by: BaseException | None) -> int:
+    """Report what was done on stderr, and return the status or raise what has one."""
+    found = {each.outcome for each in outcomes}
+    done = summary(plan, outcomes)
+    if isinstance(stopped_by, asyncio.CancelledError):
+        raise Stopped(Exit.INTERRUPTED, f"interrupted: {done}", partial=True)
+    if isinstance(stopped_by, Stopped):
+        raise Stopped(stopped_by.status, f"{stopped_by}; {done}", partial=True)
+    if stopped_by is not None:
+        raise Stopped(Exit.API_ERROR, f"{described(stopped_by)}; {done}", partial=True)
+    if found & {FAILED, UNKNOWN}:
+        raise Stopped(Exit.API_ERROR, done, partial=True)
+    if CHANGED in found:
+        raise Stopped(Exit.REFUSED, done, partial=True)
+    complain(done if plan.removed else "nothing to remove")
+    return Exit.OK
+
+
+def _is_file(file: Path | None) -> bool:
+    return file is not None and str(file) != "-"

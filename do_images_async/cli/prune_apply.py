@@ -1,0 +1,214 @@
+"""The deletions of `prune`: each image is read, compared with the plan, noted in the journal and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import aclosing
+from typing import Final
+
+import attrs
+
+from do_images_async import ImagesAPI, fan_out
+from do_images_async.cli.connection import Connection
+from do_images_async.cli.journal import DELETED, DELETING, Journal
+from do_images_async.cli.progress import Watch, show_words
+from do_images_async.cli.prune_plan import AccountPlan, PlannedImage
+from do_images_async.cli.status import Stopped, described
+from do_images_async.cli.text import counted
+from do_images_async.errors import (
+    AuthenticationError,
+    DOImagesError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from do_images_async.retention import Policy
+
+__all__ = ["CHANGED", "FAILED", "GONE", "UNKNOWN", "Removal", "Removed"]
+
+GONE: Final = "gone"
+"""It was not there any more, and no run of this journal had begun to delete it."""
+
+CHANGED: Final = "changed"
+FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
+"""It may have been deleted, or not."""
+
+_AT_ONCE: Final = 8
+_GRACE: Final = 10.0
+"""Seconds that deletions in flight may still take when the command is interrupted."""
+
+
+@attrs.frozen(kw_only=True)
+class Removed:
+    """What became of an image that was to be removed.
+
+    Attributes:
+        account, id, name, size_gigabytes: the image.
+        outcome: "deleted", "gone", "changed", "failed" or "unknown".
+        message: why, unless it was deleted.
+    """
+
+    account: str | None
+    id: int
+    name: str
+    size_gigabytes: float | None
+    outcome: str
+    message: str = ""
+
+
+@attrs.define
+class Removal:
+    """The removal of what a plan removes from one account.
+
+    Attributes:
+        plan: the plan for the account.
+        policy: the rules: an image that has got a tag to keep since is not deleted.
+        connection: the account.
+        journal: where each deletion is noted before and after.
+        done: what became of the images so far.
+    """
+
+    plan: AccountPlan
+    policy: Policy
+    connection: Connection
+    journal: Journal
+    done: list[Removed] = attrs.field(factory=list, init=False)
+
+    async def run(self, shown: Watch) -> None:
+        """Remove the images, the oldest first; each that can't be is noted in `done`.
+
+        When it is cancelled, no deletion is begun any more, and those in flight are waited for.
+
+        Raises:
+            Stopped: the journal can't be written.
+            AuthenticationError, PermissionDeniedError: the token can't do it, so the rest is not tried.
+        """
+        images = sorted(self.plan.remove, key=lambda each: (str(each.created_at), each.id))
+        account = f"{self.plan.account}: " if self.plan.account else ""
+
+        def words() -> str:
+            return f"{account}{len(self.done):,}/{counted(len(images), 'image')} removed"
+
+        async with self.connection.open() as api, show_words(api.limiter, shown, words):
+            outcomes = fan_out(lambda image: self._remove(api, image), images, concurrency=_AT_ONCE)
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    outcome.result()
+
+    async def _remove(self, api: ImagesAPI, image: PlannedImage) -> None:
+        before = self.journal.last.get((self.plan.account, image.id))
+        if before == DELETED:
+            self._end(image, DELETED)
+            return
+        begun = before in (DELETING, UNKNOWN)
+        try:
+            now = await api.get(image.id)
+        except NotFoundError:
+            self._note(image, DELETED if begun else GONE)
+            return
+        except DOImagesError as error:
+            self._note(image, FAILED, error)
+            return
+        kept_tags = self.policy.keep_tags.intersection(now.tags or ())
+        tagged = f"it has the tag {min(kept_tags)} now" if kept_tags else None
+        if why := image.difference(now) or tagged:
+            self._note(image, CHANGED, why)
+            return
+        self.journal.write(DELETING, self.plan.account, image.id, image.name)
+        await self._delete(api, image)
+
+    async def _delete(self, api: ImagesAPI, image: PlannedImage) -> None:
+        try:
+            await _to_its_end(api.delete(image.id))
+        except NotFoundError:
+            self._note(image, DELETED)  # by somebody else, in this moment: it was there just now
+        except DOImagesError as error:
+            if error.outcome_unknown:
+                await self._settle(api, image, error)
+            else:
+                self._note(image, FAILED, error)
+        except asyncio.CancelledError:
+            self._note(image, UNKNOWN, "interrupted while it was being deleted")
+            raise
+        else:
+            self._note(image, DELETED)
+
+    async def _settle(self, api: ImagesAPI, image: PlannedImage, error: DOImagesError) -> None:
+        """Look whether an image was deleted by a request that had no answer."""
+        try:
+            await api.get(image.id)
+        except NotFoundError:
+            self._note(image, DELETED)
+        except (DOImagesError, asyncio.CancelledError) as second:
+            self._note(image, UNKNOWN, error)
+            if isinstance(second, asyncio.CancelledError):
+                raise
+        else:
+            self._note(image, FAILED, error)
+
+    def _note(self, image: PlannedImage, outcome: str, why: DOImagesError | str = "") -> None:
+        """Write the outcome to the journal; an error that will be everybody's is raised."""
+        if isinstance(why, DOImagesError):
+            self.connection.explain(why)
+        message = described(why) if isinstance(why, DOImagesError) else why
+        self._end(image, outcome, message)
+        more = {"message": message} if message else {}
+        self.journal.write(outcome, self.plan.account, image.id, image.name, **more)
+        if isinstance(why, AuthenticationError | PermissionDeniedError):
+            raise why
+
+    def _end(self, image: PlannedImage, outcome: str, message: str = "") -> None:
+        self.done.append(
+            Removed(
+                account=self.plan.account,
+                id=image.id,
+                name=image.name,
+                size_gigabytes=image.size_gigabytes,
+                outcome=outcome,
+                message=message,
+            )
+        )
+
+
+async def _to_its_end(call: Awaitable[None]) -> None:
+    """Await a call that must not be cut short: when cancelled, wait for it a while before it is cancelled."""
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            done, _ = await asyncio.wait([task], timeout=_GRACE)
+        finally:
+            task.cancel()
+        if not done:
+            raise
+        task.result()
+
+
+async def remove_all(removals: list[Removal], shown: Watch) -> BaseException | None:
+    """Remove from all accounts at once; return what stopped it, if anything did.
+
+    One that is stopped does not stop the others, unless the journal can't be written.
+    """
+    tasks = [asyncio.create_task(removal.run(shown)) for removal in removals]
+    try:
+        return await _first_error(tasks)
+    except asyncio.CancelledError as error:
+        return error
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _first_error(tasks: list[asyncio.Task[None]]) -> BaseException | None:
+    error: BaseException | None = None
+    for task in asyncio.as_completed(tasks):
+        try:
+            await task
+        except Stopped as stopped:
+            return stopped
+        except DOImagesError as refused:
+            error = error or refused
+    return error

@@ -1,0 +1,177 @@
+"""The plan of `prune` as data: what it is made of, and the file that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+import click
+import msgspec
+
+from do_images_async import Image
+from do_images_async.retention import Decision, Plan, Policy
+
+__all__ = ["PLAN_SCHEMA", "AccountPlan", "PlannedImage", "PrunePlan", "account_plan", "read_plan"]
+
+PLAN_SCHEMA: Final = 1
+"""The version of the plan's format."""
+
+
+@attrs.frozen(kw_only=True)
+class PlannedImage:
+    """An image as the plan saw it, and what is to become of it.
+
+    Attributes:
+        id, name, type, public, created_at, size_gigabytes, tags: as for `Image`.
+        group: the group that it belongs to; None for what is no candidate.
+        reasons: what keeps it; empty for what is removed.
+    """
+
+    id: int
+    name: str
+    type: str | None
+    public: bool | None
+    created_at: datetime | None
+    size_gigabytes: float | None
+    tags: tuple[str, ...]
+    group: str | None
+    reasons: tuple[str, ...]
+
+    def difference(self, image: Image) -> str | None:
+        """Return what has changed since, of that which a plan is based on; None when nothing has."""
+        for name in ("name", "created_at", "public", "type"):
+            before, now = getattr(self, name), getattr(image, name)
+            if before != now:
+                return f"its {name} was {_said(before)} and is {_said(now)}"
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class AccountPlan:
+    """The plan for one account.
+
+    Attributes:
+        account: its name; None where it is the only one.
+        images: how many were read.
+        candidates: how many of them belong to a group, and might be removed.
+        gigabytes: the size of what is removed.
+        monthly_savings: what that costs in a month.
+        remove: what is removed, group by group, the newest first.
+        keep: what is kept, in the same order; what is no candidate comes last.
+    """
+
+    account: str | None
+    images: int
+    candidates: int
+    gigabytes: float
+    monthly_savings: float
+    remove: tuple[PlannedImage, ...]
+    keep: tuple[PlannedImage, ...]
+
+
+@attrs.frozen(kw_only=True)
+class PrunePlan:
+    """What is removed from all accounts.
+
+    Attributes:
+        schema: the version of the format.
+        made_at: when it was made.
+        policy: the rules.
+        price: of a gigabyte for a month.
+        accounts: the plan for each.
+    """
+
+    schema: int = PLAN_SCHEMA
+    made_at: datetime
+    policy: Policy
+    price: float
+    accounts: tuple[AccountPlan, ...]
+
+    @property
+    def removed(self) -> int:
+        """How many images are removed."""
+        return sum(len(each.remove) for each in self.accounts)
+
+    @property
+    def gigabytes(self) -> float:
+        """The size of what is removed."""
+        return sum(each.gigabytes for each in self.accounts)
+
+    @property
+    def digest(self) -> str:
+        """Names the plan in a journal: by when it was made, and what is removed."""
+        parts = [self.made_at.isoformat()]
+        parts += [f"{each.account} {image.id}" for each in self.accounts for image in each.remove]
+        return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as values that `json.dumps` takes."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        data["policy"]["keep_tags"].sort()
+        return data
+
+
+def account_plan(account: str | None, plan: Plan, *, price: float) -> AccountPlan:
+    """Return the plan for an account as data."""
+    gigabytes = sum(image.size_gigabytes or 0.0 for image in plan.removed)
+    return AccountPlan(
+        account=account,
+        images=len(plan.decisions),
+        candidates=sum(each.group is not None for each in plan.decisions),
+        gigabytes=round(gigabytes, 2),
+        monthly_savings=round(gigabytes * price, 2),
+        remove=tuple(_planned(each for each in plan.decisions if not each.keep)),
+        keep=tuple(_planned(each for each in plan.decisions if each.keep)),
+    )
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Return the plan that a file holds.
+
+    Raises:
+        ClickException: it can't be read, or is no such plan.
+    """
+    try:
+        return _checked(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise click.ClickException(f"--apply-plan: {path} can't be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeError, RecursionError):
+        raise click.ClickException(f"--apply-plan: {path} is not JSON") from None
+    except ValueError as error:  # msgspec's are ValueErrors, too
+        raise click.ClickException(f"--apply-plan: {path} can't be used: {error}") from None
+
+
+def _checked(data: object) -> PrunePlan:
+    version = cast("dict[str, object]", data).get("schema") if isinstance(data, dict) else None
+    if version != PLAN_SCHEMA:
+        raise ValueError(f"it is no plan of version {PLAN_SCHEMA}, as `prune --plan` writes it")
+    plan = msgspec.convert(data, PrunePlan)
+    ids = [(each.account, image.id) for each in plan.accounts for image in (*each.remove, *each.keep)]
+    if len(set(ids)) < len(ids) or len({each.account for each in plan.accounts}) < len(plan.accounts):
+        raise ValueError("an account or an image is in it twice")
+    return plan
+
+
+def _planned(decisions: Iterable[Decision]) -> Iterable[PlannedImage]:
+    for each in decisions:
+        image = each.image
+        yield PlannedImage(
+            id=image.id,
+            name=image.name,
+            type=image.type,
+            public=image.public,
+            created_at=image.created_at,
+            size_gigabytes=image.size_gigabytes,
+            tags=tuple(image.tags or ()),
+            group=each.group,
+            reasons=each.reasons,
+        )
+
+
+def _said(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value if value is None else str(value))

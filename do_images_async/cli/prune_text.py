@@ -1,0 +1,179 @@
+"""What `prune` writes: a plan as a table, JSON or CSV, and what became of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final
+
+import attrs
+
+from do_images_async.cli.columns import Column
+from do_images_async.cli.csv_text import csv_text
+from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, UNKNOWN, Removed
+from do_images_async.cli.prune_plan import AccountPlan, PlannedImage, PrunePlan
+from do_images_async.cli.text import counted, printable
+
+__all__ = ["FORMATS", "outcomes_as_text", "plan_as_csv", "plan_as_json", "plan_as_text", "summary"]
+
+FORMATS: Final = ("text", "json", "csv")
+
+_SECONDS_A_DAY: Final = 86_400
+
+
+@attrs.frozen(kw_only=True)
+class _Row:
+    """An image of a plan, with what depends on the whole plan."""
+
+    account: str | None
+    image: PlannedImage
+    keep: bool
+    age_days: float | None
+    savings: float | None
+
+    @property
+    def plan(self) -> str:
+        return "keep" if self.keep else "remove"
+
+
+def _size(row: _Row) -> float | None:
+    return row.image.size_gigabytes
+
+
+_COLUMNS: Final[tuple[Column[_Row], ...]] = (
+    Column("Plan", "plan", lambda row: row.plan),
+    Column("ID", "id", lambda row: row.image.id, numeric=True),
+    Column("Name", "name", lambda row: row.image.name, least=16),
+    Column("Age", "age", lambda row: "" if row.age_days is None else f"{row.age_days:.0f} d", numeric=True),
+    Column("GB", "gb", _size, numeric=True),
+    Column("Saves", "saves", lambda row: "" if row.keep else f"${row.savings or 0:.2f}", numeric=True),
+    Column("Because", "because", lambda row: ", ".join(row.image.reasons), least=12),
+)
+
+_CSV: Final[tuple[Column[_Row], ...]] = (
+    Column("", "account", lambda row: row.account),
+    Column("", "group", lambda row: row.image.group),
+    Column("", "plan", lambda row: row.plan),
+    Column("", "id", lambda row: row.image.id),
+    Column("", "name", lambda row: row.image.name),
+    Column("", "type", lambda row: row.image.type),
+    Column("", "created_at", lambda row: row.image.created_at),
+    Column("", "age_days", lambda row: row.age_days),
+    Column("", "size_gigabytes", _size),
+    Column("", "monthly_savings", lambda row: row.savings),
+    Column("", "reasons", lambda row: "; ".join(row.image.reasons)),
+)
+
+
+def plan_as_text(plan: PrunePlan) -> str:
+    """Return the plan as a table for each group, and a summary for each account."""
+    from do_images_async.cli.table import table_text  # rich takes its time to import
+
+    rows = [row for account in plan.accounts for row in _rows(plan, account) if row.image.group is not None]
+    cells = [[column.text(row) for column in _COLUMNS] for row in rows]
+    header, *lines = table_text(_COLUMNS, cells, header=True, droppable=False).splitlines()
+    shown: list[str] = [header] if rows else []
+    place = 0
+    for (account, _), members in groupby(rows, key=lambda row: (row.account, row.image.group)):
+        group = list(members)
+        shown += ["", _headline(account, group), *lines[place : place + len(group)]]
+        place += len(group)
+    shown += [""] if rows else []
+    shown += [_account_summary(plan, each) for each in plan.accounts]
+    return "".join(f"{line}\n" for line in shown)
+
+
+def plan_as_json(plan: PrunePlan, outcomes: Sequence[Removed] | None = None) -> str:
+    """Return the plan as JSON; with what became of it, if it was carried out."""
+    record: dict[str, Any] = plan.to_dict()
+    if outcomes is not None:
+        record["outcomes"] = [attrs.asdict(each) for each in outcomes]
+    return json.dumps(record, indent=2) + "\n"
+
+
+def plan_as_csv(plan: PrunePlan, outcomes: Sequence[Removed] | None = None) -> str:
+    """Return the plan as CSV, with a column of what became of each image, if it was carried out."""
+    found = {(each.account, each.id): each for each in outcomes or ()}
+    more = [] if outcomes is None else ["outcome", "message"]
+    lines: list[Sequence[object]] = [[*(column.name for column in _CSV), *more]]
+    for account in plan.accounts:
+        for row in _rows(plan, account):
+            outcome = found.get((row.account, row.image.id))
+            results = [outcome.outcome, outcome.message] if outcome else [None, None]
+            lines.append([*(column.value(row) for column in _CSV), *results[: len(more)]])
+    return csv_text(lines)
+
+
+def outcomes_as_text(outcomes: Iterable[Removed]) -> str:
+    """Return a line for each image that was to be removed."""
+    return "".join(f"{each.outcome} {_named(each)}\n" for each in outcomes)
+
+
+def summary(plan: PrunePlan, outcomes: Sequence[Removed]) -> str:
+    """Return what was done, in a sentence."""
+    counts = Counter(each.outcome for each in outcomes)
+    gigabytes = sum(each.size_gigabytes or 0.0 for each in outcomes if each.outcome == "deleted")
+    parts = [f"{counts['deleted']:,} of {counted(plan.removed, 'image')} deleted ({gigabytes:,.6g} GB)"]
+    words = {
+        GONE: "already gone",
+        CHANGED: "changed since the plan, so not deleted",
+        FAILED: "failed",
+        UNKNOWN: "perhaps deleted",
+    }
+    parts += [f"{counts[outcome]:,} {text}" for outcome, text in words.items() if counts[outcome]]
+    untried = plan.removed - len(outcomes)
+    parts += [f"{untried:,} not tried"] if untried else []
+    return ", ".join(parts)
+
+
+def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
+    """Yield the images group by group, in each what is kept first; what is no candidate comes last."""
+    pairs = [(image, True) for image in account.keep] + [(image, False) for image in account.remove]
+    pairs.sort(key=lambda pair: (pair[0].group is None, pair[0].group or "", not pair[1]))  # it is stable
+    for image, keep in pairs:
+        yield _Row(
+            account=account.account,
+            image=image,
+            keep=keep,
+            age_days=_days(image.created_at, plan.made_at),
+            savings=None if keep else round((image.size_gigabytes or 0.0) * plan.price, 2),
+        )
+
+
+def _days(created_at: datetime | None, now: datetime) -> float | None:
+    return None if created_at is None else round((now - created_at).total_seconds() / _SECONDS_A_DAY, 1)
+
+
+def _headline(account: str | None, rows: Sequence[_Row]) -> str:
+    removed = [row for row in rows if not row.keep]
+    gigabytes = sum(row.image.size_gigabytes or 0.0 for row in removed)
+    group = printable(rows[0].image.group or "")
+    saved = f", {gigabytes:,.6g} GB" if removed else ""
+    return (
+        f"{printable(account) + ': ' if account else ''}{group}: {len(rows) - len(removed):,} kept, "
+        f"{len(removed):,} to remove{saved}"
+    )
+
+
+def _account_summary(plan: PrunePlan, account: AccountPlan) -> str:
+    name = f"{printable(account.account)}: " if account.account else ""
+    groups = len({each.group for each in (*account.keep, *account.remove)} - {None})
+    outside = Counter(each.reasons[0] for each in account.keep if each.group is None and each.reasons)
+    left_out = ", ".join(f"{count:,} {printable(reason)}" for reason, count in outside.most_common())
+    kept = account.candidates - len(account.remove)
+    text = (
+        f"{name}{counted(account.images, 'image')} read, {account.candidates:,} in "
+        f"{counted(groups, 'group')}: {kept:,} kept, {len(account.remove):,} to remove, "
+        f"{account.gigabytes:,.6g} GB, ${account.monthly_savings:,.2f} a month at ${plan.price:g} a GB"
+    )
+    return f"{text}; left alone: {left_out}" if left_out else text
+
+
+def _named(removed: Removed) -> str:
+    account = f"{printable(removed.account)}: " if removed.account else ""
+    size = f" ({removed.size_gigabytes:g} GB)" if removed.size_gigabytes else ""
+    why = f": {printable(removed.message)}" if removed.message else ""
+    return f"{account}{removed.id} {printable(removed.name)}{size}{why}"

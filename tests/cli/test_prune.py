@@ -1,0 +1,458 @@
+"""`do-images prune`: a plan that changes nothing, deletions that are those of the plan, and every refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from do_images_async.testing import Fault, ImagesEmulator
+from tests.support.cli_processes import Ended, account, do_images, do_images_here, environment, in_terminal
+
+KEEP_SIX = ("prune", "--name", "web-*", "--keep-last", "6")
+APPLY = ("--apply", "--yes")
+
+
+def add(emulator: ImagesEmulator, name: str, age: float = 1.0, **fields: Any) -> int:
+    created_at = datetime.now(UTC) - timedelta(days=age)
+    usual: dict[str, Any] = {"created_at": created_at.strftime("%Y-%m-%dT%H:%M:%SZ"), "size_gigabytes": 10.0}
+    return emulator.images.add(name=name, **usual | fields)
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[ImagesEmulator]:
+    """Ten snapshots of a web server, one a day, the newest first; and a database's."""
+    async with ImagesEmulator(images=0, quotas=None) as running:
+        for age in range(10):
+            add(running, f"web-{age}", age)
+        add(running, "db-1", 400)
+        yield running
+
+
+async def prune(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
+    return await do_images_here("prune", *arguments, **account(emulator, emulator.token), **variables)
+
+
+def private(emulator: ImagesEmulator) -> list[dict[str, Any]]:
+    return [image for image in emulator.images if not image["public"]]
+
+
+def names(emulator: ImagesEmulator) -> list[str]:
+    return sorted(image["name"] for image in private(emulator))
+
+
+def lines_of(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+# --- the plan ---
+
+
+async def test_a_plan_says_what_is_kept_and_why_and_changes_nothing(emulator: ImagesEmulator) -> None:
+    ended = await do_images(*KEEP_SIX, **account(emulator, emulator.token))
+    assert ended.status == 0
+    assert ended.stderr == "do-images: nothing was changed: --apply deletes what is to be removed\n"
+    lines = ended.stdout.splitlines()
+    assert lines[2] == "web: 6 kept, 4 to remove, 40 GB"
+    assert [line.split()[0] for line in lines[3:13]] == ["keep"] * 6 + ["remove"] * 4
+    assert lines[3].endswith("last 6, minimum 1")
+    assert lines[12].split()[2:] == ["web-9", "9", "d", "10", "$0.60"]
+    assert lines[-1] == (
+        "11 images read, 10 in 1 group: 6 kept, 4 to remove, 40 GB, $2.40 a month at $0.06 a GB; "
+        "left alone: 1 in no group"
+    )
+    assert emulator.requests.count("DELETE") == 0
+
+
+async def test_the_plan_as_json_and_as_csv_and_in_a_file(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    kept, file = tmp_path / "plan.json", tmp_path / "out.csv"
+    ended = await prune(emulator, *KEEP_SIX[1:], "--plan", str(kept), "-o", "json")
+    plan = json.loads(ended.stdout)
+    assert plan == json.loads(kept.read_text())
+    assert plan["policy"]["keep_last"] == 6
+    (only,) = plan["accounts"]
+    assert (only["images"], only["candidates"], only["gigabytes"], only["monthly_savings"]) == (
+        11,
+        10,
+        40,
+        2.4,
+    )
+    assert [each["name"] for each in only["remove"]] == ["web-6", "web-7", "web-8", "web-9"]
+    assert only["keep"][0]["reasons"] == ["last 6", "minimum 1"]
+    assert only["keep"][-1]["reasons"] == ["in no group"]
+    assert (await prune(emulator, *KEEP_SIX[1:], "-o", "csv", "--file", str(file))).stdout == ""
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert [row["name"] for row in rows if row["plan"] == "remove"] == ["web-6", "web-7", "web-8", "web-9"]
+    assert rows[-1]["reasons"] == "in no group"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("--name", "web-*", "--keep-within", "60h"), 3),
+        (("--name", "web-*", "--keep-within", "1w"), 7),
+        (("--name", "web-*", "--keep-daily", "4", "--min-keep", "5"), 5),
+        (("--name", "web-[0-4]", "--keep-last", "2"), 2),
+        (("--name", "db-*", "--name", "web-*", "--keep-last", "1"), 2),
+        (("--group-by", "none", "--keep-last", "1"), 1),
+        (("--group-by", "name", "--keep-last", "1"), 11),
+        (("--group-by", "distribution", "--keep-last", "2"), 2),
+        (("--group-by", "regions", "--keep-last", "2"), 2),
+        (("--group-by", "tags", "--keep-last", "2"), 2),
+        (("--name", "web-*", "--group-by", "tags", "--keep-last", "2"), 2),
+        (("--pattern", "(?P<group>[a-z]+)-.*", "--keep-last", "2"), 3),
+        (("--name", "w*", "--pattern", "(?P<group>[a-z]+)-.*", "--keep-last", "2"), 2),
+    ],
+)
+async def test_the_options_say_what_is_kept_of_what(
+    emulator: ImagesEmulator, arguments: tuple[str, ...], kept: int
+) -> None:
+    ended = await prune(emulator, *arguments, "-o", "json")
+    (only,) = json.loads(ended.stdout)["accounts"]
+    assert len([each for each in only["keep"] if each["group"] is not None]) == kept
+    assert len(only["keep"]) + len(only["remove"]) == 11
+
+
+async def test_tags_droplets_and_other_types_are_kept(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    golden = add(emulator, "web-golden", 50, tags=["golden"])
+    used = add(emulator, "web-used", 51)
+    backup = add(emulator, "web-backup", 52, type="backup")
+    droplets = tmp_path / "droplets.json"
+    droplets.write_text(
+        json.dumps([{"id": 1, "image": {"id": used}, "backup_ids": None, "snapshot_ids": None}])
+    )
+    arguments = (*KEEP_SIX[1:], "--keep-tag", "golden", "--droplets", str(droplets), "-o", "json")
+    kept = json.loads((await prune(emulator, *arguments)).stdout)["accounts"][0]["keep"]
+    reasons = {each["id"]: each["reasons"] for each in kept}
+    assert reasons[golden] == ["tag golden"]
+    assert reasons[used] == ["in use by a Droplet"]
+    assert reasons[backup] == ["of type backup"]
+    removed = json.loads((await prune(emulator, *arguments, "--type", "backup")).stdout)["accounts"][0][
+        "remove"
+    ]
+    assert removed == [], "the newest backup of its group is kept"
+
+
+async def test_days_begin_where_the_time_zone_says(emulator: ImagesEmulator) -> None:
+    for number, moment in enumerate(("2026-01-09T23:30:00Z", "2026-01-09T12:00:00Z")):
+        add(emulator, f"zone-{number}", created_at=moment)
+    arguments = ("--name", "zone-*", "--keep-daily", "5", "-o", "json")
+    assert len(json.loads((await prune(emulator, *arguments)).stdout)["accounts"][0]["remove"]) == 1
+    there = await prune(emulator, *arguments, "--time-zone", "Europe/Berlin")
+    assert json.loads(there.stdout)["accounts"][0]["remove"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no policy: say what to keep"),
+        (("--name", "web-*"), "no policy: say what to keep"),
+        (("--name", "web-*", "--min-keep", "5", "--keep-last", "0"), "no policy: say what to keep"),
+        (("--keep-last", "3"), "which images?"),
+        (("--name", "", "--keep-last", "3"), "glob must not be empty"),
+        (("--pattern", "(", "--keep-last", "3"), "no regular expression"),
+        (("--pattern", "web-.*", "--keep-last", "3"), "a group named group"),
+        (("--pattern", "(?P<group>.)", "--group-by", "tags", "--keep-last", "3"), "leave --group-by away"),
+        (("--name", "web-*", "--keep-within", "30"), "no span such as"),
+        (("--name", "web-*", "--keep-within", "0d"), "keep_within must be longer"),
+        (("--name", "web-*", "--keep-last", "3", "--time-zone", "Berlin"), "no time zone"),
+        (("--name", "web-*", "--keep-last", "-3"), "--keep-last"),
+        (("--name", "web-*", "--keep-last", "3", "--apply"), "there is nobody to ask"),
+    ],
+)
+async def test_wrong_usage_is_said_before_anything_is_sent(
+    emulator: ImagesEmulator, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = await prune(emulator, *arguments)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert message in ended.stderr
+    assert len(emulator.requests) == 0
+
+
+async def test_a_list_that_can_not_be_shown_to_be_whole_ends_it(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(
+        Fault(method="GET", times=None, body={"images": [], "links": {}, "meta": {"total": 3}})
+    )
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY)
+    assert (ended.status, ended.stdout) == (4, "")
+    assert ended.stderr.startswith("do-images: incomplete: ")
+    assert emulator.requests.count("DELETE") == 0
+
+
+# --- deletions ---
+
+
+async def test_apply_deletes_what_was_shown_and_notes_each_before_and_after(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    journal = tmp_path / "prune.jsonl"
+    ended = await do_images(*KEEP_SIX, *APPLY, "--journal", str(journal), **account(emulator, emulator.token))
+    assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
+    assert names(emulator) == ["db-1", *(f"web-{number}" for number in range(6))]
+    assert sorted(line.split()[2] for line in ended.stdout.splitlines() if line.startswith("deleted ")) == [
+        *("web-6", "web-7", "web-8", "web-9")
+    ]
+    lines = lines_of(journal)
+    for image in {line["id"] for line in lines}:
+        assert [line["event"] for line in lines if line["id"] == image] == ["deleting", "deleted"]
+    again = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(journal))
+    assert (again.status, again.stderr) == (0, "do-images: nothing to remove\n")
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("y", 0, 7), ("n", 130, 11)])
+async def test_it_asks(emulator: ImagesEmulator, answer: str, status: int, left: int) -> None:
+    ended = await in_terminal(*KEEP_SIX, "--apply", typed=f"{answer}\n", **account(emulator, emulator.token))
+    assert ended.status == status
+    assert "Delete 4 images (40 GB)? [y/N]" in ended.stderr
+    assert "web-9" in ended.stdout
+    assert len(names(emulator)) == left
+
+
+async def test_json_of_what_was_done(emulator: ImagesEmulator) -> None:
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "-o", "json")
+    outcomes = json.loads(ended.stdout)["outcomes"]
+    assert {(each["name"], each["outcome"]) for each in outcomes} == {
+        (f"web-{number}", "deleted") for number in range(6, 10)
+    }
+    assert len(names(emulator)) == 7
+    rest = await prune(emulator, "--name", "web-*", "--keep-last", "5", *APPLY, "-o", "csv")
+    rows = list(csv.DictReader(io.StringIO(rest.stdout)))
+    assert [(row["name"], row["outcome"]) for row in rows if row["plan"] == "remove"] == [
+        ("web-5", "deleted")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--keep-last", "4"), "6 of 10 images to remove, and --max-delete-fraction allows 0.5 of them"),
+        (("--keep-last", "6", "--max-delete", "3"), "4 images to remove, and --max-delete allows 3"),
+        (("--keep-last", "6", "--max-delete-fraction", "0.3"), "--max-delete-fraction allows 0.3 of them"),
+    ],
+)
+async def test_a_policy_that_would_delete_too_much_deletes_nothing(
+    emulator: ImagesEmulator, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = await prune(emulator, "--name", "web-*", *arguments, *APPLY)
+    assert ended.status == 5
+    assert message in ended.stderr
+    assert emulator.requests.count("DELETE") == 0
+    shown = await prune(emulator, "--name", "web-*", *arguments)
+    assert shown.status == 0
+    assert f"--apply would refuse this: {message}" in shown.stderr or message in shown.stderr
+
+
+async def test_a_failure_leaves_the_others_done_and_has_a_summary(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    last = min(image["id"] for image in private(emulator) if image["name"] == "web-9")
+    emulator.faults.add(Fault(method="DELETE", path=f"/v2/images/{last}", status=422, times=None))
+    journal = tmp_path / "prune.jsonl"
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(journal))
+    assert ended.status == 3
+    assert ended.stderr == "do-images: 3 of 4 images deleted (30 GB), 1 failed\n"
+    assert [line["event"] for line in lines_of(journal) if line["id"] == last] == ["deleting", "failed"]
+    assert "web-9" in names(emulator)
+
+
+async def test_a_token_that_may_not_delete_stops_at_once(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(Fault(method="DELETE", status=403, times=None))
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY)
+    assert ended.status == 3
+    assert "0 of 4 images deleted" in ended.stderr
+    assert len(names(emulator)) == 11
+
+
+async def test_a_deletion_without_an_answer_is_looked_up(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(Fault(method="DELETE", after=True, broken="reset"))
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--retries", "0")
+    assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
+
+
+async def test_an_image_that_changed_after_it_was_listed_is_not_deleted(emulator: ImagesEmulator) -> None:
+    changed = [image["id"] for image in private(emulator) if image["name"] in ("web-7", "web-8")]
+    first, second = changed
+
+    def change(request: Any) -> None:
+        if request.path == f"/v2/images/{first}":
+            emulator.images.update(first, name="precious")
+        if request.path == f"/v2/images/{second}":
+            emulator.images.update(second, tags=["golden"])
+
+    emulator.on_request.append(change)
+    ended = await prune(emulator, *KEEP_SIX[1:], "--keep-tag", "golden", *APPLY)
+    assert ended.status == 5
+    assert "2 of 4 images deleted (20 GB), 2 changed since the plan, so not deleted" in ended.stderr
+    assert "its name was 'web-7' and is 'precious'" in ended.stdout
+    assert "it has the tag golden now" in ended.stdout
+    assert {"precious", "web-8"} <= set(names(emulator))
+
+
+# --- a plan in a file ---
+
+
+async def plan_of(emulator: ImagesEmulator, path: Path, *arguments: str) -> Path:
+    ended = await prune(emulator, *KEEP_SIX[1:], "--plan", str(path), *arguments)
+    assert ended.status == 0
+    return path
+
+
+async def test_a_plan_is_carried_out_as_it_stands(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    for _ in range(5):
+        add(emulator, "web-new", 0)  # with these, the policy would remove more
+    listed = emulator.requests.count("GET", "/v2/images")
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
+    assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
+    assert names(emulator) == ["db-1", *(f"web-{number}" for number in range(6)), *["web-new"] * 5]
+    assert emulator.requests.count("GET", "/v2/images") == listed, "it is not listed again"
+    again = await prune(emulator, "--apply-plan", str(plan), "--yes")
+    assert (again.status, again.stderr) == (0, "do-images: 0 of 4 images deleted (0 GB), 4 already gone\n")
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "other"}, {"created_at": "2020-01-01T00:00:00Z"}, {"public": True}]
+)
+async def test_a_plan_does_not_delete_what_has_changed_since(
+    emulator: ImagesEmulator, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    changed = next(image["id"] for image in private(emulator) if image["name"] == "web-9")
+    emulator.images.update(changed, **change)
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
+    assert ended.status == 5
+    assert "3 of 4 images deleted (30 GB), 1 changed since the plan, so not deleted" in ended.stderr
+    assert emulator.requests.count("DELETE", f"/v2/images/{changed}") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not JSON"),
+        ("[]", "no plan of version 1"),
+        ('{"schema": 2}', "no plan of version 1"),
+        ('{"schema": 1}', "can't be used"),
+    ],
+)
+async def test_what_is_no_plan_is_refused(
+    emulator: ImagesEmulator, tmp_path: Path, text: str, message: str
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(text)
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
+    assert ended.status == 2
+    assert message in ended.stderr
+    assert len(emulator.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--keep-last", "3"), "leave --keep-last away"),
+        (("--apply",), "--apply-plan excludes --apply and --plan"),
+        (("--account", "prod=PROD"), "the plan is for one account without a name"),
+        ((), "there is nobody to ask"),
+    ],
+)
+async def test_a_plan_in_a_file_is_not_mixed_with_another(
+    emulator: ImagesEmulator, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    ended = await prune(emulator, "--apply-plan", str(plan), *arguments, PROD=emulator.token)
+    assert ended.status == 2
+    assert message in ended.stderr
+    assert emulator.requests.count("DELETE") == 0
+
+
+# --- the journal ---
+
+
+async def test_a_journal_that_can_not_be_written_stops_before_the_deletion(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    command = (sys.executable, "-m", "do_images_async", *KEEP_SIX, *APPLY, "--journal", str(tmp_path / "j"))
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *command),  # no file may grow
+        env=environment(**account(emulator, emulator.token), DO_IMAGES_QUOTA_FILE="off"),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    _, stderr = await process.communicate()
+    assert process.returncode == 74
+    assert b"j could not be written: File too large; 0 of 4 images deleted" in stderr
+    assert emulator.requests.count("DELETE") == 0
+
+
+@pytest.mark.parametrize(("journal", "status"), [("/dev/full", 2), ("/nonexistent/journal", 74), ("/", 2)])
+async def test_what_can_be_no_journal_is_refused(emulator: ImagesEmulator, journal: str, status: int) -> None:
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", journal)
+    assert ended.status == status
+    assert "--journal" in ended.stderr
+    assert emulator.requests.count("DELETE") == 0
+
+
+async def test_a_file_that_is_no_journal_stays_as_it_is(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("my notes\n")
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(other))
+    assert ended.status == 2
+    assert "is no journal" in ended.stderr
+    assert other.read_text() == "my notes\n"
+    assert emulator.requests.count("DELETE") == 0
+
+
+async def test_a_run_goes_on_where_the_journal_ends(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    journal = tmp_path / "prune.jsonl"
+    records = {image["id"]: dict(image) for image in private(emulator)}
+    await prune(emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal))
+    whole = journal.read_text().splitlines(keepends=True)
+    # As if it had been killed after it deleted the first, and in the middle of a line about the second.
+    first, second = (json.loads(whole[place])["id"] for place in (0, 1))
+    kept = [
+        line for line in whole if json.loads(line)["id"] == first or json.loads(line)["event"] == "deleting"
+    ]
+    journal.write_text("".join(kept) + '{"time": "2026-')
+    emulator.images.add(**records[second])
+    gets = emulator.requests.count("GET", f"/v2/images/{first}")
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal))
+    assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
+    assert emulator.requests.count("GET", f"/v2/images/{first}") == gets, "what is done is not asked for"
+    assert {line["event"] for line in lines_of_parsable(journal)} == {"deleting", "deleted"}
+
+
+def lines_of_parsable(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+
+
+# --- several accounts ---
+
+
+async def test_several_accounts_at_once(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    arguments = ("--account", "prod=PROD", "--account", "lab=LAB", "--name", "web-*", "--keep-last", "6")
+    plan = tmp_path / "plan.json"
+    tokens = {"PROD": emulator.token, "LAB": emulator.tokens.issue()}
+    ended = await prune(emulator, *arguments, "--plan", str(plan), **tokens)
+    assert ended.status == 0
+    assert "prod: web: 6 kept, 4 to remove, 40 GB" in ended.stdout
+    assert "lab: 11 images read" in ended.stdout
+    wrong = await prune(emulator, "--apply-plan", str(plan), "--yes", **tokens)
+    assert wrong.status == 2
+    assert "the plan is for --account lab=… --account prod=…" in wrong.stderr
+
+
+async def test_an_account_that_can_not_be_read_ends_it_for_all(emulator: ImagesEmulator) -> None:
+    arguments = ("--account", "prod=PROD", "--account", "lab=LAB", "--name", "web-*", "--keep-last", "6")
+    ended = await prune(emulator, *arguments, *APPLY, PROD=emulator.token, LAB="wrong")
+    assert (ended.status, ended.stdout) == (3, "")
+    assert "the token came from LAB" in ended.stderr
+    assert emulator.requests.count("DELETE") == 0
