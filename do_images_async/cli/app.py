@@ -42,6 +42,7 @@ _COMMANDS: Mapping[str, _Command] = {
     "get": _Command("images", "get_command", "Show images by their ids, or public ones by their slugs."),
     "list": _Command("images", "list_command", "List images: yours, or the provider's as well."),
     "prune": _Command("prune", "prune_command", "Keep what a policy says, and delete the rest."),
+    "replicate": _Command("replicate", "replicate_command", "Copy images to the regions that lack them."),
     "schema": _Command("schema", "schema_command", "Print the JSON Schema of a format."),
     "transfer": _Command(
         "actions", "transfer_command", "Copy an image to other regions; it stays where it is, too."

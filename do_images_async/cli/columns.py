@@ -103,7 +103,7 @@ def choose(columns: Sequence[Column[T]], names: Iterable[str]) -> list[Column[T]
     return chosen
 
 
-def as_record(item: Image | Action) -> dict[str, Any]:
+def as_record(item: attrs.AttrsInstance) -> dict[str, Any]:
     """Return the object by the API's own names, ready for JSON."""
     return attrs.asdict(item, value_serializer=lambda _, __, value: _plain(value))
 

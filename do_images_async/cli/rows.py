@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-from do_images_async import Action, Image
 from do_images_async.cli.columns import Column, as_record, choose
 from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.options import split
@@ -18,7 +17,7 @@ from do_images_async.cli.output import Target, destination
 
 __all__ = ["Rows"]
 
-Item = TypeVar("Item", Image, Action)
+Item = TypeVar("Item", bound=attrs.AttrsInstance)
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -1,0 +1,228 @@
+"""`replicate`: copy images to the regions that lack them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import attrs
+import click
+
+from do_images_async import Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async.cli.columns import Column
+from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.options import (
+    IMAGE_ID,
+    amount_above_zero,
+    client_options,
+    output_options,
+    split,
+    watch,
+)
+from do_images_async.cli.output import Target
+from do_images_async.cli.progress import Watch, show_words
+from do_images_async.cli.rows import Rows
+from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.status import Exit, Stopped, complain, described
+
+__all__ = ["replicate_command"]
+
+_IMAGES_AT_ONCE: Final = 8
+
+
+@attrs.frozen(kw_only=True)
+class _Copy:
+    """What became of one image in one region."""
+
+    image_id: int
+    name: str
+    region: str
+    status: str
+    action_id: int | None = None
+    message: str = ""
+
+
+_COLUMNS: Final[tuple[Column[_Copy], ...]] = (
+    Column("Image ID", "image_id", lambda copy: copy.image_id, numeric=True),
+    Column("Name", "name", lambda copy: copy.name, least=16),
+    Column("Region", "region", lambda copy: copy.region),
+    Column("Status", "status", lambda copy: copy.status),
+    Column("Action ID", "action_id", lambda copy: copy.action_id, numeric=True, rank=1),
+    Column("Message", "message", lambda copy: copy.message, least=8),
+)
+
+
+@click.command("replicate")
+@click.argument("image_ids", nargs=-1, type=IMAGE_ID, metavar="[ID...]")
+@click.option("--tag", "tag_name", metavar="TAG", help="All your images with this tag.")
+@click.option("--name", "names", multiple=True, metavar="GLOB", help="All your images with such a name.")
+@click.option(
+    "--to", "regions", required=True, multiple=True, metavar="SLUGS", help="The regions that must hold them."
+)
+@click.option(
+    "--wait-timeout",
+    default=7200.0,
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="The longest wait for each region.",
+)
+@click.option(
+    "--poll-interval",
+    default=5.0,
+    type=amount_above_zero,
+    metavar="SECONDS",
+    help="Time between the first two polls.",
+)
+@output_options
+@client_options
+def replicate_command(
+    *,
+    image_ids: tuple[int, ...],
+    tag_name: str | None,
+    names: tuple[str, ...],
+    regions: tuple[str, ...],
+    wait_timeout: float,
+    poll_interval: float,
+    **options: Any,
+) -> int:
+    """Copy images to the regions that lack them, and wait until they are there.
+
+    Run it as often as you like: what a region holds, or is being copied there, is not copied again. The
+    images are those with the ids, or those of yours that have the tag and such a name.
+
+    Costs one request for each image that lacks nothing; otherwise also those of `actions`, one for each
+    transfer, and one for each poll. With --tag or --name also two for every 200 images of the list.
+
+    \b
+    Examples:
+      do-images replicate --tag golden --to fra1,sgp1
+      do-images replicate --name 'golden-*' --to nyc3 -o json
+      do-images replicate 7938391 7938392 --to ams3
+    """
+    if bool(image_ids) == (tag_name is not None or bool(names)):
+        raise click.UsageError("which images? Give either ids, or --tag or --name")
+    rows = Rows.of(options)
+    rows.check(_COLUMNS)
+    slugs = list(dict.fromkeys(split(regions)))
+    if not slugs:
+        raise click.UsageError("--to names no region")
+    replication = _Replication(
+        connection=connection_of(options),
+        regions=slugs,
+        wait_timeout=wait_timeout,
+        poll_interval=poll_interval,
+    )
+    with rows.destination() as target:
+        return run_interruptibly(
+            _replicate(replication, image_ids, tag_name, names, rows, target, watch(options))
+        )
+
+
+@attrs.define(kw_only=True)
+class _Replication:
+    """The copying of images to regions.
+
+    Attributes:
+        connection: the account.
+        regions: where the images must be.
+        wait_timeout, poll_interval: seconds, for each region.
+        copies: what became of each image and region so far.
+        errors: how many of them failed.
+    """
+
+    connection: Connection
+    regions: Sequence[str]
+    wait_timeout: float
+    poll_interval: float
+    copies: list[_Copy] = attrs.field(factory=list, init=False)
+    errors: int = attrs.field(default=0, init=False)
+
+    async def ensure(self, api: ImagesAPI, image: Image) -> None:
+        """Make sure that an image is in all regions, and note what became of each."""
+        if image.status is not None and image.status is not ImageStatus.AVAILABLE:
+            for region in self.regions:
+                self._fail(image, region, f"the image is {image.status}, not available")
+            return
+        try:
+            outcomes = api.ensure_regions(
+                image.id, self.regions, timeout=self.wait_timeout, poll_interval=self.poll_interval
+            )
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    self._note(image, outcome)
+        except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
+            self.connection.explain(error)
+            known = {copy.region for copy in self.copies if copy.image_id == image.id}
+            for region in self.regions:
+                if region not in known:
+                    self._fail(image, region, described(error))
+
+    def _note(self, image: Image, outcome: Outcome[str, Any]) -> None:
+        if outcome.error is not None:
+            self.connection.explain(outcome.error)
+            self._fail(image, outcome.key, described(outcome.error))
+            return
+        action = outcome.value
+        self.copies.append(
+            _Copy(
+                image_id=image.id,
+                name=image.name,
+                region=outcome.key,
+                status="present" if action is None else "copied",
+                action_id=None if action is None else action.id,
+            )
+        )
+
+    def _fail(self, image: Image, region: str, message: str) -> None:
+        self.errors += 1
+        self.copies.append(
+            _Copy(image_id=image.id, name=image.name, region=region, status="failed", message=message)
+        )
+
+
+async def _replicate(
+    replication: _Replication,
+    image_ids: Sequence[int],
+    tag_name: str | None,
+    names: Sequence[str],
+    rows: Rows,
+    target: Target,
+    shown: Watch,
+) -> int:
+    images: list[Image] = []
+    interrupted = False
+
+    def words() -> str:
+        total = len(images) * len(replication.regions)
+        return f"{len(replication.copies):,}/{total:,} copies looked after"
+
+    async with replication.connection.open() as api, show_words(api.limiter, shown, words):
+        try:
+            if image_ids:
+                images += [Image(id=image_id) for image_id in dict.fromkeys(image_ids)]
+            else:
+                whole = await api.list_whole(private=True, tag_name=tag_name)
+                images += [each for each in whole if not names or _matches(each, names)]
+            calls = fan_out(lambda image: replication.ensure(api, image), images, concurrency=_IMAGES_AT_ONCE)
+            async with aclosing(calls):
+                async for call in calls:
+                    call.result()
+        except asyncio.CancelledError:
+            interrupted = True
+    rows.write(target, replication.copies, _COLUMNS)
+    if interrupted:
+        message = "interrupted: transfers that are in progress go on; the next run waits for them"
+        raise Stopped(Exit.INTERRUPTED, message, partial=True)
+    if replication.errors:
+        done = f"{replication.errors:,} of {len(replication.copies):,} copies failed"
+        raise Stopped(Exit.API_ERROR, done, partial=True)
+    if not images:
+        complain("no image matches")
+    return Exit.OK
+
+
+def _matches(image: Image, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(image.name, name) for name in names)
