@@ -28,16 +28,16 @@ from do_images_async import ImagesAPI, audit, events, redis, retention, testing
 from do_images_async.audit import rules
 from do_images_async.cli.app import main as do_images
 from do_images_async.testing import ImagesEmulator
-from tests.support.programs import PROGRAMS, impatient
+from tests.docs.fill import MARKER, PAGES, PROGRAMS, fill
+from tests.support.programs import impatient
 from tests.support.redis_servers import EXECUTABLE, NO_SERVER, RedisServer, redis_server, shared_redis
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "tests" / "docs"
-PAGES = sorted((DOCS / "pages").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+PROGRAM_SHOWN = re.compile(r"^<!-- program: (.+) -->$", re.MULTILINE)
 
 NOT_ON_THEIR_OWN = {
     # Aliases, and what is the transport's.
@@ -49,6 +49,7 @@ RUN_ELSEWHERE = {
     "bash .ci/run": "it runs this test",
     "nox -f .ci/noxfile.py -s release": ".ci/run builds the package; the tag is the release's",
     ".venv/bin/pytest": "it runs this test",
+    ".venv/bin/python -m tests.docs.fill": "test_what_is_filled_into_a_page_is_up_to_date",
     "mkdocs build": "test_the_site_builds_without_a_warning",
 }
 """What the sh blocks that are not run here begin with, and who runs them instead."""
@@ -64,7 +65,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    text = page.read_text()
+    text = MARKER.sub("", page.read_text())  # what is filled in has tests of its own
     found = list(BLOCK.finditer(text))
     blocks: list[Block] = []
     for block, following in itertools.zip_longest(found, found[1:]):
@@ -143,7 +144,7 @@ async def test_the_code_of_a_page_runs_and_prints_what_it_says(
         monkeypatch.setenv("REDIS_URL", redis.url)
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page):
-        if block.language != "python" or INCLUDED.match(block.text):
+        if block.language != "python":
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -165,7 +166,7 @@ async def test_the_shell_commands_of_a_page_run(page: Path, emulator: ImagesEmul
 
 
 def test_every_program_is_shown_and_has_a_test() -> None:
-    shown = {name for page in PAGES for name in INCLUDED.findall(page.read_text())}
+    shown = {name for page in PAGES for name in PROGRAM_SHOWN.findall(page.read_text())}
     assert shown == {path.name for path in PROGRAMS.glob("*.py")}
     tests = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     for name in shown:
@@ -189,13 +190,13 @@ def test_every_public_name_is_in_the_reference() -> None:
     missing = [
         name
         for name in do_images_async.__all__
-        if name not in modules | values and f"::: do_images_async.{name}\n" not in text
+        if name not in modules | values and f"<!-- reference: do_images_async.{name} -->" not in text
     ]
     for module in (events, audit, retention, testing, redis):
         missing += [
             f"{module.__name__}.{name}"
             for name in module.__all__
-            if f"::: {module.__name__}.{name}\n" not in text and name not in NOT_ON_THEIR_OWN
+            if f"<!-- reference: {module.__name__}.{name} -->" not in text and name not in NOT_ON_THEIR_OWN
         ]
     assert missing == []
 
@@ -255,11 +256,21 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], "the site needs no network"
 
 
-ARCHITECTURE = (DOCS / "pages" / "developer" / "architecture.md").read_text()
-PACKAGE = ROOT / "do_images_async"
+@pytest.mark.once
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_is_filled_into_a_page_is_up_to_date(page: Path) -> None:
+    text = page.read_text()
+    markers = re.findall(r"^<!-- (?:program|reference|modules): .+ -->$", text, re.MULTILINE)
+    assert len(markers) == len(MARKER.findall(text)) == text.count("\n<!-- end -->\n"), "a marker has no end"
+    assert fill(text) == text, "run `python -m tests.docs.fill`"
 
 
-def test_the_architecture_page_names_every_module_and_no_other() -> None:
-    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
-    named = set(re.findall(r"^- `([\w/]+\.py)`: ", ARCHITECTURE, re.MULTILINE))
-    assert named == {name for name in modules if not name.endswith("__init__.py")}
+def test_the_architecture_page_names_the_modules_of_every_directory() -> None:
+    architecture = (DOCS / "pages" / "developer" / "architecture.md").read_text()
+    package = ROOT / "do_images_async"
+    directories = {path.relative_to(package).parts[0] for path in package.glob("*/*.py")}
+    shown = set(re.findall(r"^<!-- modules: (.+) -->$", architecture, re.MULTILINE))
+    assert shown == directories | {"."}
+    for path in package.rglob("*.py"):
+        name = path.relative_to(package).as_posix()
+        assert path.name == "__init__.py" or f"\n- `{name}`: " in architecture, f"{name} has no docstring"
