@@ -93,7 +93,7 @@ class FileRateLimiter:
         store_timeout: float = 2.0,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
-        if path is not None and not isinstance(path, str | os.PathLike):
+        if path is not None and not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
         check_text(base_url, "base_url")
         digest: str | None = None

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
 from do_images_async._arguments import check_text
 from do_images_async._credentials import read_token
@@ -31,7 +32,7 @@ class RedisRateLimiter:
     Use it in one event loop, and close it (`aclose`, or as an async context manager) after the last call.
 
     Args:
-        redis: a client of redis-py's asyncio kind; it stays yours to close.
+        redis: a client of redis-py's asyncio kind, or its cluster's; it stays yours to close.
         token: the API token whose quota it is. Only a digest of it is kept, here and in the keys.
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
             All workers of a token must name the same.
@@ -50,7 +51,7 @@ class RedisRateLimiter:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Redis | RedisCluster,
         token: str,
         *buckets: TokenBucket,
         on_store_failure: Literal["raise", "local"] = "raise",

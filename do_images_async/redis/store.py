@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -48,7 +49,9 @@ class RedisStore:
         timeout: seconds for one exchange.
     """
 
-    def __init__(self, redis: Redis, key: str, buckets: tuple[TokenBucket, ...], timeout: float) -> None:
+    def __init__(
+        self, redis: Redis | RedisCluster, key: str, buckets: tuple[TokenBucket, ...], timeout: float
+    ) -> None:
         parts = ("state", "leases", "held", "wants", "dues", "passes", "replies", "others", "way")
         names = [*parts, *(f"back{number}" for number in range(len(buckets)))]
         self._keys = [f"{key}:{name}" for name in names]

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from do_images_async import ImagesAPI, TokenBucket
 from do_images_async._quota.protocols import Permit, Report
+from do_images_async._quota.worker import Worker
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
@@ -387,9 +388,14 @@ async def test_a_dead_workers_tokens_come_back_after_its_lease_and_grace(make: M
     assert time.monotonic() - started >= 0.9
 
 
+def worker_of(limiter: RedisRateLimiter) -> Worker:
+    worker: Worker = vars(limiter)["_worker"]
+    return worker
+
+
 def die(limiter: RedisRateLimiter) -> None:
     """What SIGKILL does to the limiter: nothing more is heard of it."""
-    worker = vars(limiter)["_worker"]
+    worker = worker_of(limiter)
     pump: asyncio.Task[None] = vars(worker)["_pump"]
     pump.cancel()
     vars(worker)["_closed"] = True
@@ -522,7 +528,7 @@ async def test_the_token_is_nowhere_in_redis_and_all_keys_expire(
             assert TOKEN.encode() not in key
             assert content is not None
             assert TOKEN.encode() not in content
-    assert TOKEN not in repr(vars(one)) + repr(vars(vars(one)["_worker"]))
+    assert TOKEN not in repr(vars(one)) + repr(vars(worker_of(one)))
     for task in waiting:
         task.cancel()
 
