@@ -11,7 +11,7 @@ from do_images_async.cli.status import Exit
 
 __all__ = ["SCHEMAS", "schema_command", "schema_text"]
 
-SCHEMAS = ("report", "finding", "image")
+SCHEMAS = ("report", "finding", "image", "plan")
 """Names of the schemas."""
 
 
@@ -20,8 +20,9 @@ SCHEMAS = ("report", "finding", "image")
 def schema_command(name: str) -> int:
     """Print the JSON Schema of a format.
 
-    `report` is what `audit -o json` writes, `finding` one of its findings, and `image` a row of `list`, `get`
-    and `latest` with `-o json` or `-o ndjson`. Costs no request.
+    `report` is what `audit -o json` writes, `finding` one of its findings, `image` a row of `list`, `get` and
+    `latest` with `-o json` or `-o ndjson`, and `plan` what `prune` writes with `--plan` or `-o json`. Costs
+    no request.
 
     \b
     Example:

@@ -85,6 +85,20 @@ async def test_rows_of_a_list(form: str) -> None:
         check(row, against)
 
 
+@pytest.mark.parametrize("apply", [(), ("--apply", "--yes")])
+async def test_a_plan(apply: tuple[str, ...]) -> None:
+    async with ImagesEmulator(images=30, quotas=None) as emulator:
+        ended = await do_images_here(
+            *("prune", "-q", "-o", "json", "--group-by", "none", "--keep-last", "2", "--keep-within", "30d"),
+            *("--keep-tag", "b,a", "--max-delete-fraction", "1", *apply),
+            **account(emulator, emulator.token),
+        )
+    plan = json.loads(ended.stdout)
+    assert plan["accounts"][0]["remove"]
+    assert bool(plan.get("outcomes")) == bool(apply)
+    check(plan, await schema("plan"))
+
+
 async def test_a_schema_that_there_is_not() -> None:
     ended = await do_images_here("schema", "droplet")
     assert ended.status == 2

@@ -5,6 +5,7 @@ A page has a marker, and `<!-- end -->` on a line of its own. What is between th
 - `<!-- program: NAME -->` by a program of `tests/docs/programs/`,
 - `<!-- reference: DOTTED.NAME -->` by the signature and docstring of a class, function or constant, or of all
   public classes and functions of a module,
+- `<!-- picture: month -->` by the retention page's picture,
 - `<!-- modules: DIRECTORY -->` by the first sentence of each module in a directory of the package.
 
 `tests/project/test_docs.py` fails when a page is not up to date.
@@ -26,6 +27,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from tests.docs.month import draw_month
+
 __all__ = ["MARKER", "PAGES", "PROGRAMS", "fill"]
 
 HERE = Path(__file__).parent
@@ -33,7 +36,8 @@ PACKAGE = HERE.parents[1] / "do_images_async"
 PAGES = sorted((HERE / "pages").rglob("*.md"))
 PROGRAMS = HERE / "programs"
 MARKER = re.compile(
-    r"^<!-- (program|reference|modules): (\S+) -->\n(?:.*?\n)??<!-- end -->$", re.DOTALL | re.MULTILINE
+    r"^<!-- (program|reference|modules|picture): (\S+) -->\n(?:.*?\n)??<!-- end -->$",
+    re.DOTALL | re.MULTILINE,
 )
 
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
@@ -50,12 +54,18 @@ def fill(text: str) -> str:
 
 def _filled(found: re.Match[str]) -> str:
     kind, name = found[1], found[2]
-    lines = {"program": _program, "reference": _reference, "modules": _modules}[kind](name)
+    lines = {"program": _program, "reference": _reference, "modules": _modules, "picture": _picture}[kind](
+        name
+    )
     return f"<!-- {kind}: {name} -->\n" + "\n".join(lines).strip() + "\n<!-- end -->"
 
 
 def _program(name: str) -> Iterator[str]:
     yield f"```python\n{(PROGRAMS / name).read_text()}```"
+
+
+def _picture(name: str) -> Iterator[str]:
+    yield {"month": draw_month}[name]()
 
 
 def _modules(directory: str) -> Iterator[str]:
