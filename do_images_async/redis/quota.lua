@@ -112,18 +112,23 @@ local function forget(worker)
     for _, key in ipairs({HELD, WANTS, REPLIES}) do redis.call('HDEL', key, worker) end
 end
 
-local function is_awaited(worker)
-    return tonumber(redis.call('ZSCORE', DUES, worker) or 0) + PATIENCE > now
+local function scores(key)
+    local found, all = {}, redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for index = 1, #all, 2 do found[all[index]] = tonumber(all[index + 1]) end
+    return found
 end
 
 -- Whoever has not renewed its lease is gone, and what it held may have been sent. Who holds nothing has nothing
 -- to renew, and may be late for its due only.
 local function reap()
     local gone = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'WITHSCORES')
+    if #gone == 0 then return end
+    local dues, holds, all = scores(DUES), {}, redis.call('HGETALL', HELD)
+    for index = 1, #all, 2 do holds[all[index]] = tonumber(all[index + 1]) end
     for index = 1, #gone, 2 do
         local worker, ended = gone[index], tonumber(gone[index + 1])
-        local held = tonumber(redis.call('HGET', HELD, worker) or 0)
-        if held > 0 or not is_awaited(worker) then
+        local held = holds[worker] or 0
+        if held > 0 or (dues[worker] or 0) + PATIENCE <= now then
             send_back(held, after(ask.grace + ended - now), true)
             state.held = state.held - held
             forget(worker)
@@ -403,12 +408,6 @@ local function my_pass()
     local pass = tonumber(redis.call('ZSCORE', PASSES, me) or 0)
     if redis.call('HEXISTS', WANTS, me) == 1 then return pass end
     return math.max(pass, state.least_pass)
-end
-
-local function scores(key)
-    local found, all = {}, redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
-    for index = 1, #all, 2 do found[all[index]] = tonumber(all[index + 1]) end
-    return found
 end
 
 -- The other workers that wait and are not late.

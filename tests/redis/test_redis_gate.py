@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import msgspec
@@ -61,6 +62,43 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
     left = MINUTE.capacity * minutes - street.theirs
     assert street.accepted >= 0.95 * left
     assert set(street.closings) <= {1}, street.closings
+
+
+def test_many_starved_workers_ask_little(redis_server: RedisServer) -> None:
+    """64 of them wait for the documented quota: whoever is far from its turn does not ask whether it is."""
+    granted = 0
+
+    async def work(limiter: RedisRateLimiter) -> None:
+        nonlocal granted
+        while True:
+            (await limiter.acquire()).settle()
+            granted += 1
+
+    async def main() -> float:
+        async with AsyncExitStack() as stack:
+            limiters = [
+                await stack.enter_async_context(RedisRateLimiter(virtual_redis(redis_server), "dop_v1_a"))
+                for _ in range(64)
+            ]
+            tasks = [asyncio.create_task(work(limiter)) for limiter in limiters for _ in range(3)]
+            await asyncio.sleep(100)
+            before, already = commands(redis_server), granted
+            await asyncio.sleep(300)
+            spent = commands(redis_server) - before
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert granted - already >= 0.95 * 300 * 250 / 61
+            return spent / (granted - already)
+
+    assert run_virtually(main(), turn=1000) <= 60
+
+
+def commands(server: RedisServer) -> int:
+    """Return how many the server has carried out, those in scripts included."""
+    with server.client() as client:
+        stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
+    return sum(each["calls"] for each in stats.values())
 
 
 # The same history for all three: in this process, in Redis, in a file.
