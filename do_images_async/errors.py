@@ -157,7 +157,14 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class DecodeError(DOImagesError):
-    """The body is not what the API page describes; the message names the place as a JSON path."""
+    """The body is not what the API page describes; the message names the place as a JSON path.
+
+    Attributes:
+        transient: True when the body was no JSON at all, such as a proxy's page: the same request may get a
+            good answer later.
+    """
+
+    transient: bool = False
 
 
 class WrongResourceError(DecodeError):

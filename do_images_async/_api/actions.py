@@ -9,16 +9,17 @@ from types import NoneType
 from typing import Final
 
 from do_images_async._api.bulk import Outcome, fan_out
-from do_images_async._api.identity import check_action
+from do_images_async._api.identity import check_action, check_image, mismatch, region_of
 from do_images_async._api.listing import check_listing, page_position, page_query
 from do_images_async._api.pagination import read_whole
 from do_images_async._api.polling import check_wait
 from do_images_async._api.waits import until_completed
 from do_images_async._arguments import check_callable, check_image_id, check_text, check_texts, shown
-from do_images_async._http.bodies import AccountTransferBody, ActionBody, ActionListBody
+from do_images_async._http.bodies import AccountTransferBody, ActionBody, ActionListBody, ImageBody
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
-from do_images_async.models import AccountTransfer, Action, ActionPage
+from do_images_async.errors import DOImagesError
+from do_images_async.models import AccountTransfer, Action, ActionPage, ActionStatus
 
 __all__ = ["AccountTransfers", "ImageActions"]
 
@@ -98,6 +99,8 @@ class ImageActions:
         """Start to copy an image to another region; one request (API page: "Initiate an Image Action").
 
         The image stays where it is, too. It is in the region when the action is completed: see `wait`.
+        When the answer names another region than was asked for, one more request reads the image: an action
+        may name the region that the image comes from, and no other.
 
         Args:
             image_id: its id.
@@ -107,12 +110,20 @@ class ImageActions:
             TypeError, ValueError: an argument can't be used.
             NotFoundError: there is no such image.
             UnprocessableEntityError: there is no such region, or the image can't go there.
-            WrongResourceError: the answer is about another image; `outcome_unknown` is True.
+            WrongResourceError: the answer is about another image, region or type of action;
+                `outcome_unknown` is True.
             DOImagesError: the request failed; with `outcome_unknown` the action may be in progress: read
                 `list` before you retry.
         """
         body = {"type": "transfer", "region": check_text(region, "region")}
-        return check_action(await self._action("POST", _actions_path(image_id), body), image_id)
+        action = await self._action("POST", _actions_path(image_id), body)
+        check_action(action, image_id, kind="transfer")
+        try:
+            await self._check_region(action, image_id, region)
+        except DOImagesError as error:
+            error.outcome_unknown = True
+            raise
+        return action
 
     async def convert(self, image_id: int) -> Action:
         """Start to turn an image, such as a backup, into a snapshot; one request.
@@ -125,11 +136,12 @@ class ImageActions:
         Raises:
             TypeError, ValueError: it is no id.
             NotFoundError: there is no such image.
-            WrongResourceError: the answer is about another image; `outcome_unknown` is True.
+            WrongResourceError: the answer is about another image or type of action; `outcome_unknown` is
+                True.
             DOImagesError: the request failed; with `outcome_unknown` the action may be in progress.
         """
         action = await self._action("POST", _actions_path(image_id), {"type": "convert"})
-        return check_action(action, image_id)
+        return check_action(action, image_id, kind="convert")
 
     async def wait(
         self, image_id: int, action_id: int, *, timeout: float = 3600.0, poll_interval: float = 5.0
@@ -191,7 +203,7 @@ class ImageActions:
         async def transfer(region: str) -> Action:
             begun = await self.transfer(image_id, region)
             return await until_completed(
-                partial(self.get, image_id, begun.id),
+                partial(self.get_transfer, image_id, begun.id, region),
                 image_id,
                 begun.id,
                 timeout=timeout,
@@ -201,6 +213,34 @@ class ImageActions:
             )
 
         return fan_out(transfer, slugs, concurrency=REGIONS_AT_ONCE)
+
+    async def get_transfer(self, image_id: int, action_id: int, region: str) -> Action:
+        """Read a transfer; a completed one that names another region costs a request more, as in `transfer`.
+
+        Raises:
+            WrongResourceError: the answer is about another action, or the image is not in the region.
+            DOImagesError: a request failed.
+        """
+        action = check_action(await self.get(image_id, action_id), image_id, action_id, kind="transfer")
+        if action.status is ActionStatus.COMPLETED:
+            await self._check_region(action, image_id, region)
+        return action
+
+    async def _check_region(self, action: Action, image_id: int, region: str) -> None:
+        """Check that an action is, or may be, the transfer to this region.
+
+        The API page's own example of a transfer to nyc2 is answered with an action that names nyc3: perhaps
+        where the image comes from. So a region that the image is in is accepted, and when the action is
+        completed, the image must be in the region that was asked for.
+        """
+        answered = region_of(action)
+        if answered is None or answered == region:
+            return
+        call = Call(method="GET", path=f"{_PATH}/{image_id}", model=ImageBody)
+        image = (await self._transport.send(call, self._options)).value.image
+        held = check_image(image, image_id).regions
+        if (region if action.status is ActionStatus.COMPLETED else answered) not in held:
+            raise mismatch("a transfer to", region, answered, write=False)
 
     async def _action(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Action:
         call = Call(method=method, path=path, model=ActionBody, body=body)

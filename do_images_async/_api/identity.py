@@ -11,34 +11,45 @@ import unicodedata
 from do_images_async.errors import WrongResourceError
 from do_images_async.models import Action, Image
 
-__all__ = ["check_action", "check_created", "check_image"]
+__all__ = ["check_action", "check_image", "check_name", "comparable", "mismatch", "region_of"]
 
 
 def check_image(image: Image, key: int | str, *, write: bool = False) -> Image:
-    """Return the image if it has this id or slug; an answer without a slug is believed.
+    """Return the image if it has this id or slug.
+
+    An answer without a slug is believed unless it is a private image, which has none.
 
     Raises:
         WrongResourceError: it is another one; with `outcome_unknown` after a `write`.
     """
     answered = image.id if isinstance(key, int) else image.slug
-    if answered and answered != key:
-        raise _mismatch("image", key, answered, write=write)
-    return image
+    if not answered and image.public is False:
+        answered = image.id
+    if not answered or answered == key:
+        return image
+    del image  # a traceback that prints local variables would show all that the server sent
+    raise mismatch("image", key, answered, write=write)
 
 
-def check_created(image: Image, name: str) -> Image:
+def check_name(image: Image, name: str) -> Image:
     """Return the image if it has the name that was given to it; an answer without a name is believed.
 
     Raises:
         WrongResourceError: it has another name; `outcome_unknown` is True.
     """
-    if image.name and _comparable(image.name) != _comparable(name):
-        raise _mismatch("image", name, image.name, write=True)
-    return image
+    answered = image.name
+    if not answered or comparable(answered) == comparable(name):
+        return image
+    del image
+    raise mismatch("image", name, answered, write=True)
 
 
-def check_action(action: Action, image_id: int, action_id: int | None = None) -> Action:
-    """Return the action if it is the image's and, where one is given, has this id.
+def check_action(
+    action: Action, image_id: int, action_id: int | None = None, *, kind: str | None = None
+) -> Action:
+    """Return the action if it is the image's and, where they are given, has this id and is of this kind.
+
+    What the answer does not say is believed.
 
     Raises:
         WrongResourceError: it is another one; with `outcome_unknown` when no `action_id` was asked for, since
@@ -46,18 +57,26 @@ def check_action(action: Action, image_id: int, action_id: int | None = None) ->
     """
     write = action_id is None
     if action.resource_id not in (None, image_id):
-        raise _mismatch("an action of image", image_id, action.resource_id, write=write)
+        raise mismatch("an action of image", image_id, action.resource_id, write=write)
     if action_id is not None and action.id != action_id:
-        raise _mismatch("action", action_id, action.id, write=write)
+        raise mismatch("action", action_id, action.id, write=write)
+    if kind is not None and action.type not in (None, kind):
+        raise mismatch("an action of type", kind, action.type, write=write)
     return action
 
 
-def _mismatch(kind: str, asked: int | str, answered: int | str, *, write: bool) -> WrongResourceError:
+def region_of(action: Action) -> str | None:
+    """Return the region that an action names, if it does."""
+    return action.region_slug or (action.region.slug if action.region else None)
+
+
+def mismatch(kind: str, asked: int | str, answered: int | str, *, write: bool) -> WrongResourceError:
+    """Return the error for an answer about something else."""
     error = WrongResourceError(kind=kind, asked=asked, answered=answered)
     error.outcome_unknown = write
     return error
 
 
-def _comparable(name: str) -> str:
+def comparable(name: str) -> str:
     """Return a name without what a server may change when it stores it: spaces and Unicode's form."""
     return " ".join(unicodedata.normalize("NFC", name).split())

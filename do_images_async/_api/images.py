@@ -16,7 +16,7 @@ import aiohttp
 from do_images_async._api.actions import AccountTransfers, ImageActions, check_regions
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
-from do_images_async._api.identity import check_created, check_image
+from do_images_async._api.identity import check_image, check_name
 from do_images_async._api.latest import LatestFilter, LatestType, newest
 from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_position, page_query
 from do_images_async._api.pagination import read_whole
@@ -486,7 +486,7 @@ class ImagesAPI:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
             body["tags"] = check_texts(tags, "tags")
-        return check_created(await self._image("POST", _PATH, body), name)
+        return check_name(await self._image("POST", _PATH, body), name)
 
     async def find_created(
         self, *, name: str, since: datetime, tags: Collection[str] | None = None
@@ -569,9 +569,10 @@ class ImagesAPI:
         """Wait until an import is done (API page: "Create a Custom Image", on `status`).
 
         Costs one request for each poll; the time between two polls grows by half each, from `poll_interval`
-        to a minute. A poll that fails with 408, 429, 5xx, a broken connection or a timeout is logged and
-        followed by the next one. So is a 404 in the first ten seconds: an image that was just created may not
-        be known everywhere.
+        to a minute. A poll that fails with what may pass is logged and followed by the next one: 408, 429
+        and `max_wait`, 5xx, a broken connection, a timeout, an answer that is no JSON or about another image,
+        and, after the first answer, a token function that fails. So is a 404 in the first ten seconds: an
+        image that was just created may not be known everywhere.
 
         Args:
             image_id: its id.

@@ -11,13 +11,19 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from do_images_async._arguments import check_seconds
+from do_images_async._http.last_error import LastError, keep_last_error
 from do_images_async.errors import (
     APIError,
+    DecodeError,
     DOImagesError,
     NotFoundError,
+    QuotaStoreError,
+    QuotaWaitError,
     RateLimitError,
     ServerError,
+    TokenError,
     TransportError,
+    WrongResourceError,
 )
 
 __all__ = ["Polled", "check_wait", "poll"]
@@ -28,7 +34,6 @@ logger = logging.getLogger("do_images_async")
 
 _GROWTH: Final = 1.5
 _LONGEST: Final = 60.0
-_REQUEST_TIMEOUT: Final = 408
 
 CREATION_LAG: Final = 10.0
 """Seconds in which what was just created may still be answered with 404."""
@@ -71,9 +76,10 @@ async def poll(
 ) -> Polled[T]:
     """Read a state until it is final; the time between two polls grows by half each, up to a minute.
 
-    A poll that fails with 408, 429, 5xx, a broken connection or a timeout is logged and followed by the next
-    one. So is a 404 in the first seconds, as long as nothing was read: the API may not yet know what was just
-    created. Every other error ends the wait.
+    A poll that fails with what may pass is logged and followed by the next one: 408, 429 (the client's
+    `max_wait` included), 5xx, a broken connection, a timeout, an answer that is no JSON or about something
+    else, and, after a poll that was answered, a token function that fails. So is a 404 in the first seconds:
+    the API may not yet know everywhere what was just created. Every other error ends the wait.
 
     Args:
         read: reads the state, with one request.
@@ -92,19 +98,21 @@ async def poll(
     answered = False
     error: DOImagesError | None = None
     scope = asyncio.timeout(timeout)
+    kept = LastError()
     try:
         async with scope:
             while True:
                 try:
-                    last = await read()
+                    with keep_last_error() as kept:
+                        last = await read()
                 except DOImagesError as failure:
-                    new = not answered and time.monotonic() < missing_until
-                    if not (_passes(failure) or (new and isinstance(failure, NotFoundError))):
+                    new = time.monotonic() < missing_until and isinstance(failure, NotFoundError)
+                    if not (new or _passes(failure, answered=answered)):
                         raise
-                    error = failure
+                    error, kept = failure, LastError()
                     logger.warning("a poll failed, next in %.2f s: %s", interval, failure)
                 else:
-                    answered = True
+                    answered, kept = True, LastError()
                     if is_final(last):
                         return Polled(last, last, error)
                 await asyncio.sleep(interval)
@@ -112,11 +120,21 @@ async def poll(
     except TimeoutError:
         if not scope.expired():
             raise
+        # Time may be up within a poll whose attempts failed.
+        error = kept.error or error
     return Polled(None, last, error)
 
 
-def _passes(error: DOImagesError) -> bool:
+def _passes(error: DOImagesError, *, answered: bool) -> bool:
     """Return whether the next poll may succeed."""
-    if isinstance(error, APIError) and error.status == _REQUEST_TIMEOUT:
-        return True
-    return isinstance(error, RateLimitError | ServerError | TransportError)
+    match error:
+        case APIError(status=408) | RateLimitError() | ServerError() | TransportError():
+            return True
+        case QuotaWaitError() | WrongResourceError() | DecodeError(transient=True):
+            return True
+        case QuotaStoreError(refused=refused):
+            return not refused
+        case TokenError():
+            return answered
+        case _:
+            return False

@@ -11,6 +11,7 @@ import attrs
 
 from do_images_async._api.actions import ImageActions
 from do_images_async._api.bulk import Outcome, fan_out
+from do_images_async._api.identity import region_of
 from do_images_async._api.waits import until_completed
 from do_images_async.errors import ConflictError, DOImagesError, UnprocessableEntityError
 from do_images_async.models import Action, ActionStatus, Image
@@ -67,7 +68,7 @@ class RegionCopies:
                         return None
                     raise
         return await until_completed(
-            partial(self.actions.get, self.image_id, begun.id),
+            partial(self.actions.get_transfer, self.image_id, begun.id, region),
             self.image_id,
             begun.id,
             timeout=self.timeout,
@@ -77,11 +78,15 @@ class RegionCopies:
         )
 
     async def _in_progress(self) -> dict[str, Action]:
-        """Return the transfers that are in progress, by region."""
+        """Return the transfers that are in progress, or in a state that is not known, by region."""
         found: dict[str, Action] = {}
         async with aclosing(self.actions.list(self.image_id)) as actions:
             async for action in actions:
-                region = action.region_slug or (action.region.slug if action.region else None)
-                if action.type == "transfer" and action.status is ActionStatus.IN_PROGRESS and region:
+                region = region_of(action)
+                if action.type == "transfer" and region and not _has_ended(action):
                     found.setdefault(region, action)
         return found
+
+
+def _has_ended(action: Action) -> bool:
+    return action.status in (ActionStatus.COMPLETED, ActionStatus.ERRORED) or action.completed_at is not None

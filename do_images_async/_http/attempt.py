@@ -6,6 +6,7 @@ own accord passes through here as well.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Generic, TypeVar
@@ -101,6 +102,10 @@ class Attempt(Generic[T]):
             raise
         self.may_have_been_sent = True
         return self.response
+
+    def sent_and_cancelled(self, error: BaseException) -> bool:
+        """Return whether the attempt had its permit, and its caller did not wait for the end."""
+        return isinstance(error, asyncio.CancelledError) and self._permitted_at is not None
 
     async def _acquire(self) -> Permit:
         """Wait for a permit of the newest token: another call may have renewed it meanwhile."""

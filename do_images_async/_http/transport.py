@@ -29,6 +29,7 @@ from do_images_async._http.failures import (
 )
 from do_images_async._http.headers import parse_retry_after
 from do_images_async._http.idle import ConnectionCheck
+from do_images_async._http.last_error import note_error
 from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
 from do_images_async._http.responses import Answer, error_of, pause_of
@@ -179,6 +180,8 @@ class Transport:
                     result = await self._try(attempt)
                 except BaseException as error:
                     attempt.ended(error)
+                    if attempt.sent_and_cancelled(error):
+                        note_error(_unfinished(attempt))
                     raise
                 if isinstance(result, Reply):
                     self._budget.earn()
@@ -197,6 +200,7 @@ class Transport:
                     uncounted += patience.allows(result)
                     wait = self._wait_before_next(call.method, result, number - renewed - uncounted, options)
                 attempt.ended(result.error, retry_in=self._expected(wait, result))
+                note_error(result.error)
                 if wait is None:
                     raise result.error
                 await self._sleep(wait)
@@ -339,6 +343,7 @@ class Transport:
             error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
             # Invalid JSON: damaged in transit, retry. Valid JSON of another shape: do not.
             valid = is_json(content)
+            error.transient = not valid
             return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)
 
     def _refused(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
@@ -398,3 +403,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _is_success(response: aiohttp.ClientResponse) -> bool:
     return 200 <= response.status < 300
+
+
+def _unfinished(attempt: Attempt[Any]) -> RequestTimeoutError:
+    """Return the error of an attempt that its caller had no more time for."""
+    reason = "not done when the caller's time was up"
+    return RequestTimeoutError(reason, method=attempt.call.method, url=str(attempt.url))

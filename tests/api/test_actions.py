@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from do_images_async import (
 )
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST, ONCE
-from tests.support.servers import HANG, RESET, Answer, Received, Server, refusal, reply
+from tests.support.servers import HANG, RESET, Answer, Received, Server, image_reply, refusal, reply
 
 TEAM = "4f6c71e2-1e90-4762-9fee-6cc4a0a9f2cf"
 
@@ -249,6 +249,62 @@ async def test_a_transfer_whose_answer_is_lost_is_not_sent_again(server: Server,
     assert len(server.received) == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "answered"),
+    [
+        (lambda api: api.actions.transfer(42, "ams3"), {"region_slug": "nyc1"}),
+        (lambda api: api.actions.transfer(42, "ams3"), {"region_slug": None, "region": {"slug": "nyc1"}}),
+        (lambda api: api.actions.transfer(42, "ams3"), {"region_slug": "nyc3", "status": "completed"}),
+        (lambda api: api.actions.transfer(42, "ams3"), {"type": "convert"}),
+        (lambda api: api.actions.convert(42), {"type": "transfer"}),
+    ],
+)
+async def test_another_action_than_the_one_asked_for_may_have_been_begun(
+    server: Server,
+    api: ImagesAPI,
+    start: Callable[[ImagesAPI], Awaitable[Action]],
+    answered: dict[str, object],
+) -> None:
+    server.answer_with(
+        lambda request: (
+            image_reply(42, regions=["nyc3"])
+            if request.method == "GET"
+            else reply({"action": action_document() | answered})
+        )
+    )
+    with pytest.raises(errors.WrongResourceError) as caught:
+        await start(api)
+    assert caught.value.outcome_unknown
+    assert server.methods.count("POST") == 1
+
+
+@pytest.mark.parametrize("told", [{"type": None, "region_slug": None}, {}, {"region_slug": "nyc3"}])
+async def test_an_action_may_leave_out_its_type_and_region_or_name_where_the_image_comes_from(
+    server: Server, api: ImagesAPI, told: dict[str, object]
+) -> None:
+    server.answer_with(
+        lambda request: (
+            image_reply(42, regions=["nyc3"]) if request.method == "GET" else in_state("in-progress", **told)
+        )
+    )
+    assert (await api.actions.transfer(42, "ams3")).id == 5
+
+
+async def test_a_region_is_not_done_before_the_image_is_there(server: Server, api: ImagesAPI) -> None:
+    held = [["nyc3"], ["nyc3"], ["nyc3", "ams3"]]
+
+    def answer(request: Received) -> Answer:
+        if request.path == "/v2/images/42":
+            return image_reply(42, regions=held.pop(0))
+        return in_state("in-progress" if request.method == "POST" else "completed", region_slug="nyc3")
+
+    server.answer_with(answer)
+    outcomes = api.actions.transfer_to_regions(42, ["ams3"], timeout=30, poll_interval=0.005)
+    [outcome] = [each async for each in outcomes]
+    assert outcome.result().status is ActionStatus.COMPLETED
+    assert not held
+
+
 # --- waiting ---
 
 
@@ -292,7 +348,6 @@ async def test_row_83_a_transfer_to_regions_survives_what_passes(server: Server,
 ANOTHERS: list[tuple[str, dict[str, object], str]] = [
     ("get", {"id": 6}, "action 6"),
     ("get", {"resource_id": 43}, "image 43"),
-    ("wait", {"id": 6, "status": "completed"}, "action 6"),
     ("transfer", {"resource_id": 43}, "image 43"),
     ("convert", {"resource_id": 43}, "image 43"),
 ]
@@ -359,7 +414,8 @@ async def test_all_regions_are_begun_before_any_is_done(server: Server, api: Ima
                 {"action": action_document(id=begun, region_slug=request.json()["region"])}, status=201
             )
         number = int(request.path.rpartition("/")[2])
-        return in_state("completed" if begun == len(regions) else "in-progress", id=number)
+        status = "completed" if begun == len(regions) else "in-progress"
+        return in_state(status, id=number, region_slug=regions[number - 1])
 
     server.answer_with(answer)
     outcomes = api.actions.transfer_to_regions(42, regions, timeout=30, poll_interval=0.005)

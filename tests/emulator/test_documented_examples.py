@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 
 from do_images_async import (
@@ -422,16 +423,18 @@ async def test_retrieving_an_action(server: Server, api: ImagesAPI) -> None:
 
 @pytest.mark.parametrize("document", [{"action": ACTION}, ACTION], ids=["wrapped", "unwrapped"])
 async def test_transferring_to_a_region(server: Server, api: ImagesAPI, document: object) -> None:
-    server.script(reply(document, status=201))
+    """The example names another region than is asked for: the image tells whether it comes from there."""
+    server.script(reply(document, status=201), reply({"image": {"id": 7938269, "regions": ["nyc3"]}}))
     assert await api.actions.transfer(7938269, "nyc2") == RUNNING
-    request = only_request(server)
+    request = server.received[0]
+    assert server.methods == ["POST", "GET"]
     assert (request.method, request.target) == ("POST", "/v2/images/7938269/actions")
     assert request.json() == {"type": "transfer", "region": "nyc2"}
 
 
 async def test_converting(server: Server, api: ImagesAPI) -> None:
-    server.script(reply({"action": ACTION}, status=201))
-    assert await api.actions.convert(7938269) == RUNNING
+    server.script(reply({"action": {**ACTION, "type": "convert"}}, status=201))
+    assert await api.actions.convert(7938269) == attrs.evolve(RUNNING, type="convert")
     request = only_request(server)
     assert (request.method, request.target) == ("POST", "/v2/images/7938269/actions")
     assert request.json() == {"type": "convert"}

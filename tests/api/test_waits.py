@@ -1,0 +1,133 @@
+"""What ends a wait for an image or an action, and what costs it one poll."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from do_images_async import Action, Image, ImagesAPI, RetryPolicy, errors
+from tests.conftest import FAST, ONCE, TOKEN
+from tests.support.servers import HANG, Answer, Server, content, image_document, refusal, reply
+
+Wait = Callable[[ImagesAPI, float], Awaitable[Image | Action]]
+
+
+def image_wait(api: ImagesAPI, timeout: float) -> Awaitable[Image]:
+    return api.wait_until_available(42, timeout=timeout, poll_interval=0.01)
+
+
+def action_wait(api: ImagesAPI, timeout: float) -> Awaitable[Action]:
+    return api.actions.wait(42, 5, timeout=timeout, poll_interval=0.01)
+
+
+waits = pytest.mark.parametrize("wait", [image_wait, action_wait])
+
+
+def state(status: str, *, image_id: int = 42, action: str = "in-progress") -> Answer:
+    """An answer that an image's and an action's poll can read."""
+    return reply(
+        {
+            "image": image_document(image_id, status=status),
+            "action": {"id": 5, "status": action, "resource_id": image_id},
+        }
+    )
+
+
+BEGUN = state("NEW")
+DONE = state("available", action="completed")
+PASSING: dict[str, Answer] = {
+    "a 404": refusal(404),
+    "another image": state("available", image_id=43, action="completed"),
+    "a page of HTML": content(b"<html>Bad gateway</html>", headers={"content-type": "text/html"}),
+    "a 429": refusal(429, headers={"retry-after": "0"}),
+}
+
+
+@waits
+@pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING.keys())
+@pytest.mark.parametrize("before", [[BEGUN], []], ids=["after an answer", "as the first"])
+async def test_what_passes_costs_a_poll(
+    server: Server, api: ImagesAPI, wait: Wait, answer: Answer, before: list[Answer]
+) -> None:
+    server.script(*before, answer, DONE)
+    await wait(api.with_options(retry=ONCE), 60)
+    assert len(server.received) == len(before) + 2
+
+
+@waits
+async def test_a_body_that_is_json_of_another_shape_ends_the_wait(
+    server: Server, api: ImagesAPI, wait: Wait
+) -> None:
+    server.script(BEGUN, reply({"oops": 1}))
+    with pytest.raises(errors.DecodeError) as caught:
+        await wait(api, 60)
+    assert not caught.value.transient
+
+
+@waits
+async def test_a_429_does_not_end_the_wait_of_a_client_with_max_wait(server: Server, wait: Wait) -> None:
+    server.script(BEGUN, refusal(429, headers={"retry-after": "1"}), DONE)
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST, max_wait=0.05) as api:
+        await wait(api, 60)
+    assert len(server.received) == 3
+
+
+@waits
+async def test_a_token_function_that_fails_once_does_not_end_the_wait(server: Server, wait: Wait) -> None:
+    answers: list[str | OSError] = [TOKEN, OSError("the vault is away"), TOKEN[:-1] + "x"]
+
+    def token() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    server.script(BEGUN, refusal(401), refusal(401), DONE)
+    async with ImagesAPI(token, base_url=server.url, retry=FAST) as api:
+        await wait(api, 60)
+    assert not answers
+
+
+@waits
+async def test_a_token_function_that_never_worked_ends_the_wait(server: Server, wait: Wait) -> None:
+    def token() -> str:
+        raise OSError("no vault")
+
+    async with ImagesAPI(token, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.TokenError):
+            await wait(api, 60)
+
+
+CUT_OFF: dict[str, tuple[Answer, type[errors.DOImagesError]]] = {
+    "429": (refusal(429, headers={"retry-after": "30"}), errors.RateLimitError),
+    "no answer": (HANG, errors.RequestTimeoutError),
+    "503": (refusal(503, headers={"retry-after": "30"}), errors.ServerError),
+}
+
+
+@waits
+@pytest.mark.parametrize(("answer", "kind"), CUT_OFF.values(), ids=CUT_OFF.keys())
+async def test_the_last_error_is_known_when_time_is_up_within_a_poll(
+    server: Server, api: ImagesAPI, wait: Wait, answer: Answer, kind: type[errors.DOImagesError]
+) -> None:
+    server.answer_with(lambda _: answer)
+    server.script(BEGUN)
+    patient = api.with_options(retry=RetryPolicy(attempts=4, base=60, cap=60))
+    with pytest.raises(errors.WaitTimeoutError) as caught:
+        await wait(patient, 1.0)
+    assert isinstance(caught.value.last_error, kind)
+    assert str(caught.value.last_error) in str(caught.value)
+
+
+@waits
+async def test_an_attempt_that_a_retry_made_good_is_no_last_error(
+    server: Server, api: ImagesAPI, wait: Wait
+) -> None:
+    server.answer_with(lambda _: BEGUN)
+    server.script(refusal(503))
+    waiting: Any = wait(api, 0.5)
+    with pytest.raises(errors.WaitTimeoutError) as caught:
+        await waiting
+    assert caught.value.last_error is None
