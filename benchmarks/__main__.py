@@ -22,6 +22,7 @@ NAMES = (
     "size",
     "loops",
     "connections",
+    "retention",
 )
 
 

@@ -38,7 +38,7 @@ class Journal:
 
     path: Path | None
     plan: str
-    last: dict[Key, str] = attrs.field(factory=dict)
+    last: dict[Key, str] = attrs.field(factory=dict[Key, str])
     _descriptor: int = attrs.field(default=-1, alias="descriptor")
 
     def write(self, event: str, account: str | None, image_id: int, name: str, **more: str) -> None:

@@ -24,7 +24,7 @@ from do_images_async.errors import (
 )
 from do_images_async.retention import Policy
 
-__all__ = ["CHANGED", "FAILED", "GONE", "UNKNOWN", "Removal", "Removed"]
+__all__ = ["CHANGED", "FAILED", "GONE", "UNKNOWN", "Removal", "Removed", "remove_all"]
 
 GONE: Final = "gone"
 """It was not there any more, and no run of this journal had begun to delete it."""
@@ -73,7 +73,7 @@ class Removal:
     policy: Policy
     connection: Connection
     journal: Journal
-    done: list[Removed] = attrs.field(factory=list, init=False)
+    done: list[Removed] = attrs.field(factory=list[Removed], init=False)
 
     async def run(self, shown: Watch) -> None:
         """Remove the images, the oldest first; each that can't be is noted in `done`.

@@ -137,7 +137,7 @@ class _Replication:
     regions: Sequence[str]
     wait_timeout: float
     poll_interval: float
-    copies: list[_Copy] = attrs.field(factory=list, init=False)
+    copies: list[_Copy] = attrs.field(factory=list[_Copy], init=False)
     errors: int = attrs.field(default=0, init=False)
 
     async def ensure(self, api: ImagesAPI, image: Image) -> None:

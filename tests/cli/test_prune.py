@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -16,7 +17,16 @@ from typing import Any
 import pytest
 
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images, do_images_here, environment, in_terminal
+from tests.support.cli_processes import (
+    Ended,
+    account,
+    do_images,
+    do_images_here,
+    environment,
+    in_terminal,
+    start,
+)
+from tests.support.servers import eventually
 
 KEEP_SIX = ("prune", "--name", "web-*", "--keep-last", "6")
 APPLY = ("--apply", "--yes")
@@ -432,6 +442,38 @@ async def test_a_run_goes_on_where_the_journal_ends(emulator: ImagesEmulator, tm
 
 def lines_of_parsable(journal: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+
+
+async def test_a_journal_belongs_to_one_run_at_a_time(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    journal = tmp_path / "prune.jsonl"
+    emulator.faults.add(Fault(method="DELETE", broken="stall", times=None))
+    arguments = (*KEEP_SIX, *APPLY, "--journal", str(journal))
+    first = await start(arguments, account(emulator, emulator.token))
+    await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
+    second = await prune(emulator, *arguments[1:])
+    first.kill()
+    await first.wait()
+    assert second.status == 2
+    assert f"another run is writing {journal}" in second.stderr
+
+
+async def test_ctrl_c_waits_for_deletions_in_flight_and_begins_no_other(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    for age in range(20, 60):
+        add(emulator, f"web-{age}", age)
+    journal = tmp_path / "prune.jsonl"
+    emulator.faults.add(Fault(method="DELETE", delay=3.0, times=None))
+    arguments = ("prune", "--name", "web-*", "--keep-last", "30", *APPLY, "--journal", str(journal))
+    process = await start(arguments, account(emulator, emulator.token))
+    await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
+    process.send_signal(signal.SIGINT)
+    _, stderr = await process.communicate()
+    assert process.returncode == 130
+    events = [line["event"] for line in lines_of(journal)]
+    assert events.count("deleting") == events.count("deleted") == 50 - (len(names(emulator)) - 1)
+    assert 1 <= events.count("deleted") <= 8
+    assert f"interrupted: {events.count('deleted')} of 20 images deleted".encode() in stderr
 
 
 # --- several accounts ---

@@ -36,9 +36,9 @@ class Account:
 
     emulator: ImagesEmulator
     folder: Path
-    plan: dict[str, Any] = attrs.field(factory=dict)
-    before: dict[int, dict[str, Any]] = attrs.field(factory=dict)
-    gone: set[int] = attrs.field(factory=set)  # deleted by others
+    plan: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    before: dict[int, dict[str, Any]] = attrs.field(factory=dict[int, dict[str, Any]])
+    gone: set[int] = attrs.field(factory=set[int])  # deleted by others
 
     @property
     def plan_file(self) -> Path:

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ def block(language: str) -> str:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[ImagesEmulator]:
+async def running() -> AsyncGenerator[ImagesEmulator]:
     """Two weeks of a web server's snapshots, and a golden image."""
     async with ImagesEmulator(images=0, quotas=None, action_seconds=0.01) as emulator:
         for age in range(14):

@@ -53,6 +53,18 @@ from do_images_async.audit import (
     older_than,
 )
 from do_images_async.redis import RedisRateLimiter
+from do_images_async.retention import (
+    Decision,
+    Plan,
+    Policy,
+    by_distribution,
+    by_name,
+    by_pattern,
+    by_regions,
+    by_tags,
+    one_group,
+    plan,
+)
 from do_images_async.testing import Entry, Fault, ImagesEmulator
 
 
@@ -282,3 +294,29 @@ async def tests_of_ones_own() -> None:
         emulator.faults.add(Fault(method="GET", status=503, times=2))
         emulator.faults.add(Fault(edge=True, reset_in=-600.0))
     ImagesEmulator(style="observed", burst_remaining_zero=False, names=["emulator"], remote_admin=True)
+
+
+def retention(images: WholeListing, now: datetime) -> None:
+    policy = Policy(
+        keep_last=3,
+        keep_hourly=1,
+        keep_daily=7,
+        keep_weekly=4,
+        keep_monthly=12,
+        keep_yearly=1,
+        keep_within=timedelta(days=30),
+        keep_tags=frozenset({"golden"}),
+        min_keep=1,
+    )
+    made = plan(images, policy, group_by=by_name("web-*"), now=now, types=["snapshot"], in_use=[42])
+    assert_type(made, Plan)
+    assert_type(made.decisions, tuple[Decision, ...])
+    assert_type(made.kept, tuple[Image, ...])
+    assert_type(made.removed, tuple[Image, ...])
+    assert_type(made.decisions[0].reasons, tuple[str, ...])
+    assert_type(made.decisions[0].group, str | None)
+    for group_by in (by_tags, by_distribution, by_regions, one_group, by_pattern("(?P<group>.+)-.*")):
+        plan(images, policy, group_by=group_by, now=now, time_zone=UTC)
+    plan(images, policy, group_by=lambda image: image.slug, now=now)
+    assert_type([image.id for image in images], list[int])
+    assert_type(len(images), int)
