@@ -1,5 +1,8 @@
 """The shared quota beside others who spend it: as strict as a limiter in one process, and as quick."""
 
+# redis-py leaves `**kwargs` of its functions untyped.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import asyncio
