@@ -19,6 +19,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,7 @@ class SQLiteStore:
         self._quota = SharedQuota(buckets)
         self._rows = _Rows()
         self._connection: sqlite3.Connection | None = None
+        self._closing: weakref.finalize[[], SQLiteStore] | None = None
         self._inode = 0
         self._lock = threading.Lock()
         self._executor = _new_executor()
@@ -218,6 +220,8 @@ class SQLiteStore:
 
     def start_in_child(self) -> None:
         """Go on in a forked child, which must not touch the parent's connection, not even to close it."""
+        if self._closing is not None:
+            self._closing.detach()
         if self._connection is not None:
             _of_parents.append(self._connection)
             self._connection = None
@@ -255,11 +259,16 @@ class SQLiteStore:
             connection.close()
             raise
         self._connection = connection
+        # A limiter that is dropped without `aclose` leaves no open file.
+        self._closing = weakref.finalize(self, connection.close)
+        self._closing.atexit = False
         return connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         self._forget()
+        if self._closing is not None:
+            self._closing.detach()
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()

@@ -45,13 +45,14 @@ class Connection:
         Raises:
             ClickException: the token or `DIGITALOCEAN_API_URL` can't be used.
         """
-        async with self._session() as session:
+        limiter = shared_quota()
+        async with self._session() as session, limiter or nullcontext():
             try:
                 api = ImagesAPI(
                     self.credential.token,
                     session=session,
                     base_url=base_url_from_environment(),
-                    limiter=shared_quota(),
+                    limiter=limiter,
                     retry=RetryPolicy(attempts=self.retries + 1),
                     timeout=self.timeout,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -259,7 +260,7 @@ async def test_it_does_not_grow(make: Make, path: Path) -> None:
     for _ in range(400):
         (await limiter.acquire()).settle()
     await limiter.aclose()
-    with sqlite3.connect(path) as file:
+    with contextlib.closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM log").fetchone()[0] < 300
 
 
@@ -302,7 +303,7 @@ def corrupt(path: Path) -> None:
 
 def take_over(path: Path) -> None:
     path.parent.mkdir()
-    with sqlite3.connect(path) as file:
+    with contextlib.closing(sqlite3.connect(path)) as file:
         file.execute("CREATE TABLE bookmarks (address TEXT)")
 
 
@@ -339,7 +340,7 @@ async def test_or_each_process_keeps_the_quota_alone(
 async def test_a_file_that_is_locked_is_waited_for_and_given_up(make: Make, path: Path) -> None:
     limiter = make(store_timeout=0.2)
     (permit,) = await take(limiter, 1)
-    with sqlite3.connect(path, isolation_level=None) as other:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(QuotaStoreError, match=r"locked|no answer"):
             await limiter.acquire()
@@ -354,7 +355,7 @@ async def test_without_the_file_a_process_has_its_equal_share_and_tells_later(ma
     one, other = (make(TokenBucket(4, per=0.5, margin=0), **options) for _ in range(2))
     await take(one, 1)
     await take(other, 1)
-    with sqlite3.connect(path, isolation_level=None) as file:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
         file.execute("BEGIN IMMEDIATE")
         for permit in await take(one, 4):
             permit.settle()
