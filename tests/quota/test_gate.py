@@ -235,7 +235,9 @@ async def wait_for_permit(limiter: RateLimiter) -> float:
 
 
 @pytest.mark.parametrize("several", [1, 20], ids=["one call at a time", "several of one burst"])
-def test_a_burst_refused_with_remaining_0_closes_for_retry_after_and_takes_no_tokens(several: int) -> None:
+def test_row_86_a_burst_refused_with_remaining_0_closes_for_retry_after_and_takes_no_tokens(
+    several: int,
+) -> None:
     async def main() -> None:
         limiter = RateLimiter(clock=clock, slow_start=False)
         for permit in await take(limiter, several):
@@ -261,7 +263,7 @@ def test_a_burst_refused_with_remaining_0_closes_for_retry_after_and_takes_no_to
         pytest.param(Report(remaining=3, counted=4997, reset_in=4200.0), 62, id="a remaining that jumps"),
     ],
 )
-def test_no_single_word_silences_it_for_longer_than_its_window(report: Report, longest: float) -> None:
+def test_row_87_no_single_word_silences_it_for_longer_than_its_window(report: Report, longest: float) -> None:
     async def main() -> None:
         limiter = RateLimiter(clock=clock)
         for number in range(20):
