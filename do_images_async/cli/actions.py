@@ -11,6 +11,7 @@ import click
 
 from do_images_async import Action, ImagesAPI
 from do_images_async.cli.columns import ACTION_COLUMNS
+from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.options import (
     IMAGE_ID,
@@ -34,7 +35,13 @@ __all__ = ["actions_command", "convert_command", "transfer_command"]
 @click.command("transfer")
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option(
-    "--region", "regions", required=True, multiple=True, metavar="SLUGS", help="Where it goes, too."
+    "--region",
+    "regions",
+    required=True,
+    multiple=True,
+    metavar="SLUGS",
+    shell_complete=complete_regions,
+    help="Where it goes, too.",
 )
 @click.option("--wait", is_flag=True, help="Wait until it is there.")
 @click.option(

@@ -33,6 +33,7 @@ class _Command(NamedTuple):
 _COMMANDS: Mapping[str, _Command] = {
     "actions": _Command("actions", "actions_command", "List what was done to an image, or is being done."),
     "audit": _Command("audit", "audit_command", "Report totals, cost and what is wrong, the worst first."),
+    "completion": _Command("completion", "completion_command", "Print what makes a shell complete commands."),
     "convert": _Command("actions", "convert_command", "Turn an image, such as a backup, into a snapshot."),
     "create": _Command("images", "create_command", "Import a custom image from a URL."),
     "delete": _Command("images", "delete_command", "Delete images, after showing them and asking."),
@@ -40,7 +41,9 @@ _COMMANDS: Mapping[str, _Command] = {
         "emulator", "emulator_command", "Serve the Images API from this machine, for tests."
     ),
     "get": _Command("images", "get_command", "Show images by their ids, or public ones by their slugs."),
-    "list": _Command("images", "list_command", "List images: yours, or the provider's as well."),
+    "latest": _Command("listing", "latest_command", "Show the newest image of a name, tag or distribution."),
+    "list": _Command("listing", "list_command", "List images: yours, or the provider's as well."),
+    "man": _Command("reference", "man_command", "Print the man page of all commands."),
     "prune": _Command("prune", "prune_command", "Keep what a policy says, and delete the rest."),
     "replicate": _Command("replicate", "replicate_command", "Copy images to the regions that lack them."),
     "schema": _Command("schema", "schema_command", "Print the JSON Schema of a format."),
@@ -90,7 +93,7 @@ def main() -> None:
       3   an error of the API, or of the connection to it
       4   incomplete: what was read can't be shown to be everything
       5   refused: prune would delete too much, or an image has changed since the plan
-      70  an error of do-images itself
+      70  an internal error
       74  the output can't be written
       130 interrupted
       141 the reader of the output has left, as `head` does
@@ -131,8 +134,8 @@ def _status_of(command: Callable[[], object]) -> int:
         return _fail(Exit.API_ERROR, described(error))
     except ValueError as error:
         return _fail(Exit.USAGE, str(error))
-    except SystemExit:  # click's answer to a help that nobody reads any more
-        return Exit.BROKEN_PIPE
+    except SystemExit as ended:  # click's answer to a shell's completion, and to a help that nobody reads
+        return Exit.OK if ended.code == 0 else Exit.BROKEN_PIPE
     except OSError as error:  # of stdout, where click writes a help: it is caught elsewhere
         return _fail(Exit.IO_ERROR, f"the output could not be written: {error.strerror or error}")
     return status if isinstance(status, int) else Exit.OK

@@ -84,10 +84,15 @@ ACTION_COLUMNS: tuple[Column[Action], ...] = (
 """What doctl shows of an action."""
 
 
-def choose(columns: Sequence[Column[T]], names: Iterable[str]) -> list[Column[T]]:
+def choose(columns: Sequence[Column[T]], names: Iterable[str], option: str = "--columns") -> list[Column[T]]:
     """Return the columns with these names, in this order; "min-disk", "MinDisk" and "Min Disk" are one.
 
     A column has its name in JSON, too.
+
+    Args:
+        columns: those there are.
+        names: those that are wanted; "all" is every column.
+        option: the option that errors name.
 
     Raises:
         BadParameter: there is no such column.
@@ -95,10 +100,13 @@ def choose(columns: Sequence[Column[T]], names: Iterable[str]) -> list[Column[T]
     by_key = {_key(name): column for column in columns for name in (column.title, column.name)}
     chosen: list[Column[T]] = []
     for name in names:
+        if name.casefold() == "all":
+            chosen.extend(columns)
+            continue
         column = by_key.get(_key(name))
         if column is None:
             known = ", ".join(each.title.replace(" ", "") for each in columns)
-            raise click.BadParameter(f"{name!r} is no column; there are {known}.", param_hint="--columns")
+            raise click.BadParameter(f"{name!r} is no column; there are {known}.", param_hint=option)
         chosen.append(column)
     return chosen
 

@@ -1,17 +1,17 @@
-"""`list`, `get`, `create`, `update`, `delete` and `wait`."""
+"""`get`, `create`, `update`, `delete` and `wait`."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from do_images_async import Image, ImagesAPI
 from do_images_async.cli.columns import IMAGE_COLUMNS
+from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.confirmation import check_somebody_is_there, confirm
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.deletion import Deletion, named, read_ids
@@ -26,80 +26,19 @@ from do_images_async.cli.options import (
     watch,
 )
 from do_images_async.cli.output import Target, destination
-from do_images_async.cli.progress import Watch, show_progress, show_words
+from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, described
 from do_images_async.cli.text import counted, printable
-from do_images_async.errors import IncompleteListingError
 
 __all__ = [
     "create_command",
     "delete_command",
     "get_command",
-    "list_command",
     "update_command",
     "wait_command",
 ]
-
-
-@click.command("list")
-@click.option("--public", is_flag=True, help="The provider's public images, too.")
-@click.option(
-    "--type",
-    "kind",
-    type=click.Choice(["distribution", "application"]),
-    help="Only public ones of this type.",
-)
-@click.option("--tag", "tag_name", metavar="TAG", help="Only images with this tag.")
-@output_options
-@client_options
-def list_command(
-    *, public: bool, kind: Literal["distribution", "application"] | None, tag_name: str | None, **options: Any
-) -> int:
-    """List images: yours, or the provider's as well.
-
-    Costs one request for every 200 images, and at least two.
-
-    \b
-    Examples:
-      do-images list
-      do-images list --public --type distribution --columns Slug,Name,Regions
-      do-images list -o ndjson | jq -r 'select(.size_gigabytes > 50) | .id'
-    """
-    rows = Rows.of(options)
-    rows.check(IMAGE_COLUMNS)
-    filters = {"type": kind, "private": None if public or kind else True, "tag_name": tag_name}
-    with rows.destination() as target:
-        return run_interruptibly(_list(connection_of(options), filters, rows, target, watch(options)))
-
-
-async def _list(
-    connection: Connection, filters: dict[str, Any], rows: Rows, target: Target, shown: Watch
-) -> int:
-    kept: list[Image] = []
-    async with connection.open() as api, show_progress(api.limiter, shown) as progress:
-        try:
-            async with aclosing(api.list_pages(**filters, strict=True)) as pages:
-                async for page in pages:
-                    progress.advance(len(page), page.total)
-                    if rows.streams:
-                        rows.write(target, page.images, IMAGE_COLUMNS, header=progress.pages == 1)
-                    else:
-                        kept.extend(page.images)
-        except asyncio.CancelledError:
-            progress.interrupted = True
-        except IncompleteListingError as error:
-            progress.shortfall = str(error)
-    if not rows.streams or not progress.pages:
-        rows.write(target, kept, IMAGE_COLUMNS)
-    if rows.form == "table" and progress.pages and not progress.images and filters["private"]:
-        complain("no private image is there; --public lists the provider's, too")
-    if progress.interrupted:
-        raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}", partial=True)
-    if progress.shortfall:
-        raise Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {progress.why_partial()}", partial=True)
-    return Exit.OK
 
 
 @click.command("get")
@@ -146,7 +85,13 @@ async def _get(
 @click.command("create")
 @click.argument("name")
 @click.option("--image-url", "--url", "url", required=True, help="Where the provider finds the image.")
-@click.option("--region", required=True, metavar="SLUG", help="The region that will hold it.")
+@click.option(
+    "--region",
+    required=True,
+    metavar="SLUG",
+    shell_complete=complete_regions,
+    help="The region that will hold it.",
+)
 @click.option("--image-distribution", "--distribution", "distribution", help="Its operating system.")
 @click.option("--image-description", "--description", "description", help="Free text.")
 @click.option("--tag-names", "--tag", "tags", multiple=True, metavar="TAGS", help="Tags, with commas.")

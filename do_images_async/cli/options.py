@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from do_images_async._arguments import check_image_key
+from do_images_async.cli.completion import complete_columns
 from do_images_async.cli.logs import is_logging
 from do_images_async.cli.progress import Watch
 
@@ -131,7 +132,8 @@ def output_options(command: Command) -> Command:
             "columns",
             multiple=True,
             metavar="NAMES",
-            help="Columns of the table or CSV, with commas in between.",
+            shell_complete=complete_columns,
+            help="Columns of the table or CSV, with commas in between; all for every column.",
         ),
         click.option("--no-header", is_flag=True, help="Leave the table's or CSV's first line away."),
     )

@@ -13,6 +13,7 @@ import click
 
 from do_images_async import Image, ImagesAPI, ImageStatus, Outcome, fan_out
 from do_images_async.cli.columns import Column
+from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.options import (
     IMAGE_ID,
@@ -60,7 +61,13 @@ _COLUMNS: Final[tuple[Column[_Copy], ...]] = (
 @click.option("--tag", "tag_name", metavar="TAG", help="All your images with this tag.")
 @click.option("--name", "names", multiple=True, metavar="GLOB", help="All your images with such a name.")
 @click.option(
-    "--to", "regions", required=True, multiple=True, metavar="SLUGS", help="The regions that must hold them."
+    "--to",
+    "regions",
+    required=True,
+    multiple=True,
+    metavar="SLUGS",
+    shell_complete=complete_regions,
+    help="The regions that must hold them.",
 )
 @click.option(
     "--wait-timeout",

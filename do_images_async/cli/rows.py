@@ -19,8 +19,6 @@ __all__ = ["Rows"]
 
 Item = TypeVar("Item", bound=attrs.AttrsInstance)
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 @attrs.frozen(kw_only=True)
 class Rows:
@@ -28,22 +26,25 @@ class Rows:
 
     Attributes:
         form: "table", "json", "ndjson" or "csv".
-        columns: names of the columns; empty for all.
+        columns: names of the columns; empty for the default.
+        short: names of the columns that a table has by default; empty for all that fit.
         header: whether a table or CSV has a first line.
         file: where they go; None for stdout.
     """
 
     form: str
     columns: Sequence[str] = ()
+    short: Sequence[str] = ()
     header: bool = True
     file: Path | None = None
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> Rows:
+    def of(cls, options: dict[str, Any], *, short: Sequence[str] = ()) -> Rows:
         """Return what `output_options` say."""
         return cls(
             form=options["form"],
             columns=split(options["columns"]),
+            short=short,
             header=not options["no_header"],
             file=options["file"],
         )
@@ -80,7 +81,8 @@ class Rows:
             return json.dumps([as_record(item) for item in items], indent=2) + "\n"
         if self.form == "ndjson":
             return "".join(json.dumps(as_record(item)) + "\n" for item in items)
-        columns = choose(known, self.columns) or list(known)
+        default = self.short if self.form == "table" else ()
+        columns = choose(known, self.columns or default) or list(known)
         if self.form == "csv":
             names = [column.name for column in columns]
             return csv_text([names] * header + [[column.value(item) for column in columns] for item in items])

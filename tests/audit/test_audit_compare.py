@@ -136,21 +136,21 @@ def test_a_baseline_is_read_once() -> None:
     assert compare(report, baseline) == compare(report, as_data(report))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"schema": None}, "'schema' is not a whole number"),
-        ({"schema": 2}, "its 'schema' is 2, and this version reads 1"),
-        ({"created_at": "yesterday"}, "'created_at' is not a date"),
-        ({"complete": "yes"}, "'complete' is not true or false"),
-        ({"findings": 7}, "'findings' is not a list"),
-        ({"findings": [{}]}, "it has no 'findings.0.rule'"),
-        ({"findings": [7]}, "'findings.0' is not an object"),
-        ({"by_type": [{"key": "snapshot", "images": True}]}, "'by_type.0.images' is not a whole number"),
-        ({"price": 10**400}, "int too large"),
-        ({"rules": [{"rule": "old", "settings": {"days": None}}]}, "'rules.0.settings.days' is not a number"),
-    ],
-)
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"schema": None}, "'schema' is not a whole number"),
+    ({"schema": 2}, "its 'schema' is 2, and this version reads 1"),
+    ({"created_at": "yesterday"}, "'created_at' is not a date"),
+    ({"complete": "yes"}, "'complete' is not true or false"),
+    ({"findings": 7}, "'findings' is not a list"),
+    ({"findings": [{}]}, "it has no 'findings.0.rule'"),
+    ({"findings": [7]}, "'findings.0' is not an object"),
+    ({"by_type": [{"key": "snapshot", "images": True}]}, "'by_type.0.images' is not a whole number"),
+    ({"price": 10**400}, "int too large"),
+    ({"rules": [{"rule": "old", "settings": {"days": None}}]}, "'rules.0.settings.days' is not a number"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
 def test_what_is_no_report(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="baseline is no report of an audit: ") as raised:
         compare(run(), as_data(run(image(1, 60.0))) | change)

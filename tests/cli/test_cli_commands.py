@@ -68,10 +68,7 @@ async def test_list_as_a_table_for_a_pipe(emulator: ImagesEmulator) -> None:
     ended = await process(emulator, "list")
     assert (ended.status, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
-    assert re.split(r" {2,}", lines[0]) == [
-        *("ID", "Name", "Type", "Distribution", "Slug", "Public", "Min Disk", "Created"),
-        *("Status", "Regions", "Tags", "Size"),
-    ]
+    assert re.split(r" {2,}", lines[0]) == ["ID", "Name", "Type", "Regions", "Size", "Created"]
     private = [each for each in emulator.images if not each["public"]]
     assert [line.split()[0] for line in lines[1:]] == [str(each["id"]) for each in private]
     assert "\x1b" not in ended.stdout
@@ -114,10 +111,10 @@ async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
         assert ended.status == 0
         plain = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout)
         assert max(map(cell_len, plain.splitlines())) <= width
-        assert "Status" in plain
-        assert "Size" in plain
+        assert "Type" in plain
+        assert "Created" in plain
         assert "\x1b[1m" in ended.stdout
-        assert ("not shown at this width" in ended.stderr) == (width < 200)
+        assert "not shown at this width" not in ended.stderr
 
 
 async def test_an_empty_list_hints_at_the_public_images(emulator: ImagesEmulator) -> None:

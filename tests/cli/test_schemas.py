@@ -38,7 +38,7 @@ def closed(part: object) -> object:
 
 def check(data: object, against: dict[str, Any]) -> None:
     checker = Draft202012Validator.FORMAT_CHECKER
-    Draft202012Validator(against, format_checker=checker).validate(data)
+    Draft202012Validator(against, format_checker=checker).validate(data)  # pyright: ignore[reportUnknownMemberType]
 
 
 async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:

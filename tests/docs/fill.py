@@ -6,6 +6,7 @@ A page has a marker, and `<!-- end -->` on a line of its own. What is between th
 - `<!-- reference: DOTTED.NAME -->` by the signature and docstring of a class, function or constant, or of all
   public classes and functions of a module,
 - `<!-- picture: month -->` by the retention page's picture,
+- `<!-- commands: do-images -->` by all commands of the command line,
 - `<!-- modules: DIRECTORY -->` by the first sentence of each module in a directory of the package.
 
 `tests/project/test_docs.py` fails when a page is not up to date.
@@ -36,7 +37,7 @@ PACKAGE = HERE.parents[1] / "do_images_async"
 PAGES = sorted((HERE / "pages").rglob("*.md"))
 PROGRAMS = HERE / "programs"
 MARKER = re.compile(
-    r"^<!-- (program|reference|modules|picture): (\S+) -->\n(?:.*?\n)??<!-- end -->$",
+    r"^<!-- (program|reference|modules|commands|picture): (\S+) -->\n(?:.*?\n)??<!-- end -->$",
     re.DOTALL | re.MULTILINE,
 )
 
@@ -54,9 +55,14 @@ def fill(text: str) -> str:
 
 def _filled(found: re.Match[str]) -> str:
     kind, name = found[1], found[2]
-    lines = {"program": _program, "reference": _reference, "modules": _modules, "picture": _picture}[kind](
-        name
-    )
+    fillers = {
+        "program": _program,
+        "reference": _reference,
+        "modules": _modules,
+        "commands": _commands,
+        "picture": _picture,
+    }
+    lines = fillers[kind](name)
     return f"<!-- {kind}: {name} -->\n" + "\n".join(lines).strip() + "\n<!-- end -->"
 
 
@@ -66,6 +72,13 @@ def _program(name: str) -> Iterator[str]:
 
 def _picture(name: str) -> Iterator[str]:
     yield {"month": draw_month}[name]()
+
+
+def _commands(_: str) -> Iterator[str]:
+    from do_images_async.cli.app import main  # click is an extra
+    from do_images_async.cli.reference import reference_page
+
+    yield reference_page(main)
 
 
 def _modules(directory: str) -> Iterator[str]:

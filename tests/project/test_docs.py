@@ -260,7 +260,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_is_filled_into_a_page_is_up_to_date(page: Path) -> None:
     text = page.read_text()
-    markers = re.findall(r"^<!-- (?:program|reference|modules|picture): .+ -->$", text, re.MULTILINE)
+    markers = re.findall(r"^<!-- (?:program|reference|modules|commands|picture): .+ -->$", text, re.MULTILINE)
     assert len(markers) == len(MARKER.findall(text)) == text.count("\n<!-- end -->\n"), "a marker has no end"
     assert fill(text) == text, "run `python -m tests.docs.fill`"
 
