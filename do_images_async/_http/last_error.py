@@ -5,7 +5,7 @@ A call that is cancelled raises no error of its own: what its attempts met would
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -27,7 +27,7 @@ _kept: ContextVar[LastError | None] = ContextVar("do_images_async_last_error", d
 
 
 @contextmanager
-def keep_last_error() -> Iterator[LastError]:
+def keep_last_error() -> Generator[LastError]:
     """Keep the errors of attempts that this task makes within the block."""
     token = _kept.set(last := LastError())
     try:

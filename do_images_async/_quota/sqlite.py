@@ -72,6 +72,10 @@ PRAGMA user_version = 1;
 COMMIT;
 """
 
+_HEADER = """
+SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
+FROM pragma_application_id, pragma_user_version
+"""
 _READ = """
 SELECT version, record, NULL FROM quota WHERE name = ?1
 UNION ALL
@@ -400,9 +404,8 @@ def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     for attempt in itertools.count(1):
         try:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            # In one statement: another process may be making the tables now.
+            application, version, tables = connection.execute(_HEADER).fetchone()
             if tables and application != _APPLICATION_ID:
                 raise sqlite3.DatabaseError("it is another program's database")
             if version > _VERSION:

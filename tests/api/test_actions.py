@@ -249,14 +249,22 @@ async def test_a_transfer_whose_answer_is_lost_is_not_sent_again(server: Server,
     assert len(server.received) == 1
 
 
+async def begin_transfer(api: ImagesAPI) -> Action:
+    return await api.actions.transfer(42, "ams3")
+
+
+async def begin_conversion(api: ImagesAPI) -> Action:
+    return await api.actions.convert(42)
+
+
 @pytest.mark.parametrize(
     ("start", "answered"),
     [
-        (lambda api: api.actions.transfer(42, "ams3"), {"region_slug": "nyc1"}),
-        (lambda api: api.actions.transfer(42, "ams3"), {"region_slug": None, "region": {"slug": "nyc1"}}),
-        (lambda api: api.actions.transfer(42, "ams3"), {"region_slug": "nyc3", "status": "completed"}),
-        (lambda api: api.actions.transfer(42, "ams3"), {"type": "convert"}),
-        (lambda api: api.actions.convert(42), {"type": "transfer"}),
+        (begin_transfer, {"region_slug": "nyc1"}),
+        (begin_transfer, {"region_slug": None, "region": {"slug": "nyc1"}}),
+        (begin_transfer, {"region_slug": "nyc3", "status": "completed"}),
+        (begin_transfer, {"type": "convert"}),
+        (begin_conversion, {"type": "transfer"}),
     ],
 )
 async def test_another_action_than_the_one_asked_for_may_have_been_begun(

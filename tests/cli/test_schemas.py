@@ -38,7 +38,8 @@ def closed(part: object) -> object:
 
 def check(data: object, against: dict[str, Any]) -> None:
     checker = Draft202012Validator.FORMAT_CHECKER
-    Draft202012Validator(against, format_checker=checker).validate(data)  # pyright: ignore[reportUnknownMemberType]
+    validator = Draft202012Validator(against, format_checker=checker)
+    validator.validate(data)  # pyright: ignore[reportUnknownMemberType]
 
 
 async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:
