@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images, do_images_here, in_terminal
+from tests.support.servers import Server, image_document, reply
 
 
 @pytest_asyncio.fixture
@@ -167,3 +168,18 @@ async def test_the_newest_public_image() -> None:
 async def test_csv_has_every_column(emulator: ImagesEmulator) -> None:
     header = (await run(emulator, "list", "-o", "csv")).stdout.split("\n")[0].split(",")
     assert len(header) >= 12
+
+
+@pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv"])
+async def test_dates_at_the_ends_of_the_calendar_and_absurd_sizes(form: str, server: Server) -> None:
+    images = [
+        image_document(1, created_at="0001-01-01T00:00:00+14:00", size_gigabytes=1e308, public=False),
+        image_document(2, created_at="9999-12-31T23:59:59-12:00", size_gigabytes=2.5, public=False),
+    ]
+    server.answer_with(lambda _: reply({"images": images, "meta": {"total": 2}, "links": {}}))
+    for sort in ("created", "size"):
+        ended = await do_images("list", "-q", "-o", form, f"--sort=-{sort}", **account(server))
+        assert (ended.status, ended.stderr) == (0, "")
+        assert "2.5" in ended.stdout
+    newest = await do_images("latest", "-q", "-o", form, **account(server))
+    assert (newest.status, newest.stderr) == (0, "")
