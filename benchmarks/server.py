@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -62,26 +62,29 @@ class Service:
     def __init__(self, *, images: int, latency: float) -> None:
         self.images = images
         self.latency = latency
-        self._served = itertools.count(1)
+        self._served: Counter[str] = Counter()
         self._page = functools.lru_cache(128)(page)
 
     async def one(self, request: web.Request) -> web.Response:
         asked = int(request.match_info["image_id"])
-        return await self._answer(json.dumps({"image": image(asked % self.images) | {"id": asked}}).encode())
+        body = json.dumps({"image": image(asked % self.images) | {"id": asked}}).encode()
+        return await self._answer(request, body)
 
     async def listing(self, request: web.Request) -> web.Response:
         size = int(request.query.get("per_page", "20"))
         number = int(request.query.get("page", "1"))
-        return await self._answer(
-            self._page(size, number=number, total=self.images, origin=str(request.url.origin()))
-        )
+        origin = str(request.url.origin())
+        return await self._answer(request, self._page(size, number=number, total=self.images, origin=origin))
 
-    async def _answer(self, body: bytes) -> web.Response:
+    async def _answer(self, request: web.Request, body: bytes) -> web.Response:
+        token = request.headers.get("authorization", "")
+        self._served[token] += 1
+        remaining = LIMIT - self._served[token]
         if self.latency:
             await asyncio.sleep(self.latency)
         quota = {
             "ratelimit-limit": str(LIMIT),
-            "ratelimit-remaining": str(LIMIT - next(self._served)),
+            "ratelimit-remaining": str(remaining),
             "ratelimit-reset": "1444931833",
         }
         return web.Response(body=body, content_type="application/json", headers=quota)
