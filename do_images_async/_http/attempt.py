@@ -28,7 +28,7 @@ from do_images_async._http.deadlines import Deadline
 from do_images_async._http.failures import ConnectionBrokenError, UnwritableError
 from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.logs import call_hook, log_attempt, logger, outcome_of, route_of
-from do_images_async._http.messages import may_have_been_sent, send_with_permit
+from do_images_async._http.messages import give_back, settle
 from do_images_async._http.request import Call, Options
 from do_images_async._quota.protocols import Permit
 from do_images_async.errors import APIError, DOImagesError
@@ -90,18 +90,15 @@ class Attempt(Generic[T]):
         except ValueError:
             permit.release()
             raise
-
-        async def send(request: ClientRequest) -> ClientResponse:
-            return await self.connections.send(request, handler)
-
         try:
-            self.response, self.rate_limit = await send_with_permit(permit, request, send)
+            self.response = response = await self.connections.send(request, handler)
         except BaseException as error:
-            self.may_have_been_sent = may_have_been_sent(request)
-            _raise_ours(error, sent=self.may_have_been_sent)
+            self.may_have_been_sent = sent = give_back(permit, request)
+            _raise_ours(error, sent=sent)
             raise
         self.may_have_been_sent = True
-        return self.response
+        self.rate_limit = settle(permit, response)
+        return response
 
     def sent_and_cancelled(self, error: BaseException) -> bool:
         """Return whether the attempt had its permit, and its caller did not wait for the end."""

@@ -28,7 +28,10 @@ def parse_rate_limit(headers: Headers) -> RateLimit | None:
         (limit,), (remaining,), (reset,) = map(headers.getall, _QUOTA)
     except (KeyError, ValueError):
         return None
-    if not (_is_number(limit) and _is_number(remaining) and _is_number(reset)):
+    digits = limit + remaining + reset
+    if not (digits.isdigit() and digits.isascii() and limit and remaining and reset):
+        return None
+    if len(limit) > _MOST_DIGITS or len(remaining) > _MOST_DIGITS or len(reset) > _MOST_DIGITS:
         return None
     read = RateLimit(limit=int(limit), remaining=int(remaining), reset=int(reset))
     return read if read.remaining <= read.limit else None

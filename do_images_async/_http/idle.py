@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -51,15 +52,9 @@ class ConnectionCheck:
             ConnectionBrokenError: new connections have bytes on them as well; nothing was written.
         """
         unknown = 0
-        write = request.send
-
-        async def check_and_write(connection: Connection) -> ClientResponse:
-            self._check(connection)
-            return await write(connection)
-
         # aiohttp calls this once it has a connection, with no await in between. An attribute of the request
         # is the only hook that a borrowed session has there; left in place it would be a reference cycle.
-        vars(request)["send"] = check_and_write
+        vars(request)["send"] = _CheckedWrite(self, request.send)
         try:
             while True:
                 try:
@@ -72,7 +67,8 @@ class ConnectionCheck:
         finally:
             del vars(request)["send"]
 
-    def _check(self, connection: Connection) -> None:
+    def check(self, connection: Connection) -> None:
+        """Raise an exception that makes `send` take another connection unless this one has nothing to read."""
         protocol = connection.protocol
         reused = protocol in self._used
         # `should_close` tells of bytes that the event loop has read already.
@@ -81,6 +77,23 @@ class ConnectionCheck:
             raise _UnfitConnectionError(reused=reused)
         if not reused:
             self._used.add(protocol)
+
+
+class _CheckedWrite:
+    """Checks the connection that a request got, then writes the request to it."""
+
+    # There is one for every request: a closure would be four objects for the garbage collector to visit.
+    __slots__ = ("_connections", "_write")
+
+    def __init__(
+        self, connections: ConnectionCheck, write: Callable[[Connection], Awaitable[ClientResponse]]
+    ) -> None:
+        self._connections = connections
+        self._write = write
+
+    async def __call__(self, connection: Connection) -> ClientResponse:
+        self._connections.check(connection)
+        return await self._write(connection)
 
 
 def _has_unread_bytes(transport: asyncio.Transport | None, *, reused: bool) -> bool:

@@ -9,7 +9,7 @@ from do_images_async._http.headers import parse_rate_limit, report_of
 from do_images_async._quota.protocols import Limiter, Permit, check_limiter
 from do_images_async.models import RateLimit
 
-__all__ = ["may_have_been_sent", "quota_middleware", "send_with_permit"]
+__all__ = ["give_back", "quota_middleware", "settle"]
 
 
 def quota_middleware(
@@ -40,30 +40,30 @@ def quota_middleware(
 
     async def take_permit(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         permit = await limiter.acquire(max_wait=max_wait, reserve=reserve)
-        response, _ = await send_with_permit(permit, request, handler)
+        try:
+            response = await handler(request)
+        except BaseException:
+            give_back(permit, request)
+            raise
+        settle(permit, response)
         return response
 
     return take_permit
 
 
-async def send_with_permit(
-    permit: Permit, request: ClientRequest, handler: ClientHandlerType
-) -> tuple[ClientResponse, RateLimit | None]:
-    """Send one message and report to its permit; return the response, and the quota that it reports."""
-    try:
-        response = await handler(request)
-    except BaseException:
-        if may_have_been_sent(request):
-            permit.lose()
-        else:
-            permit.release()
-        raise
+def settle(permit: Permit, response: ClientResponse) -> RateLimit | None:
+    """Report a message's response to its permit; return the quota that the response reports."""
     rate_limit = parse_rate_limit(response.headers)
     permit.settle(report_of(response.status, response.headers, rate_limit))
-    return response, rate_limit
+    return rate_limit
 
 
-def may_have_been_sent(request: ClientRequest) -> bool:
-    """Return whether the server may know of the request."""
+def give_back(permit: Permit, request: ClientRequest) -> bool:
+    """Return the permit of a message without a response; return whether the server may know of it."""
     # aiohttp makes the response object as it writes the request.
-    return request.response is not None
+    sent = request.response is not None
+    if sent:
+        permit.lose()
+    else:
+        permit.release()
+    return sent

@@ -38,7 +38,7 @@ class Options:
             check_seconds(self.max_wait, "max_wait", zero=True)
 
 
-class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
     """A request as an endpoint states it: `path` is quoted already, `model` is what a success holds."""
 
     method: str
@@ -48,7 +48,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     body: Mapping[str, object] | None = None
 
 
-class Reply(msgspec.Struct, Generic[T], frozen=True):
+class Reply(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """A success: its model, and the quota that came with it."""
 
     value: T

@@ -162,7 +162,7 @@ class Transport:
         url = self._url(call)
         unknown = renewed = False
         number = uncounted = 0
-        patience = _Patience(options)
+        patience: _Patience | None = None
         try:
             while True:
                 number += 1
@@ -197,6 +197,7 @@ class Transport:
                     renewed = await self._renew(attempt, options)
                     wait = 0.0 if renewed else None
                 else:
+                    patience = patience or _Patience(options)
                     uncounted += patience.allows(result)
                     wait = self._wait_before_next(call.method, result, number - renewed - uncounted, options)
                 attempt.ended(result.error, retry_in=self._expected(wait, result))
