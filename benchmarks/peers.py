@@ -44,7 +44,7 @@ DIGITALOCEAN: Final = "python-digitalocean (blocking)"
 
 TOKEN: Final = "dop_v1_" + "0" * 64
 OWN_TOKEN: Final = "dop_v1_" + "1" * 64
-"""A token that no other subject spends: the server counts for each token, and a limiter paces beside others."""
+"""A token that no other subject spends: where others spend it too, a limiter paces its requests."""
 authorization: Final = {"Authorization": f"Bearer {TOKEN}"}
 
 

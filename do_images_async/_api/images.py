@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
@@ -39,7 +39,7 @@ from do_images_async._credentials import TokenProvider, choose_base_url, read_to
 from do_images_async._http.bodies import ImageBody, ImageListBody
 from do_images_async._http.converter import ModelConverter
 from do_images_async._http.logs import logger
-from do_images_async._http.request import Call, Options
+from do_images_async._http.request import Call, Options, Reply
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._http.transport import Transport
 from do_images_async._quota.protocols import Limiter, check_limiter
@@ -442,7 +442,8 @@ class ImagesAPI:
             WrongResourceError: the answer is about another image.
             DOImagesError: the request failed.
         """
-        return check_image(await self._image("GET", f"{_PATH}/{check_image_key(image_id)}"), image_id)
+        reply = await self._send("GET", f"{_PATH}/{check_image_key(image_id)}")
+        return check_image(reply.value.image, image_id)
 
     async def create_custom(
         self,
@@ -486,7 +487,8 @@ class ImagesAPI:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
             body["tags"] = check_texts(tags, "tags")
-        return check_name(await self._image("POST", _PATH, body), name)
+        reply = await self._send("POST", _PATH, body)
+        return check_name(reply.value.image, name)
 
     async def find_created(
         self, *, name: str, since: datetime, tags: Collection[str] | None = None
@@ -544,8 +546,8 @@ class ImagesAPI:
             body["distribution"] = check_text(distribution, "distribution")
         if not body:
             raise ValueError("update needs at least one of name, description and distribution")
-        image = await self._image("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
-        return check_image(image, image_id, write=True)
+        reply = await self._send("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
+        return check_image(reply.value.image, image_id, write=True)
 
     async def delete(self, image_id: int) -> None:
         """Delete a snapshot, backup or custom image; one request (API page: "Delete an Image").
@@ -733,9 +735,12 @@ class ImagesAPI:
         position = page_position(reply, page=page, base_url=self._transport.base_url)
         return ImagePage(images=reply.value.images, **position)
 
-    async def _image(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Image:
+    def _send(
+        self, method: str, path: str, body: Mapping[str, object] | None = None
+    ) -> Awaitable[Reply[ImageBody]]:
+        # Not a coroutine: for every request in flight there would be one more.
         call = Call(method=method, path=path, model=ImageBody, body=body)
-        return (await self._transport.send(call, self._options)).value.image
+        return self._transport.send(call, self._options)
 
 
 async def _images_of(pages: AsyncGenerator[ImagePage, None]) -> AsyncGenerator[Image, None]:

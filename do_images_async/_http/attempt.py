@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Generic, TypeVar
 
-import attrs
+import msgspec
 from aiohttp import (
     ClientConnectionError,
     ClientError,
@@ -40,15 +40,14 @@ __all__ = ["Attempt"]
 T = TypeVar("T")
 
 
-@attrs.define(eq=False, repr=False, kw_only=True)
-class Attempt(Generic[T]):
+class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
     """One attempt at a call: authorizes and pays for it, and records how it went.
 
     The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
 
     Attributes:
         number: its number within the call, from 1.
-        access: the token that it goes out with.
+        access: the token that it goes out with, and before it has a permit, the one that was newest then.
         may_have_been_sent: whether the server may know of it.
         response: what came back, its body perhaps unread.
         rate_limit: the quota as the response reports it.
@@ -62,15 +61,14 @@ class Attempt(Generic[T]):
     options: Options
     number: int
     deadline: Deadline
-    access: Access = attrs.field(init=False)
-    may_have_been_sent: bool = attrs.field(init=False, default=False)
-    response: ClientResponse | None = attrs.field(init=False, default=None)
-    rate_limit: RateLimit | None = attrs.field(init=False, default=None)
-    _asked_at: float | None = attrs.field(init=False, default=None)
-    _permitted_at: float | None = attrs.field(init=False, default=None)
+    access: Access
+    may_have_been_sent: bool = False
+    response: ClientResponse | None = None
+    rate_limit: RateLimit | None = None
+    _asked_at: float | None = None
+    _permitted_at: float | None = None
 
-    def __attrs_post_init__(self) -> None:
-        self.access = self.credentials.access
+    __repr__ = object.__repr__
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         # aiohttp may send a message twice: events report the first one.

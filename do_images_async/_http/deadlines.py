@@ -1,8 +1,8 @@
-"""Time limits for any number of tasks at the price of one timer.
+"""Time limits for any number of tasks with one timer.
 
-`asyncio.timeout` sets a timer for each use and cancels it again, as good as always in vain: with thousands of
-calls in a minute that is most of what a limit costs. Here one timer stands for all; it is set to the nearest
-moment, and looks for the next one only when it fires.
+`asyncio.timeout` sets a timer for each use and cancels it, almost always unused: with thousands of calls a
+minute that is most of its cost. Here all limits share one timer. It is set to the next deadline, and to the
+one after that only when it fires.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ __all__ = ["Deadline", "Deadlines"]
 
 
 class Deadlines:
-    """The time limits of one event loop, and their timer, which runs only while there are any."""
+    """The time limits of one event loop, and their timer, which runs only while there are any.
 
-    __slots__ = ("_due", "_running", "_timer")
+    Attributes:
+        due: when the timer fires, on the loop's clock; infinite while it is not set.
+    """
+
+    __slots__ = ("_running", "_timer", "due")
 
     def __init__(self) -> None:
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._due = math.inf
+        self.due = math.inf
 
     def __len__(self) -> int:
         return len(self._running)
 
     def new(self) -> Deadline:
-        """A limit to be entered with `with`, in the task that it is for."""
+        """Return a time limit, to be entered with `with` in its task."""
         return Deadline(self)
 
     def expire(self) -> None:
-        """Let all limits be reached now, and stop the timer."""
+        """Expire all time limits now, and stop the timer."""
         for deadline in tuple(self._running):
             deadline.expire()
         self._stop()
@@ -44,38 +48,37 @@ class Deadlines:
     def discard(self, deadline: Deadline) -> None:
         self._running.discard(deadline)
 
-    def look_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that limits are looked at no later than `when`."""
-        if when < self._due:
-            self._stop()
-            self._due = when
-            self._timer = loop.call_at(when, self._look, loop)
+    def set_timer(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the timer fire at `when`, on the loop's clock."""
+        self._stop()
+        self.due = when
+        self._timer = loop.call_at(when, self._expire_due, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer, self._due = None, math.inf
+    def _expire_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, self.due = None, math.inf
         now = loop.time()
         for deadline in tuple(self._running):
             if deadline.when <= now:
                 deadline.expire()
         nearest = min((deadline.when for deadline in self._running), default=math.inf)
         if nearest < math.inf:
-            self.look_at(nearest, loop)
+            self.set_timer(nearest, loop)
 
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._due = None, math.inf
+        self._timer, self.due = None, math.inf
 
 
 class Deadline:
-    """A stretch of a task that ends with `TimeoutError` when its time is up; without `start` it has no end.
+    """A block of a task that ends with `TimeoutError` when its time is up; without `start` it never does.
 
-    As with `asyncio.timeout`, the task is cancelled, and the cancellation becomes a `TimeoutError` at the end
-    of the stretch unless somebody else has cancelled the task meanwhile.
+    As with `asyncio.timeout`, the task is cancelled. At the end of the block the cancellation becomes a
+    `TimeoutError`, unless somebody else has cancelled the task meanwhile.
 
     Attributes:
-        when: the moment, on the loop's clock.
-        expired: whether it was reached.
+        when: the end of the time, on the loop's clock; infinite before `start`.
+        expired: whether the time is up.
     """
 
     __slots__ = ("_cancelling", "_deadlines", "_task", "expired", "when")
@@ -107,15 +110,16 @@ class Deadline:
                 raise TimeoutError from error
 
     def start(self, seconds: float) -> None:
-        """Begin to count; what was begun or has expired stays."""
+        """Start the time unless it was started or has expired."""
         if self.when < math.inf or self.expired or self._task is None:
             return
         loop = self._task.get_loop()
         self.when = loop.time() + seconds
-        self._deadlines.look_at(self.when, loop)
+        if self.when < self._deadlines.due:
+            self._deadlines.set_timer(self.when, loop)
 
     def expire(self) -> None:
-        """The limit is reached: interrupt the task, once."""
+        """Interrupt the task, once: the time is up."""
         if self._task is not None and not self.expired:
             self.expired = True
             self.when = math.inf

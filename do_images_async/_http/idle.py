@@ -10,7 +10,7 @@ import asyncio
 import select
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
@@ -43,7 +43,8 @@ class ConnectionCheck:
     __slots__ = ("_used",)
 
     def __init__(self) -> None:
-        self._used: WeakSet[object] = WeakSet()
+        # A connection's protocol, and the function that tells whether its socket has unread bytes.
+        self._used: WeakKeyDictionary[object, Callable[[], bool]] = WeakKeyDictionary()
 
     async def send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send the request on the first connection that has nothing to read.
@@ -68,15 +69,21 @@ class ConnectionCheck:
             del vars(request)["send"]
 
     def check(self, connection: Connection) -> None:
-        """Raise an exception that makes `send` take another connection unless this one has nothing to read."""
-        protocol = connection.protocol
-        reused = protocol in self._used
+        """Raise an exception on which `send` takes another connection, if this one has bytes on it."""
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise _UnfitConnectionError(reused=False)
+        has_unread_bytes = self._used.get(protocol)
+        new = has_unread_bytes is None
+        if has_unread_bytes is None:
+            has_unread_bytes = _unread_bytes_check(transport)
+        # TLS sends session tickets when a connection is new.
+        has_tickets = new and transport.get_extra_info("ssl_object") is not None
         # `should_close` tells of bytes that the event loop has read already.
-        read = protocol is None or protocol.should_close
-        if read or _has_unread_bytes(connection.transport, reused=reused):
-            raise _UnfitConnectionError(reused=reused)
-        if not reused:
-            self._used.add(protocol)
+        if protocol.should_close or (not has_tickets and has_unread_bytes()):
+            raise _UnfitConnectionError(reused=not new)
+        if new:
+            self._used[protocol] = has_unread_bytes
 
 
 class _CheckedWrite:
@@ -96,21 +103,19 @@ class _CheckedWrite:
         return await self._write(connection)
 
 
-def _has_unread_bytes(transport: asyncio.Transport | None, *, reused: bool) -> bool:
-    """Return whether bytes, or the end of the connection, wait to be read from the socket."""
-    if transport is None:
-        return True
-    if not reused and transport.get_extra_info("ssl_object") is not None:
-        return False  # TLS sends session tickets when a connection is new
+def _unread_bytes_check(transport: asyncio.Transport) -> Callable[[], bool]:
+    """Return a function that tells whether bytes, or the connection's end, wait to be read from the socket.
+
+    It is called once for each request: all that can be prepared is.
+    """
     sock = transport.get_extra_info("socket")
-    return sock is not None and _is_readable(sock.fileno())
-
-
-def _is_readable(descriptor: int) -> bool:
+    if sock is None:
+        return lambda: False
+    descriptor = sock.fileno()
     if descriptor < 0:
-        return True
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([descriptor], [], [], 0)[0])
+        return lambda: True
+    if not hasattr(select, "poll"):
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return lambda: bool(poll.poll(0))

@@ -175,6 +175,7 @@ class Transport:
                     options=options,
                     number=number,
                     deadline=self._deadlines.new(),
+                    access=self._credentials.access,
                 )
                 try:
                     result = await self._try(attempt)

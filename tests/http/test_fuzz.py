@@ -337,9 +337,11 @@ async def _call(api: ImagesAPI, name: str, arguments: dict[str, Any]) -> None:
 
 async def _refuse_or_send(api: ImagesAPI, name: str, arguments: dict[str, Any]) -> None:
     try:
-        await _call(api, name, arguments)
-    except (errors.TransportError, errors.WaitTimeoutError) as error:
-        # Nothing listens there: good arguments end so, and a wait perhaps before its first answer.
+        # A wait with a long timeout would poll until then: nothing listens there.
+        async with asyncio.timeout(0.2):
+            await _call(api, name, arguments)
+    except (TimeoutError, errors.TransportError, errors.WaitTimeoutError) as error:
+        # Good arguments end so.
         assert_not_shown(TOKEN, error)
     except (TypeError, ValueError) as error:
         assert_not_shown(TOKEN, error)
