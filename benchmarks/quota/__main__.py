@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.quota.contenders import CONTENDERS, contend
 from benchmarks.quota.plot import draw
+from benchmarks.quota.servers import compare_servers, switch_policies_off
 from benchmarks.quota.store import measure_file
 from tests.support.simulation import Outcome, Setting
 
@@ -46,7 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=len(CONTENDERS), help="processes (default: one for each)")
     parser.add_argument("--forgive", action="store_true", help="the server does not count what it refuses")
     parser.add_argument("--store", action="store_true", help="only: what an exchange with the file costs")
+    parser.add_argument("--servers", action="store_true", help="only: servers that count in different ways")
+    parser.add_argument("--neighbours", action="store_true", help="only: each policy off, beside a neighbour")
     options = parser.parse_args(arguments)
+    if options.servers or options.neighbours:
+        print((compare_servers if options.servers else switch_policies_off)(options.seed))
+        return
     if options.store:
         print(measure_file())
         return

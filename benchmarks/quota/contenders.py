@@ -16,10 +16,11 @@ from do_images_async._quota.protocols import Permit
 from tests.support.simulation import HOUR, MINUTE, Limit, Limiter, Outcome, Setting, simulate
 from tests.support.virtual_loop import VirtualLoop
 
-__all__ = ["CONTENDERS", "contend"]
+__all__ = ["CONTENDERS", "contend", "now_ns"]
 
 
-def _now_ns() -> int:
+def now_ns() -> int:
+    """Return the running virtual loop's time in nanoseconds."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     return loop.now_ns()
@@ -29,7 +30,7 @@ class Ours:
     """`RateLimiter`, as every client has it, but on the loop's clock."""
 
     def __init__(self) -> None:
-        self._limiter = ratelimit.RateLimiter(clock=_now_ns)
+        self._limiter = ratelimit.RateLimiter(clock=now_ns)
 
     async def acquire(self) -> Permit:
         return await self._limiter.acquire()

@@ -90,7 +90,7 @@ class Gate:
             # Others may have spent what our own log takes to be free.
             self.in_flight.start()
             self.silent_at = _NEVER
-        paced = self.is_pacing
+        paced = self.pacing.are_others_here(now, self.period)
         left = free if ceiling is None else min(free, ceiling - sent)
         allowed = self.in_flight.opens_at(now, in_flight, left, self.heard_at or 0, paced=paced)
         probe = self.remaining.opens_at(now, sent, in_flight)
@@ -98,7 +98,7 @@ class Gate:
             return None
         opens = max(self.closing.opens_at(now), probe, self.pacing.opens_at(now), allowed)
         cautious = self.in_flight.is_cautious(now, paced=paced)
-        self.quiet = opens == now and self.in_flight.window is None and not cautious
+        self.quiet = opens == now and self.in_flight.window is None and not (cautious or self.is_pacing)
         return opens
 
     def earliest(self, now: int, sent: int, in_flight: int) -> int:
@@ -158,13 +158,14 @@ class Gate:
             if not _is_the_minutes(report):
                 self.remaining.learn(response)
                 others = self._learn_others(response, in_flight, spent)
+        succeeded = not self.closing.refusals
         self.closing.learn(response)
         self.in_flight.learn(response)
         if report.refused:
             self.quiet = False
-            if report.retry_after is not None:
+            if not _is_the_longest(report):
                 accepted = outstanding + others - (latest - ticket.serial)
-                self.pacing.learn(response, accepted, self.closing.until)
+                self.pacing.learn(response, accepted, self.closing.until, succeeded=succeeded)
         return others
 
     def _response(self, now: int, ticket: Ticket, report: Report, latest: int) -> Response:
@@ -205,6 +206,11 @@ class Gate:
         others = self.pacing.learn_others(response, news)
         self.quiet = self.quiet and not news
         return others
+
+
+def _is_the_longest(report: Report) -> bool:
+    """Return whether a refusal may be of the longest window; then it does not say how long to wait."""
+    return report.retry_after is None and not report.remaining and report.reset_in is not None
 
 
 def _is_the_minutes(report: Report) -> bool:

@@ -39,7 +39,16 @@ RESET_STEP: Final = 1.0
 """Seconds after a reset that one waits: the server names a whole second."""
 
 GROWTH: Final = 0.03
-"""Part of the rate by which pacing has become faster after its first period."""
+"""Part of the clean rate by which pacing has become faster a period later."""
+
+DOUBLINGS: Final = 2
+"""So often the rate of pacing doubles in a period, up to the clean rate."""
+
+BURST_RATE: Final = 16
+"""Pacing at so many times the full rate is as good as none."""
+
+SLOWEST_GROWTH: Final = 32
+"""So many times as slow as usual pacing grows beyond the clean rate at most."""
 
 BURST_PART: Final = 30
 """Paced requests that were held back may make up for this part of a period."""
@@ -67,6 +76,9 @@ CONSTANTS: Final[dict[str, float]] = {
     "full_width": FULL_WIDTH,
     "reset_step": RESET_STEP,
     "growth": GROWTH,
+    "doublings": DOUBLINGS,
+    "burst_rate": BURST_RATE,
+    "slowest_growth": SLOWEST_GROWTH,
     "burst_part": BURST_PART,
     "slowest_part": SLOWEST_PART,
     "alone_part": ALONE_PART,
@@ -245,18 +257,25 @@ class Others:
 
 @attrs.define
 class Pacing:
-    """While somebody else spends the quota too: grant evenly.
+    """After signs of others, or a refusal that our own log does not explain: grant evenly.
 
-    After a refusal at the rate that was just accepted; it grows until the next refusal, or to the full rate.
+    After a refusal, requests go at the rate that was just accepted. The rate doubles twice a period up to the
+    rate that is taken to be clean, and grows slowly beyond it. At first any rate is taken to be clean: the
+    refusal may have been passing. A refusal below the clean rate disproves it. A refusal above it keeps it;
+    when it was above the full rate, the server does not like bursts, and the next try is twice as slow.
 
     Attributes:
         interval: nanoseconds between two requests when the pacing began; None when there is none.
+        clean: nanoseconds between two requests at the rate that is taken to be clean.
+        slowness: how many times as slow as usual it grows beyond that; 0 where nothing was refused.
         since: when it began.
         next_at: when the next request may go.
         others_at: the last sign of others.
     """
 
     interval: float | None = None
+    clean: float = 0.0
+    slowness: int = 0
     since: int = 0
     next_at: int = 0
     others_at: int = 0
@@ -265,42 +284,71 @@ class Pacing:
         return now if self.interval is None else max(now, self.next_at)
 
     def grant(self, now: int, capacity: int, period: int, heard_at: int) -> None:
-        """Note that a request goes now; end the pacing at the full rate after a period without others."""
+        """Note that a request goes now; end the pacing at its highest rate after a period without others."""
         if self.interval is None:
             return
-        full = period / capacity
-        interval = max(full, self._current(now, period))
-        if interval == full and heard_at >= self.others_at + period:
+        shortest = self._shortest(now, period / capacity, period)
+        interval = max(shortest, self._current(now, period))
+        if interval == shortest and heard_at >= self.others_at + period:
             self.interval = None
             return
         # What a closing has held back may follow a little faster.
         self.next_at = max(self.next_at, now - period // BURST_PART) + round(interval)
+
+    def are_others_here(self, now: int, period: int) -> bool:
+        """Return whether the server's count has shown others within a period."""
+        return self.interval is not None and now < self.others_at + period
 
     def learn_others(self, response: Response, news: int) -> int:
         """Pace because of so many new requests of others; return how many count in the shortest window."""
         if not news:
             return 0
         now, period = response.now, response.period
-        self.others_at = now
+        self.others_at, self.slowness = now, 0
         if self.interval is None:
-            self.interval = period / response.capacity
+            self.interval = self.clean = period / response.capacity
             self.next_at = self.since = now
         # Those of a long silence came evenly, as far as we know.
         return min(math.ceil(news * period / max(response.silence, period)), response.capacity)
 
-    def learn(self, response: Response, accepted: int, closed_until: int) -> None:
+    def learn(self, response: Response, accepted: int, closed_until: int, *, succeeded: bool) -> None:
         """Go on at the rate of the requests that the server had accepted when it refused this one."""
-        capacity, now = response.capacity, response.now
+        capacity, now, period = response.capacity, response.now, response.period
+        full = period / capacity
         slowest = max(1, capacity // SLOWEST_PART)
-        interval = response.period / max(slowest, min(accepted, capacity))
+        interval = period / max(slowest, min(accepted, capacity))
+        if self.interval is None:
+            self.clean, self.slowness = full / BURST_RATE, 1
+        elif response.first and succeeded:
+            explained = self.are_others_here(now, period)
+            self._fall_back(self._current(now, period), interval, full, explained=explained)
         if response.first or self.interval is None or interval > self.interval:
             self.interval = interval
-        self.since = self.others_at = now
+        self.since = now
         self.next_at = closed_until
 
+    def _fall_back(self, refused: float, accepted: float, full: float, *, explained: bool) -> None:
+        """Change the clean rate after a refusal, which others may explain; rates are intervals."""
+        if refused < full:
+            self.clean = max(self.clean, full)
+            self.slowness = min(max(1, 2 * self.slowness), SLOWEST_GROWTH)
+        elif refused >= self.clean:
+            self.clean = accepted
+            self.slowness = self.slowness if explained else max(1, self.slowness)
+
+    def _shortest(self, now: int, full: float, period: int) -> float:
+        """Return the shortest interval: faster than the full rate are bursts."""
+        return full if not self.slowness or now < self.others_at + period else full / BURST_RATE
+
     def _current(self, now: int, period: int) -> float:
+        interval = self.interval or 0.0
         periods = min((now - self.since) / period, 60.0)
-        return (self.interval or 0.0) / (1.0 + GROWTH * (math.exp2(periods) - 1.0))
+        fast = interval / math.exp2(DOUBLINGS * periods)
+        if fast > self.clean:
+            return fast
+        periods -= math.log2(interval / self.clean) / DOUBLINGS if interval > self.clean else 0.0
+        start = min(interval, self.clean)
+        return start / (1.0 + GROWTH * (math.exp2(periods / max(1, self.slowness)) - 1.0))
 
 
 @attrs.define

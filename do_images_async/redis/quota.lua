@@ -40,8 +40,8 @@ local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by p
 -- and `disproved`.
 local function new_state()
     return {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
-            refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, least_pass = 0,
-            since = 0, others_at = 0, cautious_until = 0, reset_at = 0}
+            refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, clean = 0, slowness = 0,
+            least_pass = 0, since = 0, others_at = 0, cautious_until = 0, reset_at = 0}
 end
 local state = new_state()
 local labels = {epoch = ask.new_epoch, limits = cjson.encode(ask.buckets)}
@@ -214,35 +214,71 @@ local function others_learn(report)
     return news
 end
 
+-- Whether the server's count has shown others within a period.
+local function pacing_are_others_here()
+    return state.interval ~= nil and now < state.others_at + shortest.period
+end
+
 -- Pace because of so many new requests of others; returns how many count in the shortest window.
 local function pacing_learn_others(news, silence)
     if news == 0 then return 0 end
-    state.others_at = now
+    state.others_at, state.slowness = now, 0
     if not state.interval then
         state.interval = shortest.period / shortest.capacity
+        state.clean = state.interval
         state.next_at, state.paced_since = now, now
     end
     return math.min(math.ceil(news * shortest.period / math.max(silence, shortest.period)), shortest.capacity)
 end
 
-local function pacing_learn(accepted, first)
-    local slowest = math.max(1, math.floor(shortest.capacity / CONSTANTS.slowest_part))
-    local interval = shortest.period / math.max(slowest, math.min(accepted, shortest.capacity))
-    if first or not state.interval or interval > state.interval then state.interval = interval end
-    state.paced_since, state.others_at = now, now
-    state.next_at = state.closed_until
+-- The shortest interval: faster than the full rate are bursts.
+local function pacing_shortest()
+    local full = shortest.period / shortest.capacity
+    local no_bursts = state.slowness == 0 or now < state.others_at + shortest.period
+    return no_bursts and full or full / CONSTANTS.burst_rate
 end
 
 local function pacing_current()
     local periods = math.min((now - state.paced_since) / shortest.period, 60)
-    return state.interval / (1 + CONSTANTS.growth * (2 ^ periods - 1))
+    local fast = state.interval / 2 ^ (CONSTANTS.doublings * periods)
+    if fast > state.clean then return fast end
+    if state.interval > state.clean then
+        periods = periods - math.log(state.interval / state.clean) / math.log(2) / CONSTANTS.doublings
+    end
+    local growth = CONSTANTS.growth * (2 ^ (periods / math.max(1, state.slowness)) - 1)
+    return math.min(state.interval, state.clean) / (1 + growth)
+end
+
+-- Change the clean rate after a refusal, which others may explain; rates are intervals.
+local function pacing_fall_back(refused, accepted, full)
+    if refused < full then
+        state.clean = math.max(state.clean, full)
+        state.slowness = math.min(math.max(1, 2 * state.slowness), CONSTANTS.slowest_growth)
+    elseif refused >= state.clean then
+        state.clean = accepted
+        if not pacing_are_others_here() then state.slowness = math.max(1, state.slowness) end
+    end
+end
+
+local function pacing_learn(accepted, first, succeeded)
+    local full = shortest.period / shortest.capacity
+    local slowest = math.max(1, math.floor(shortest.capacity / CONSTANTS.slowest_part))
+    local interval = shortest.period / math.max(slowest, math.min(accepted, shortest.capacity))
+    if not state.interval then
+        state.clean, state.slowness = full / CONSTANTS.burst_rate, 1
+    elseif first and succeeded then
+        pacing_fall_back(pacing_current(), interval, full)
+    end
+    if first or not state.interval or interval > state.interval then state.interval = interval end
+    state.paced_since = now
+    state.next_at = state.closed_until
 end
 
 local function pacing_grant()
     if not state.interval then return end
-    local full = shortest.period / shortest.capacity
-    local interval = math.max(full, pacing_current())
-    if interval == full and (state.heard_at or 0) >= state.others_at + shortest.period then
+    local fastest = pacing_shortest()
+    local interval = math.max(fastest, pacing_current())
+    if interval == fastest and (state.heard_at or 0) >= state.others_at + shortest.period then
         state.interval = nil
         return
     end
@@ -252,7 +288,7 @@ end
 
 -- How many requests may go evenly now; when none, also when the next may.
 local function pacing_room()
-    local interval = math.max(shortest.period / shortest.capacity, pacing_current())
+    local interval = math.max(pacing_shortest(), pacing_current())
     local most, next_at = 0, state.next_at
     while next_at <= now do
         most, next_at = most + 1, math.max(next_at, now - shortest.period / CONSTANTS.burst_part) + interval
@@ -261,7 +297,7 @@ local function pacing_room()
 end
 
 local function in_flight_is_cautious()
-    return state.interval ~= nil or now < state.cautious_until
+    return pacing_are_others_here() or now < state.cautious_until
 end
 
 local function in_flight_learn(report, first)
@@ -284,7 +320,7 @@ end
 local function in_flight_room(left)
     redis.call('ZREMRANGEBYSCORE', WAY, '-inf', now - COUNTED_WITHIN)
     local uncounted, more, part = redis.call('ZCARD', WAY), 0, CONSTANTS.alone_part
-    if state.interval then
+    if pacing_are_others_here() then
         part = now < (state.heard_at or 0) + COUNTED_WITHIN and CONSTANTS.shared_part or math.huge
     end
     while more < left and uncounted + more < math.max(1, math.floor((left - more) / part)) do more = more + 1 end
@@ -308,6 +344,11 @@ local function is_the_minutes(report)
     return report.refused and report.retry_after and report.remaining == 0
 end
 
+-- Whether a refusal may be of the longest window; then it does not say how long to wait.
+local function is_the_longest(report)
+    return not report.retry_after and (report.remaining or 0) == 0 and report.reset_in
+end
+
 local function gate_answered(report)
     redis.call('ZREM', WAY, string.format('%.0f', report.serial))
     local outstanding, others = shortest.capacity - shortest.free, 0
@@ -328,11 +369,11 @@ local function gate_answered(report)
             end
         end
     end
-    local latest = state.serial
+    local latest, succeeded = state.serial, state.refusals == 0
     closing_learn(report, first)
     in_flight_learn(report, first)
-    if report.refused and report.retry_after then
-        pacing_learn(outstanding + others - (latest - report.serial), first)
+    if report.refused and not is_the_longest(report) then
+        pacing_learn(outstanding + others - (latest - report.serial), first, succeeded)
     end
 end
 
