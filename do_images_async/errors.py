@@ -144,7 +144,11 @@ class TransportError(DOImagesError):
     Attributes:
         method: the request's HTTP method.
         url: the request's URL.
+        transient: False when the same request would fail in the same way later: the server's certificate is
+            not trusted, the proxy refuses for good, or the body is too large.
     """
+
+    transient: bool = True
 
     def __init__(self, reason: str, *, method: str, url: str) -> None:
         self.method = method

@@ -79,7 +79,8 @@ async def poll(
     A poll that fails with what may pass is logged and followed by the next one: 408, 429 (the client's
     `max_wait` included), 5xx, a broken connection, a timeout, an answer that is no JSON or about something
     else, and, after a poll that was answered, a token function that fails. So is a 404 in the first seconds:
-    the API may not yet know everywhere what was just created. Every other error ends the wait.
+    the API may not yet know everywhere what was just created. Every other error ends the wait, such as
+    a certificate that is not trusted.
 
     Args:
         read: reads the state, with one request.
@@ -128,7 +129,7 @@ async def poll(
 def _passes(error: DOImagesError, *, answered: bool) -> bool:
     """Return whether the next poll may succeed."""
     match error:
-        case APIError(status=408) | RateLimitError() | ServerError() | TransportError():
+        case APIError(status=408) | RateLimitError() | ServerError() | TransportError(transient=True):
             return True
         case QuotaWaitError() | WrongResourceError() | DecodeError(transient=True):
             return True

@@ -384,8 +384,10 @@ class Transport:
         else:
             reason = attempt.access.token.redact(in_words(error))[:300]
             kind = TransportError
+        failure = failure_of(error, sent=sent)
         problem = kind(reason, method=attempt.call.method, url=str(attempt.url))
-        return _Problem(failure_of(error, sent=sent), problem)
+        problem.transient = failure.retryable
+        return _Problem(failure, problem)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -93,9 +93,6 @@ class FileRateLimiter:
         store_timeout: float = 2.0,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
-        if path is not None and not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
-        check_text(base_url, "base_url")
         digest: str | None = None
         if token is not None:
             secret = read_token(token)
@@ -103,6 +100,9 @@ class FileRateLimiter:
             if isinstance(secret, Exception):
                 raise secret
             digest = secret.digest()
+        if path is not None and not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
+        check_text(base_url, "base_url")
         options = WorkerOptions(
             buckets=tuple(buckets) or DOCUMENTED,
             on_store_failure=on_store_failure,
@@ -126,6 +126,8 @@ class FileRateLimiter:
         _limiters.add(self)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_lock"):
+            return "<FileRateLimiter that could not be made>"
         stats = self.stats()
         limits = ", ".join(f"{bucket.capacity} per {bucket.per:g} s" for bucket in self.buckets)
         return f"<FileRateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"

@@ -326,7 +326,7 @@ async def test_waiting_looks_until_the_action_is_completed(server: Server, api: 
 async def test_a_wait_that_is_too_long_keeps_the_last_action(server: Server, api: ImagesAPI) -> None:
     server.answer_with(lambda _: in_state("in-progress", region_slug="tor1"))
     with pytest.raises(errors.WaitTimeoutError) as caught:
-        await api.actions.wait(42, 5, timeout=0.15, poll_interval=0.01)
+        await api.actions.wait(42, 5, timeout=0.6, poll_interval=0.01)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.image is None
     assert caught.value.action is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -191,11 +190,9 @@ async def test_a_reader_that_is_cancelled_stops_at_once_and_leaves_no_task(order
     reader = asyncio.create_task(all_of(fan_out(hang, range(1000), ordered=ordered)))
     await let_run(50)
     assert len(asyncio.all_tasks()) > 30
-    started = time.monotonic()
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    assert time.monotonic() - started < 5
     assert asyncio.all_tasks() == before
 
 

@@ -248,7 +248,7 @@ async def test_a_wait_that_is_too_long_keeps_the_last_image(server: Server, api:
     server.script(in_state("NEW"))
     server.answer_with(lambda _: in_state("pending", name="last"))
     with pytest.raises(errors.WaitTimeoutError) as caught:
-        await api.wait_until_available(42, timeout=0.15, poll_interval=0.01)
+        await api.wait_until_available(42, timeout=0.6, poll_interval=0.01)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.image is not None
     assert (caught.value.image.status, caught.value.image.name) == ("pending", "last")
@@ -264,7 +264,7 @@ async def test_a_wait_without_any_answer_has_no_image(server: Server, api: Image
 
 async def test_a_request_that_times_out_is_not_the_end_of_the_wait(server: Server, api: ImagesAPI) -> None:
     server.script(HANG, in_state("available"))
-    hasty = api.with_options(retry=ONCE, timeout=0.05)
+    hasty = api.with_options(retry=ONCE, timeout=0.5)
     assert (await hasty.wait_until_available(42, timeout=30, poll_interval=0.005)).id == 42
     assert len(server.received) == 2
 
@@ -303,7 +303,7 @@ async def test_row_83_a_wait_survives_what_passes_and_each_failure_costs_one_pol
     server: Server, api: ImagesAPI, faults: list[Answer], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.script(*faults, in_state("pending"), in_state("available"))
-    hasty = api.with_options(retry=ONCE, timeout=0.3)
+    hasty = api.with_options(retry=ONCE, timeout=0.5 if HANG in faults else 30.0)
     image = await hasty.wait_until_available(42, timeout=60, poll_interval=0.002)
     assert image.status == "available"
     assert len(server.received) == len(faults) + 2
@@ -317,7 +317,7 @@ async def test_row_83_a_wait_that_is_too_long_carries_the_last_error(
     server.script(in_state("pending"))
     server.answer_with(lambda _: fault)
     with pytest.raises(errors.WaitTimeoutError) as caught:
-        await api.with_options(retry=ONCE).wait_until_available(42, timeout=0.3, poll_interval=0.01)
+        await api.with_options(retry=ONCE).wait_until_available(42, timeout=1.0, poll_interval=0.01)
     error = caught.value.last_error
     assert isinstance(error, errors.ServerError | errors.TransportError)
     assert str(error) in str(caught.value)

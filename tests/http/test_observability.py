@@ -138,7 +138,7 @@ async def test_a_quiet_log_costs_no_description(
 
 async def test_the_hook_hears_of_permit_and_end(server: Server) -> None:
     told = Told()
-    server.script(image_reply(7))
+    server.script(image_reply(7, slug="ubuntu-24-04-x64"))
     async with client(server, told) as api:
         await api.get("ubuntu-24-04-x64")
     permit, end = told.events
@@ -189,7 +189,7 @@ async def test_the_hook_hears_how_an_attempt_failed(
     server.script(answer)
     async with client(server, told) as api:
         with pytest.raises(error) as caught:
-            await api.with_options(retry=ONCE, timeout=0.2).get(7)
+            await api.with_options(retry=ONCE, timeout=0.2 if answer is HANG else 30.0).get(7)
     (end,) = told.ends
     assert end.error is caught.value
     assert end.status == status
@@ -298,7 +298,7 @@ async def test_prometheus_counts_what_happened(server: Server) -> None:
         outcome: value("do_images_requests_total", **route, outcome=outcome) for outcome in ("200", "429")
     }
     retries, waited = value("do_images_retries_total"), value("do_images_quota_wait_seconds_total")
-    limiter = RateLimiter(TokenBucket(2, per=0.6, margin=0))
+    limiter = RateLimiter(TokenBucket(2, per=1.5, margin=0))
     server.script(refusal(429, headers={"retry-after": "0"}), image_reply(7), image_reply(7))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, on_event=metrics.count) as api:
         await api.get(7)
@@ -326,7 +326,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 async def test_spans_show_attempts_and_waits_for_quota(server: Server, spans: InMemorySpanExporter) -> None:
-    limiter = RateLimiter(TokenBucket(1, per=0.6, margin=0))
+    limiter = RateLimiter(TokenBucket(1, per=1.5, margin=0))
     server.script(refusal(503), image_reply(7))
     tracer = trace.get_tracer("test")
     async with ImagesAPI(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async import FileRateLimiter, ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
 from do_images_async._credentials import Token
 from do_images_async.redis import RedisRateLimiter
 from tests.conftest import FAST, TOKEN
@@ -131,6 +131,15 @@ REDIS_OPTIONS: dict[str, Any] = {
     "on_wait": 5,
     "on_store_failure": "wait",
 }
+FILE_OPTIONS: dict[str, Any] = {
+    "base_url": 5,
+    "buckets": 5,
+    "lease": -1,
+    "grace": "x",
+    "store_timeout": 0,
+    "on_wait": 5,
+    "on_store_failure": "wait",
+}
 BAD: dict[str, Callable[[], object]] = {
     "a token with a newline": lambda: ImagesAPI(f"{TOKEN}\n"),
     "a base URL with a password": lambda: ImagesAPI(TOKEN, base_url=f"https://user:{PASSWORD}@example.com"),
@@ -165,6 +174,14 @@ BAD: dict[str, Callable[[], object]] = {
     "Redis, a bucket": lambda: RedisRateLimiter(Redis(password=PASSWORD), TOKEN, 5),  # type: ignore[arg-type]
     "Redis, a URL": lambda: RedisRateLimiter(f"redis://:{PASSWORD}@nowhere", TOKEN),  # type: ignore[arg-type]
     "Redis, a token with a newline": lambda: RedisRateLimiter(Redis(password=PASSWORD), f"{TOKEN}\n"),
+    **{
+        f"a file, {name}={value!r}": lambda name=name, value=value: FileRateLimiter(  # type: ignore[misc]
+            "quota.db", token=TOKEN, **{name: value}
+        )
+        for name, value in FILE_OPTIONS.items()
+    },
+    "a file, a path": lambda: FileRateLimiter(5, token=TOKEN),  # type: ignore[arg-type]
+    "a file, a token with a newline": lambda: FileRateLimiter("quota.db", token=f"{TOKEN}\n"),
     "a limiter": lambda: RateLimiter(grace=-1),
     "a bucket": lambda: TokenBucket(0, per=60),
     "a policy": lambda: RetryPolicy(attempts=0),
@@ -201,6 +218,6 @@ def test_row_92_from_env_shows_no_secret_either(monkeypatch: pytest.MonkeyPatch)
             assert_not_shown(secret, caught.value)
 
 
-@pytest.mark.parametrize("cls", [ImagesAPI, RateLimiter, RedisRateLimiter])
+@pytest.mark.parametrize("cls", [ImagesAPI, RateLimiter, RedisRateLimiter, FileRateLimiter])
 def test_row_92_what_is_half_built_has_a_repr(cls: Any) -> None:
     assert cls.__name__ in repr(cls.__new__(cls))
