@@ -28,7 +28,9 @@ from do_images_async.models import RateLimit
 if TYPE_CHECKING:
     from do_images_async._http.headers import Headers
 
-__all__ = ["Answer", "error_of", "pause_of"]
+__all__ = ["Answer", "error_of", "is_the_minutes", "pause_of"]
+
+_MINUTE = 60.0
 
 _LONGEST_MESSAGE = 1000
 _SNIPPET = 200
@@ -88,12 +90,23 @@ def error_of(answer: Answer, redact: Callable[[str], str]) -> APIError:
 
 
 def pause_of(answer: Answer) -> float | None:
-    """Return the seconds that the server asks to wait before the next request; None when it does not say."""
+    """Return the seconds that the server asks to wait before the next request; None when it does not say.
+
+    A 429 without `retry-after` may be the minute's or the hour's: the limiter waits a minute at most.
+    """
     now = time.time()
     asked = parse_retry_after(answer.headers, now=now)
-    if asked is None and answer.status == 429:
-        asked = seconds_until_reset(answer.headers, now=now)
-    return None if asked is None else min(asked, LONGEST_PAUSE)
+    if asked is not None:
+        return min(asked, LONGEST_PAUSE)
+    if answer.status != 429 or is_the_minutes(answer.rate_limit):
+        return None
+    reset = seconds_until_reset(answer.headers, now=now)
+    return None if reset is None else min(reset, _MINUTE)
+
+
+def is_the_minutes(rate_limit: RateLimit | None) -> bool:
+    """Return whether a refusal is the minute's, since requests remain in the hour."""
+    return rate_limit is not None and rate_limit.remaining > 0
 
 
 def _redacted_start(text: str, redact: Callable[[str], str]) -> str:

@@ -32,7 +32,7 @@ from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.last_error import note_error
 from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
-from do_images_async._http.responses import Answer, error_of, pause_of
+from do_images_async._http.responses import Answer, error_of, is_the_minutes, pause_of
 from do_images_async._http.retry import (
     Failure,
     RetryBudget,
@@ -44,6 +44,7 @@ from do_images_async._quota.policies import LONGEST_PAUSE
 from do_images_async._quota.protocols import Limiter
 from do_images_async._version import __version__
 from do_images_async.errors import (
+    APIError,
     AuthenticationError,
     ClientStateError,
     DecodeError,
@@ -87,7 +88,8 @@ class _Problem:
 
 
 class _Patience:
-    """Decides which refusals for the quota count as attempts: not those that say how long to wait.
+    """Decides which refusals for the quota count as attempts: not those that say how long to wait, or
+    that it is the minute's which is spent.
 
     The limiter makes the call wait for them, and they end when the quota is free again. That takes the
     longest window at most; a call with `max_wait` waits so long for all of them together.
@@ -102,7 +104,10 @@ class _Patience:
 
     def allows(self, problem: _Problem) -> bool:
         """Return whether an attempt's failure leaves the number of attempts as it was."""
-        if self._once or problem.failure is not Failure.RATE_LIMITED or not problem.pause:
+        if self._once or problem.failure is not Failure.RATE_LIMITED:
+            return False
+        error = problem.error
+        if not problem.pause and not (isinstance(error, APIError) and is_the_minutes(error.rate_limit)):
             return False
         now = time.monotonic()
         if self._since is None:

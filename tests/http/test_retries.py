@@ -255,6 +255,23 @@ async def test_refusals_that_say_how_long_to_wait_use_up_no_attempts(server: Ser
     assert server.methods == ["GET"] * 3
 
 
+@pytest.mark.parametrize("remaining", [4000, 0], ids=["the minute's", "either window's"])
+async def test_a_429_without_retry_after_waits_a_minute_at_most_and_fails_nobody(
+    server: Server, remaining: int
+) -> None:
+    reset = int(time.time()) + 3000
+    headers = {
+        "ratelimit-limit": "5000",
+        "ratelimit-remaining": str(remaining),
+        "ratelimit-reset": str(reset),
+    }
+    server.script(*[refusal(429, headers=headers)] * 6, image_reply(42))
+    limiter = RateLimiter(TokenBucket(50, per=0.02, margin=0))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, max_wait=90) as api:
+        await api.get(42)
+    assert server.methods == ["GET"] * 7
+
+
 @EVERY_METHOD
 async def test_row_16_retry_after_closes_the_gate_for_everybody(
     server: Server, api: ImagesAPI, method: str
