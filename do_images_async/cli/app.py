@@ -33,7 +33,7 @@ class _Command(NamedTuple):
 _COMMANDS: Mapping[str, _Command] = {
     "actions": _Command("actions", "actions_command", "List what was done to an image, or is being done."),
     "audit": _Command("audit", "audit_command", "Report totals, cost and what is wrong, the worst first."),
-    "completion": _Command("completion", "completion_command", "Print what makes a shell complete commands."),
+    "completion": _Command("completion", "completion_command", "Print the completion script of a shell."),
     "convert": _Command("actions", "convert_command", "Turn an image, such as a backup, into a snapshot."),
     "create": _Command("images", "create_command", "Import a custom image from a URL."),
     "delete": _Command("images", "delete_command", "Delete images, after showing them and asking."),

@@ -55,7 +55,9 @@ def _last(incomplete: str, known: Sequence[str]) -> list[str]:
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def completion_command(ctx: click.Context, *, shell: str) -> int:
-    """Print what makes a shell complete commands, options, columns, regions and formats.
+    """Print the completion script of a shell.
+
+    It completes commands, options, columns, regions and formats.
 
     Costs no request.
 

@@ -90,7 +90,7 @@ def prune_command(
     file: Path | None,
     **options: Any,
 ) -> int:
-    """Keep what a policy says of each group of images, and delete the rest.
+    """Keep what a policy says, and delete the rest.
 
     Without --apply it shows the plan and changes nothing. The rules are those of restic and borg: an image is
     kept if any rule keeps it, and --keep-daily 7 counts days that have an image. Public images, images that

@@ -95,7 +95,9 @@ def replicate_command(
     poll_interval: float,
     **options: Any,
 ) -> int:
-    """Copy images to the regions that lack them, and wait until they are there.
+    """Copy images to the regions that lack them.
+
+    It waits until they are there.
 
     Run it as often as you like: what a region holds, or is being copied there, is not copied again. The
     images are those with the ids, or those of yours that have the tag and such a name.

@@ -17,7 +17,7 @@ from aiohttp import web
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.programs import Program, running
-from tests.support.servers import HANG, Server, eventually, refusal, unused_port
+from tests.support.servers import HANG, Server, eventually, image_reply, refusal, unused_port
 
 BACKENDS = ("backend_aiohttp.py", "backend_fastapi.py")
 MINUTE = 250
@@ -103,8 +103,12 @@ async def test_requests_share_one_client_until_its_quota_is_spent(name: str) -> 
 
 @pytest.mark.parametrize("name", BACKENDS)
 async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Server) -> None:
-    server.answer_with(lambda request: refusal(500) if request.path.endswith("/1") else HANG)
+    answers = {"1": refusal(500), "2": image_reply(2)}
+    server.answer_with(lambda request: answers.get(request.path.rpartition("/")[2], HANG))
     async with serving(name, url=server.url, token=TOKEN) as backend:
+        for _ in range(5):  # each clean answer lets one request more be in flight
+            await backend.get("/images/2")
+        server.received.clear()
         visits = [asyncio.create_task(backend.get("/images/ubuntu-24-04-x64")) for _ in range(5)]
         await backend.until_in_flight(5)
         await eventually(lambda: len(server.received) == 5, within=20)
