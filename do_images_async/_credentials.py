@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import html
 import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeAlias, cast
+from urllib.parse import unquote
 
 __all__ = [
     "TOKEN_VARIABLES",
@@ -28,6 +31,9 @@ TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _SHORTEST_PART: Final = 8
 """Characters of a token that are redacted where they stand alone; fewer may be there by chance."""
+_SHORTEST_IN_DATA: Final = 16
+"""Characters of a token that is taken out of data; a shorter one may be a part of it by chance."""
+_JSON_ESCAPE = re.compile(r"\\(?:u00([0-9a-fA-F]{2})|([\"\\/]))")
 
 
 def token_from_environment() -> str | None:
@@ -88,9 +94,26 @@ class Token:
     def redact(self, text: str) -> str:
         """Return the text without the token, or any part of it that somebody cut out of it.
 
-        Takes time in proportion to the text: cut a long one first.
+        A token that is escaped for JSON, HTML or a URL is found as well, and so is one in base64. Takes time
+        in proportion to the text: cut a long one first.
         """
-        return _without_parts(text.replace(self.__value, "***"), self.__value)
+        text = _without(text, self.__value)
+        for decode in (_without_json_escapes, unquote, html.unescape):
+            decoded = decode(text)
+            if decoded != text and (clean := _without(decoded, self.__value)) != decoded:
+                text = clean
+        for encoded in _in_base64(self.__value):
+            text = _without(text, encoded)
+        return text
+
+    def redact_json(self, data: bytes) -> bytes:
+        """Return JSON without the token in it, also where its characters are escaped."""
+        if len(self.__value) < _SHORTEST_IN_DATA:
+            return data
+        if b"\\" not in data:
+            return data.replace(self.__value.encode(), b"***")
+        either = (f"(?:{re.escape(c)}|\\\\{re.escape(c)}|(?i:\\\\u{ord(c):04x}))" for c in self.__value)
+        return re.sub("".join(either).encode(), b"***", data)
 
     def digest(self) -> str:
         """Return what may stand for the token where tokens are told apart: a prefix of its SHA-256."""
@@ -101,6 +124,26 @@ class Token:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Token is not pickled: it would lie readable wherever the pickle goes")
+
+
+def _without(text: str, secret: str) -> str:
+    return _without_parts(text.replace(secret, "***"), secret)
+
+
+def _without_json_escapes(text: str) -> str:
+    return _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)) if match[1] else match[2], text)
+
+
+def _in_base64(secret: str) -> set[str]:
+    """Return what base64 makes of a secret that begins at the first, second or third byte of three."""
+    encoded: set[str] = set()
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
+        # The characters at both ends hold bits of what stands beside the secret.
+        inner = text[(0, 2, 3)[before] : None if (before + len(secret)) % 3 == 0 else -1]
+        if len(inner) >= _SHORTEST_PART:
+            encoded |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return encoded
 
 
 def _without_parts(text: str, secret: str) -> str:

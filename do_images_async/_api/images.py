@@ -592,7 +592,13 @@ class ImagesAPI:
         check_image_id(image_id)
 
         read = partial(self.get, image_id)
-        return await until_available(read, image_id, timeout=timeout, poll_interval=poll_interval)
+        return await until_available(
+            read,
+            image_id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            redact=self._transport.redact,
+        )
 
     def ensure_regions(
         self,

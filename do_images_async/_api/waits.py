@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import attrs
+
 from do_images_async._api.polling import poll
 from do_images_async.errors import ActionFailedError, ImportFailedError, WaitTimeoutError
 from do_images_async.models import Action, ActionStatus, Image, ImageStatus
@@ -12,13 +14,21 @@ __all__ = ["until_available", "until_completed"]
 
 
 async def until_available(
-    read: Callable[[], Awaitable[Image]], image_id: int, *, timeout: float, poll_interval: float
+    read: Callable[[], Awaitable[Image]],
+    image_id: int,
+    *,
+    timeout: float,
+    poll_interval: float,
+    redact: Callable[[str], str] = str,
 ) -> Image:
-    """Poll an image until it is available; see `ImagesAPI.wait_until_available`."""
+    """Poll an image until it is available; see `ImagesAPI.wait_until_available`.
+
+    `redact` takes out of the server's reason what must not be shown.
+    """
 
     def is_final(image: Image) -> bool:
         if image.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
-            raise ImportFailedError(image)
+            raise ImportFailedError(attrs.evolve(image, error_message=redact(image.error_message or "")))
         return image.status is ImageStatus.AVAILABLE
 
     polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval)

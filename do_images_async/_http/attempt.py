@@ -143,7 +143,7 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         request_id = error.request_id if isinstance(error, APIError) else None
         if not request_id and response is not None:
             request_id = response.headers.get("x-request-id")
-            request_id = request_id and self.access.token.redact(request_id)
+            request_id = request_id and self.credentials.redact(request_id)
         return AttemptEnded(
             method=self.call.method,
             route=route_of(self.call.path),

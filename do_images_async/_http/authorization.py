@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from aiohttp import ClientRequest
 from aiohttp.hdrs import AUTHORIZATION
@@ -18,6 +19,9 @@ from do_images_async._quota.sharing import shared_limiter
 from do_images_async.errors import TokenError
 
 __all__ = ["Access", "Credentials"]
+
+_EARLIER_TOKENS: Final = 8
+"""Tokens that were replaced by others and are still redacted."""
 
 
 class Access:
@@ -80,6 +84,7 @@ class Credentials:
         self._provider = None if isinstance(source, Token) else source
         self._access = grant(source) if isinstance(source, Token) else None
         self._renewal: asyncio.Task[Token | str] | None = None
+        self._earlier: deque[Token] = deque(maxlen=_EARLIER_TOKENS)
 
     @property
     def known(self) -> bool:
@@ -124,8 +129,25 @@ class Credentials:
                 raise TokenError(answer)
             # The first of those who waited takes it over.
             if self._access is rejected and (rejected is None or answer.digest() != rejected.token.digest()):
+                if rejected is not None:
+                    self._earlier.append(rejected.token)
                 self._access = self._grant(answer)
         return self._access is not rejected
+
+    def redact(self, text: str) -> str:
+        """Return the text without the token, those that it has replaced, and parts of them."""
+        for token in self._tokens():
+            text = token.redact(text)
+        return text
+
+    def redact_json(self, data: bytes) -> bytes:
+        """Return JSON without the token and those that it has replaced."""
+        for token in self._tokens():
+            data = token.redact_json(data)
+        return data
+
+    def _tokens(self) -> list[Token]:
+        return [*self._earlier, *([] if self._access is None else [self._access.token])]
 
     def cancel(self) -> None:
         """Cancel the function; calls that wait for it raise `TokenError`."""

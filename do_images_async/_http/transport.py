@@ -155,6 +155,10 @@ class Transport:
         """What pays for every attempt; it changes with a token that is provided by a function."""
         return self._credentials.limiter
 
+    def redact(self, text: str) -> str:
+        """Return the text without the client's tokens and parts of them."""
+        return self._credentials.redact(text)
+
     async def send(self, call: Call[T], options: Options) -> Reply[T]:
         """Send a call until it succeeds, must not be retried, or has had all its attempts.
 
@@ -316,7 +320,7 @@ class Transport:
             if attempt.rate_limit is not None:
                 self.rate_limit = attempt.rate_limit
             if _is_success(response):
-                return self._reply(attempt, content)
+                return self._reply(attempt, self._credentials.redact_json(content))
             return self._refused(attempt, response, content)
         return problem
 
@@ -346,11 +350,12 @@ class Transport:
         try:
             return Reply(self._converter.loads(content, call.model), attempt.rate_limit)
         except DecodeError as error:
-            reason = attempt.access.token.redact(str(error))
+            reason = self.redact(str(error))
             error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
             # Invalid JSON: damaged in transit, retry. Valid JSON of another shape: do not.
             valid = is_json(content)
             error.transient = not valid
+            error.__traceback__ = None  # its frames hold the body
             return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)
 
     def _refused(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
@@ -365,7 +370,7 @@ class Transport:
         )
         return _Problem(
             classify_status(answer.status),
-            error_of(answer, attempt.access.token.redact),
+            error_of(answer, self.redact),
             pause_of(answer),
             parse_retry_after(answer.headers, now=time.time()),
         )
@@ -381,13 +386,13 @@ class Transport:
             return self._refused(attempt, attempt.response, b"")
         if isinstance(error, UnwritableError):
             # Our own headers are checked when the client is made.
-            reason = attempt.access.token.redact(f"a header of the session can't be sent: {error}")
+            reason = self.redact(f"a header of the session can't be sent: {error}")
             return _Problem(Failure.NOT_EXECUTED_FINAL, ClientStateError(reason))
         if isinstance(error, TimeoutError):
             reason = f"not done within {attempt.options.timeout} s"
             kind: type[TransportError] = RequestTimeoutError
         else:
-            reason = attempt.access.token.redact(in_words(error))[:300]
+            reason = self.redact(in_words(error))[:300]
             kind = TransportError
         failure = failure_of(error, sent=sent)
         problem = kind(reason, method=attempt.call.method, url=str(attempt.url))

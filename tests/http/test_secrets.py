@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from do_images_async._credentials import Token
 from do_images_async.redis import RedisRateLimiter
 from tests.conftest import FAST, TOKEN
 from tests.support.leaks import assert_not_shown
-from tests.support.servers import Answer, Server, content, raw, refusal, reply
+from tests.support.servers import Answer, Server, content, image_document, image_reply, raw, refusal, reply
 
 SHORTEST = 8
 """A part of the token that counts as one."""
@@ -108,6 +109,115 @@ def test_a_token_is_taken_out_of_a_text_in_whole_and_in_parts(text: str, clean: 
 
 def test_a_short_token_is_taken_out_as_a_whole() -> None:
     assert Token("abc").redact("abcdef ab") == "***def ab"
+
+
+ENCODED: dict[str, str] = {
+    "percent-encoded": "".join(f"%{ord(c):02x}" for c in TOKEN),
+    "escaped for JSON": "".join(f"\\u{ord(c):04x}" for c in TOKEN),
+    "escaped for HTML": "".join(f"&#{ord(c)};" for c in TOKEN),
+    **{
+        f"in base64 after {length} bytes": base64.b64encode(b"Bearer: "[:length] + TOKEN.encode()).decode()
+        for length in (0, 7, 8)
+    },
+}
+
+
+@pytest.mark.parametrize("encoded", ENCODED.values(), ids=ENCODED.keys())
+async def test_row_91_a_token_that_the_server_echoes_in_another_encoding_is_not_shown(
+    server: Server, encoded: str
+) -> None:
+    server.answer_with(lambda _: content(f"<pre>you sent {encoded}</pre>".encode(), status=403))
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.PermissionDeniedError, match="you sent") as caught:
+            await api.get(7)
+    assert encoded[12:36] not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+WAITED_FOR: dict[str, tuple[Answer, type[errors.DOImagesError]]] = {
+    "an import's reason": (
+        reply({"image": image_document(7, status="deleted", error_message=f"Bearer {TOKEN}")}),
+        errors.ImportFailedError,
+    ),
+    "a part of a token in an import's reason": (
+        reply({"image": image_document(7, status="deleted", error_message=f"Bearer {TOKEN[:30]}")}),
+        errors.ImportFailedError,
+    ),
+    "an escaped token in an import's reason": (
+        content(
+            b'{"image": {"id": 7, "status": "deleted", "error_message": "'
+            + ENCODED["escaped for JSON"].encode()
+            + b'"}}'
+        ),
+        errors.ImportFailedError,
+    ),
+    "a state": (reply({"image": image_document(7, status=f"Bearer {TOKEN}")}), errors.WaitTimeoutError),
+    "another image": (image_reply(8, name=TOKEN), errors.WaitTimeoutError),
+    "a body that is no image": (reply({"oops": f"Bearer {TOKEN}"}), errors.DecodeError),
+}
+
+
+async def answer_of(server: Server, answer: Answer) -> errors.DOImagesError:
+    """Return the error of a wait for an image."""
+    server.answer_with(lambda _: answer)
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.DOImagesError) as caught:
+            await api.wait_until_available(7, timeout=0.3, poll_interval=0.05)
+    return caught.value
+
+
+@pytest.mark.parametrize(("answer", "kind"), WAITED_FOR.values(), ids=WAITED_FOR.keys())
+async def test_row_91_a_token_in_a_success_is_not_shown_by_the_error_made_of_it(
+    server: Server, answer: Answer, kind: type[errors.DOImagesError], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    error = await answer_of(server, answer)
+    assert isinstance(error, kind)
+    assert_not_shown(TOKEN, error)
+    assert_no_part_is_shown(f"{error} {error!r} {vars(error)} {caplog.text}")
+
+
+async def test_row_91_a_failed_action_shows_no_token(server: Server) -> None:
+    action = {"id": 5, "status": "errored", "type": TOKEN, "region_slug": TOKEN}
+    server.answer_with(lambda _: reply({"action": action}))
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.ActionFailedError) as caught:
+            await api.actions.wait(7, 5)
+    assert_not_shown(TOKEN, caught.value)
+
+
+@pytest.mark.parametrize(
+    "body", [{"oops": TOKEN}, {"image": {"id": 8, "name": TOKEN[:30]}}], ids=["no image", "another image"]
+)
+async def test_row_91_no_local_variable_shows_what_the_server_echoed(server: Server, body: object) -> None:
+    server.answer_with(lambda _: reply(body))
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.DecodeError) as caught:
+            await api.get(7)
+    trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in trace.stack if "/do_images_async/" in frame.filename]
+    assert len(ours) > 1
+    assert_no_part_is_shown("".join(line for frame in ours for line in _locals(frame)))
+
+
+async def test_row_91_a_token_that_was_replaced_is_not_shown(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    tokens = [TOKEN, *(f"dop_v1_{number:064}" for number in range(3))]
+    quoting = reply(
+        {"id": "forbidden", "message": f"{TOKEN} is old"}, status=403, headers={"x-request-id": TOKEN}
+    )
+    server.script(*[refusal(401), refusal(403)] * 3, refusal(401), quoting)
+    async with ImagesAPI(lambda: tokens.pop(0), base_url=server.url, retry=FAST) as api:
+        for _ in range(3):
+            with pytest.raises(errors.PermissionDeniedError):
+                await api.get(7)
+        tokens.append("dop_v1_" + "9" * 64)
+        with pytest.raises(errors.PermissionDeniedError, match="is old") as caught:
+            await api.get(7)
+    assert_not_shown(TOKEN, caught.value)
+    assert_no_part_is_shown(f"{caught.value} {caplog.text}")
 
 
 async def test_row_91_a_request_id_in_the_log_of_a_success_is_redacted(
