@@ -14,8 +14,8 @@ from do_images_async.models import Action, Image
 __all__ = ["check_action", "check_image", "check_name", "comparable", "mismatch", "region_of"]
 
 
-def check_image(image: Image, key: int | str, *, write: bool = False) -> Image:
-    """Return the image if it has this id or slug.
+def check_image(image: Image, key: int | str, *, write: bool = False, name: str | None = None) -> Image:
+    """Return the image if it has this id or slug and, where one was given to it, this name.
 
     An answer without a slug is believed unless it is a private image, which has none.
 
@@ -26,7 +26,7 @@ def check_image(image: Image, key: int | str, *, write: bool = False) -> Image:
     if not answered and image.public is False:
         answered = image.id
     if not answered or answered == key:
-        return image
+        return image if name is None else check_name(image, name)
     del image  # a traceback that prints local variables would show all that the server sent
     raise mismatch("image", key, answered, write=write)
 

@@ -442,8 +442,9 @@ class ImagesAPI:
             WrongResourceError: the answer is about another image.
             DOImagesError: the request failed.
         """
-        reply = await self._send("GET", f"{_PATH}/{check_image_key(image_id)}")
-        return check_image(reply.value.image, image_id)
+        # No local variable of a traceback holds what the server sent.
+        sending = self._send("GET", f"{_PATH}/{check_image_key(image_id)}")
+        return check_image((await sending).value.image, image_id)
 
     async def create_custom(
         self,
@@ -487,8 +488,7 @@ class ImagesAPI:
             body["description"] = check_text(description, "description", empty=True)
         if tags is not None:
             body["tags"] = check_texts(tags, "tags")
-        reply = await self._send("POST", _PATH, body)
-        return check_name(reply.value.image, name)
+        return check_name((await self._send("POST", _PATH, body)).value.image, name)
 
     async def find_created(
         self, *, name: str, since: datetime, tags: Collection[str] | None = None
@@ -534,7 +534,8 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: an argument can't be used, or nothing is to change.
             NotFoundError: there is no such image.
-            WrongResourceError: the answer is about another image; `outcome_unknown` is True.
+            WrongResourceError: the answer is about another image, or has another name than the new one;
+                `outcome_unknown` is True.
             DOImagesError: the request failed.
         """
         body: dict[str, object] = {}
@@ -546,8 +547,9 @@ class ImagesAPI:
             body["distribution"] = check_text(distribution, "distribution")
         if not body:
             raise ValueError("update needs at least one of name, description and distribution")
-        reply = await self._send("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
-        return check_image(reply.value.image, image_id, write=True)
+        sending = self._send("PUT", f"{_PATH}/{check_image_id(image_id)}", body)
+        renamed = None if name is UNCHANGED else name
+        return check_image((await sending).value.image, image_id, write=True, name=renamed)
 
     async def delete(self, image_id: int) -> None:
         """Delete a snapshot, backup or custom image; one request (API page: "Delete an Image").

@@ -226,7 +226,7 @@ async def test_an_update_that_makes_no_sense_is_never_sent(
 
 
 async def test_an_empty_description_is_a_change_like_any_other(server: Server, api: ImagesAPI) -> None:
-    server.script(image_reply(42), image_reply(42))
+    server.script(image_reply(42), image_reply(42, name="a"))
     await api.update(42, description="")
     await api.update(42, name="a")
     assert [request.json() for request in server.received] == [{"description": ""}, {"name": "a"}]

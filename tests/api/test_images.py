@@ -383,6 +383,18 @@ async def test_row_80_a_write_that_is_answered_with_another_image_may_have_been_
     assert len(server.received) == 1
 
 
+async def test_an_update_that_is_answered_with_the_old_name_may_have_been_carried_out(
+    server: Server, api: ImagesAPI
+) -> None:
+    server.script(reply({"image": image_document(7, name="old")}))
+    with pytest.raises(errors.WrongResourceError, match=r"'new'.*'old'") as caught:
+        await api.update(7, name="new", description="other")
+    assert caught.value.outcome_unknown
+    server.script(reply({"image": image_document(7, name="old")}), reply({"image": {"id": 7}}))
+    await api.update(7, description="what the server makes of it is its own")
+    await api.update(7, name="new")
+
+
 @pytest.mark.parametrize("name", ["golden", " golden ", ""])
 async def test_a_creation_is_known_by_its_name_as_a_server_may_store_it(
     server: Server, api: ImagesAPI, name: str

@@ -138,7 +138,7 @@ RETRIEVED: dict[str, object] = {
     }
 }
 
-UPDATED: dict[str, object] = {
+UPDATED: dict[str, dict[str, object]] = {
     "image": {
         "created_at": "2014-11-14T16:44:03Z",
         "description": "",
@@ -351,7 +351,7 @@ async def test_retrieving_by_id_or_slug(server: Server, api: ImagesAPI, key: int
 async def test_updating_sends_what_was_given_and_no_more(
     server: Server, api: ImagesAPI, changes: dict[str, str]
 ) -> None:
-    server.script(reply(UPDATED))
+    server.script(reply({"image": {**UPDATED["image"], "name": changes["name"]}}))
     image = await api.update(7938391, **changes)
     request = only_request(server)
     assert (request.method, request.target) == ("PUT", "/v2/images/7938391")
@@ -359,7 +359,7 @@ async def test_updating_sends_what_was_given_and_no_more(
     assert request.json() == changes
     assert image == Image(
         id=7938391,
-        name="new-image-name",
+        name=changes["name"],
         type=None,
         distribution="Ubuntu",
         slug=None,

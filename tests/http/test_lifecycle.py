@@ -73,7 +73,7 @@ async def test_a_borrowed_session_may_bring_what_it_likes(server: Server) -> Non
     server.script(
         content(gzip.compress(body), headers={"content-encoding": "gzip"}),
         refusal(503),
-        image_reply(2, status=202),
+        image_reply(2, status=202, name="a"),
         refusal(404),
     )
     passed: list[str] = []

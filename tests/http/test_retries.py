@@ -212,7 +212,7 @@ async def test_refusals_for_the_quota_leave_the_retry_budget_alone(server: Serve
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 async def test_a_body_that_is_no_json_is_sent_again(server: Server, api: ImagesAPI, method: str) -> None:
-    server.script(content(b'{"image": {"id"'), image_reply(42))
+    server.script(content(b'{"image": {"id"'), image_reply(42, name="a"))
     await CALLS[method](api)
     assert server.methods == [method] * 2
 
