@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import the public names, and aiohttp with them, when the first is asked for, not for a `--help`."""
+        """Import the public names, and aiohttp, when the first name is used: `--help` needs neither."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from do_images_async import _names

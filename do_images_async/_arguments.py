@@ -1,4 +1,4 @@
-"""What callers may pass: every check that happens before anything is sent.
+"""Checks of what callers pass, all of them made before anything is sent.
 
 Each function returns the value that was checked, or raises TypeError or ValueError naming the argument and
 what is allowed.
@@ -40,7 +40,7 @@ _USER_INFO = re.compile(r"^([^/?#]*//)?.*@", re.DOTALL)
 
 
 def shown(value: object) -> str:
-    """What a message repeats of an argument: its repr, cut to what fits a line."""
+    """Return the repr of an argument for a message, cut to what fits a line."""
     try:
         text = repr(value[: _LONGEST_SHOWN + 1] if isinstance(value, str | bytes) else value)
     except Exception:  # noqa: BLE001  (the caller's own repr, or an int too long for Python to print)
@@ -49,7 +49,7 @@ def shown(value: object) -> str:
 
 
 def check_image_id(image_id: object, name: str = "image_id") -> int:
-    """An image's numeric id."""
+    """Return an image's numeric id if it is one."""
     if type(image_id) is not int:
         raise TypeError(f"{name} must be an int, not {shown(image_id)}")
     if not 1 <= image_id < 2**63:
@@ -58,7 +58,7 @@ def check_image_id(image_id: object, name: str = "image_id") -> int:
 
 
 def check_image_key(image_id: object) -> int | str:
-    """An image's numeric id, or a public image's slug; nothing that could name another URL."""
+    """Return a numeric id or a public image's slug, if it is one and can't lead to another URL."""
     if type(image_id) is int:
         return check_image_id(image_id)
     if not isinstance(image_id, str):
@@ -76,7 +76,7 @@ def check_image_key(image_id: object) -> int | str:
 
 
 def check_text(value: object, name: str, *, empty: bool = False) -> str:
-    """A string that can be sent as UTF-8."""
+    """Return the value if it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {shown(value)}")
     if not value and not empty:
@@ -88,12 +88,12 @@ def check_text(value: object, name: str, *, empty: bool = False) -> str:
     return value
 
 
-def check_range(value: object, name: str, least: int, most: int | None = None) -> int:
-    """An int within bounds."""
+def check_range(value: object, name: str, lower: int, upper: int | None = None) -> int:
+    """Return the value if it is an int within bounds, both included; None as `upper` sets no bound."""
     if type(value) is not int:
         raise TypeError(f"{name} must be an int, not {shown(value)}")
-    if value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+    if value < lower or (upper is not None and value > upper):
+        allowed = f"at least {lower}" if upper is None else f"from {lower} to {upper}"
         raise ValueError(f"{name} must be {allowed}, not {shown(value)}")
     return value
 
@@ -106,24 +106,24 @@ def check_bool(value: object, name: str) -> bool:
 
 
 def check_seconds(value: object, name: str, *, zero: bool = False) -> float:
-    """A finite number of seconds, above zero unless `zero`."""
+    """Return the value if it is a finite number of seconds, above zero unless `zero` allows 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
     # An int may be too large for a float, and is less than infinity all the same.
     if not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
-        least = "at least 0" if zero else "more than 0"
-        raise ValueError(f"{name} must be {least} seconds, not {shown(value)}")
+        allowed = "at least 0" if zero else "more than 0"
+        raise ValueError(f"{name} must be {allowed} seconds, not {shown(value)}")
     return value
 
 
 def check_callable(value: object, name: str, *, optional: bool = False) -> None:
-    """A function, or None where it is `optional`."""
+    """Raise TypeError unless the value is callable, or None where it is `optional`."""
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{name} must be callable{' or None' if optional else ''}, not {value!r}")
 
 
 def check_header(value: object, name: str) -> str:
-    """A header's value: visible ASCII and spaces."""
+    """Return the value if it can be a header's: visible ASCII and spaces."""
     text = check_text(value, name)
     if not _HEADER.fullmatch(text):
         raise ValueError(f"{name} must be visible ASCII characters and spaces, not {shown(text)}")
@@ -133,7 +133,8 @@ def check_header(value: object, name: str) -> str:
 def read_base_url(value: object, *, allow_insecure_http: bool = False) -> URL | TypeError | ValueError:
     """Return the API's address, without `/v2` at its end, or the error that says what is wrong with it.
 
-    The error is returned, and raised where the value is no longer at hand: it can hold a password.
+    The caller raises the error after it has deleted the value, which can hold a password: a traceback shows
+    local variables.
     """
     try:
         return _check_base_url(value, check_bool(allow_insecure_http, "allow_insecure_http"))
@@ -169,7 +170,7 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> URL:
 
 
 def check_import_url(value: object) -> str:
-    """A URL that the provider can fetch an image from."""
+    """Return the value if it is a URL that the provider can fetch an image from."""
     text = check_text(value, "url")
     try:
         parts = urlsplit(text)
@@ -182,7 +183,7 @@ def check_import_url(value: object) -> str:
 
 
 def check_texts(value: object, name: str) -> list[str]:
-    """A list, tuple, set or alike of strings; a mapping or a string is a mistake, although iterable."""
+    """Return the strings of a list, tuple, set or similar; refuse a mapping and a single string."""
     if not _is_list_or_alike(value):
         raise TypeError(f"{name} must be a list, tuple or set of strings, not {shown(value)}")
     each = f"each of {name}"
@@ -194,7 +195,7 @@ def _is_list_or_alike(value: object) -> TypeGuard[Collection[object]]:
 
 
 def _shown_url(text: str) -> str:
-    """A URL for a message: without what may be a secret, its user info and its query."""
+    """Return a URL for a message, without its user info and its query: they may be secret."""
     text = _USER_INFO.sub(r"\1***@", text)
     address, mark, _ = text.partition("?")
     return shown(address + mark)

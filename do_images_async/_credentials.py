@@ -1,4 +1,4 @@
-"""The token: where it comes from, and a wrapper that can be sent and not shown."""
+"""The token: its sources, and a class that sends it and never shows it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_token_source(value: object) -> Token | TokenProvider | TypeError | Valu
 
 
 def read_token(value: object) -> Token | TypeError | ValueError:
-    """Return a token made of what a caller passed, or the error that says what is wrong with it.
+    """Return the token that a caller passed, or the error that says what is wrong with it.
 
     The error is returned, and raised where the value is no longer at hand: not even a traceback that prints
     local variables shows it then.
@@ -92,7 +92,7 @@ class Token:
         return f"Bearer {self.__value}"
 
     def redact(self, text: str) -> str:
-        """Return the text without the token, or any part of it that somebody cut out of it.
+        """Return the text without the token, or any part of it that was cut out of it.
 
         A token that is escaped for JSON, HTML or a URL is found as well, and so is one in base64. Takes time
         in proportion to the text: cut a long one first.
@@ -116,7 +116,7 @@ class Token:
         return re.sub("".join(either).encode(), b"***", data)
 
     def digest(self) -> str:
-        """Return what may stand for the token where tokens are told apart: a prefix of its SHA-256."""
+        """Return a prefix of the token's SHA-256, to tell tokens apart without showing them."""
         return hashlib.sha256(self.__value.encode()).hexdigest()[:32]
 
     def __repr__(self) -> str:

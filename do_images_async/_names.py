@@ -1,4 +1,4 @@
-"""The public names, each from its home; `do_images_async` itself imports them when one is asked for."""
+"""The public names, from their modules; `do_images_async` imports them at the first use."""
 
 from do_images_async import errors, events
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out

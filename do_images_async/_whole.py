@@ -1,4 +1,4 @@
-"""A listing that is known to be whole, which a type checker tells from one that may not be."""
+"""A listing that is known to be complete, with a type of its own for type checkers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["WholeListing", "whole_listing"]
 
 @final
 class WholeListing(Collection[Image]):
-    """All images of a listing, each once: a collection that nothing but `ImagesAPI.list_whole` makes.
+    """All images of a listing, each once; only `ImagesAPI.list_whole` makes it.
 
     What must not be done with a part of a listing takes this type, as `retention.plan` does: a list of
     images, which may lack some, is an error of types, and one when the program runs.
@@ -39,7 +39,7 @@ class WholeListing(Collection[Image]):
 
 
 def whole_listing(images: Iterable[Image]) -> WholeListing:
-    """Return the listing of these images, which the caller has read strictly and to the end.
+    """Return the listing of these images, which the caller has read with `strict` and to the end.
 
     Raises:
         IncompleteListingError: two of them have the same id and differ: one of them is not to be believed.

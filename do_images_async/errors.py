@@ -1,4 +1,4 @@
-"""Every exception that the library raises of its own; bad arguments are plain ValueError and TypeError.
+"""The library's own exceptions; bad arguments are plain ValueError and TypeError.
 
 None of them holds the token or an aiohttp exception, whose `request_info` does. All can be pickled.
 """
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class DOImagesError(Exception):
-    """Anything that goes wrong between the caller and the API.
+    """The base of all errors of a call.
 
     Attributes:
         outcome_unknown: True when a write may have been carried out although the call raised. Look before
@@ -49,8 +49,8 @@ class DOImagesError(Exception):
     page: int | None = None
 
     def __str__(self) -> str:
-        doubt = "; it may have been carried out" if self.outcome_unknown else ""
-        return super().__str__() + doubt
+        suffix = "; it may have been carried out" if self.outcome_unknown else ""
+        return super().__str__() + suffix
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -64,7 +64,7 @@ def _rebuild(cls: type[DOImagesError], args: tuple[Any, ...], state: dict[str, A
 
 
 class APIError(DOImagesError):
-    """The API answered, and not with success.
+    """A response whose status is not success.
 
     Attributes:
         status: the HTTP status.
@@ -139,7 +139,7 @@ class ServerError(APIError):
 
 
 class TransportError(DOImagesError):
-    """No answer came: the connection failed, broke, or carried something that is not HTTP.
+    """No response: the connection failed, broke, or carried something that is not HTTP.
 
     Attributes:
         method: the request's HTTP method.
@@ -172,7 +172,7 @@ class DecodeError(DOImagesError):
 
 
 class WrongResourceError(DecodeError):
-    """The answer is about another image or action than was asked for; nothing was done on the strength of it.
+    """The answer is about another image or action than was asked for; the client does not use it.
 
     After a write, `outcome_unknown` is True.
 
@@ -218,7 +218,7 @@ class QuotaStoreError(DOImagesError):
 
 
 class TokenError(DOImagesError):
-    """The function that was given as `token` brought no token; nothing was sent without one.
+    """The function that was given as `token` returned no token; no request was sent without one.
 
     What the function raised is not repeated, and is no cause or context of this error: it can hold a secret.
 
@@ -232,7 +232,7 @@ class TokenError(DOImagesError):
 
 
 class ImportFailedError(DOImagesError):
-    """The image will not become available.
+    """The import failed: the image will not become available.
 
     Attributes:
         image: the image as last seen.
@@ -247,7 +247,7 @@ class ImportFailedError(DOImagesError):
 
 
 class ActionFailedError(DOImagesError):
-    """The action ended without doing what it was to do. The API gives no reason.
+    """The action ended with an error. The API gives no reason.
 
     Attributes:
         action: the action as last seen.
@@ -260,7 +260,7 @@ class ActionFailedError(DOImagesError):
 
 
 class WaitTimeoutError(DOImagesError, TimeoutError):
-    """What was waited for did not happen in time. It may still happen.
+    """The state that was waited for did not come in time. It may still come.
 
     Attributes:
         image: the image as last seen; None when no answer came in time, or it was not an image's wait.
@@ -297,7 +297,7 @@ class PublicImageError(DOImagesError):
 
 
 class IncompleteListingError(DOImagesError):
-    """The listing can't be shown to be whole.
+    """The listing can't be shown to be complete.
 
     Attributes:
         seen: how many different images were read.

@@ -1,6 +1,6 @@
-"""What is reported of each attempt, to `on_event=` and to the log: for metrics, traces and operators.
+"""Events of each attempt, for `on_event=` and the log: for metrics, traces and operators.
 
-Neither ever sees the token or a body. The log is `do_images_async`: one record for each attempt, at WARNING
+Neither ever holds the token or a body. The log is `do_images_async`: one record for each attempt, at WARNING
 when a retry follows and at DEBUG otherwise; its `extra` has the fields of `AttemptEnded`.
 """
 
@@ -19,11 +19,11 @@ __all__ = ["AttemptEnded", "Event", "EventHook", "PermitGranted"]
 
 @attrs.frozen(kw_only=True)
 class PermitGranted:
-    """An attempt has its permit and is sent now; reported within the attempt, and so in its trace span.
+    """The start of an attempt: it has its permit and is sent now, within the attempt's trace span.
 
     Attributes:
         method: the request's HTTP method.
-        route: its path with names in the place of ids, such as `/v2/images/{image_id}`: a metric's label.
+        route: its path with placeholders for ids, such as `/v2/images/{image_id}`; a label for metrics.
         attempt: its number within the call, from 1.
         quota_wait: seconds that it waited for the quota.
     """
@@ -36,15 +36,15 @@ class PermitGranted:
 
 @attrs.frozen(kw_only=True)
 class AttemptEnded:
-    """An attempt has ended, with success or without.
+    """The end of an attempt, with success or without.
 
     Attributes:
         method, route, attempt, quota_wait: as in `PermitGranted`.
         duration: seconds from the permit to the end; 0.0 without a permit.
         permitted: whether it had its permit; without one, nothing was sent.
-        outcome: a metric's label from a small set: the status, "cancelled", or the exception's class.
+        outcome: a label for metrics, from a small set: the status, "cancelled", or the exception's class.
         status: the HTTP status; None without a response.
-        error: what it failed with; None when it succeeded or was cancelled.
+        error: the error; None when the attempt succeeded or was cancelled.
         retry_in: seconds until the next attempt, at the earliest; None when this was the last one.
         request_id: the id to quote to the provider's support.
         rate_limit: the hour's quota as the response reported it.

@@ -1,4 +1,4 @@
-"""What the wire carries: frozen attrs classes and open enums.
+"""Models of the API's responses: frozen attrs classes and open enums.
 
 A field that the server did not send, or sent as null, is `None`. Two fields are never null: a missing `name`
 is `""`, and missing `regions` are `()`.
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class _FromHypothesis:
-    """Tells `hypothesis.strategies.from_type` which values JSON can hold, by the protocol of annotated-types.
+    """The values that JSON can hold, for `hypothesis.strategies.from_type`, by annotated-types' protocol.
 
     Args:
         strategy: the name of a strategy of hypothesis.
@@ -105,7 +105,7 @@ def _count(items: tuple[object, ...]) -> str:
 
 
 class OpenEnum(StrEnum):
-    """A string enum that tomorrow's values also fit into: they compare as their string and say so."""
+    """A string enum that also takes values that it does not know; they compare as their string."""
 
     @property
     def is_known(self) -> bool:
@@ -122,7 +122,7 @@ class OpenEnum(StrEnum):
 
 
 class ImageStatus(OpenEnum):
-    """The state of an image (API page: `status`). An import goes NEW, pending, available or deleted."""
+    """The state of an image (API page: `status`): for an import NEW, pending, then available or deleted."""
 
     NEW = "NEW"
     AVAILABLE = "available"
@@ -132,7 +132,7 @@ class ImageStatus(OpenEnum):
 
 
 class ImageType(OpenEnum):
-    """The kind of an image (API page: `type`). Not what the listing's `type` filter speaks of."""
+    """The kind of an image (API page: `type`). The `type` filter of a listing is something else."""
 
     BASE = "base"
     SNAPSHOT = "snapshot"
@@ -142,7 +142,7 @@ class ImageType(OpenEnum):
 
 
 class ActionStatus(OpenEnum):
-    """The state of an action (API page: `status`). It begins in progress and ends as one of the others."""
+    """The state of an action (API page: `status`). It is in progress first and ends as one of the others."""
 
     IN_PROGRESS = "in-progress"
     COMPLETED = "completed"
@@ -250,7 +250,7 @@ class Action:
 
 @attrs.frozen(kw_only=True)
 class AccountTransfer:
-    """A transfer of an image to another account, as it was begun.
+    """A transfer of an image to another account, as it was started.
 
     Attributes:
         image_id: the image that changes hands.
@@ -283,7 +283,7 @@ class RateLimit:
 
     @property
     def reset_at(self) -> datetime:
-        """Return `reset` as an aware datetime, the calendar's first or last one if it lies beyond them."""
+        """Return `reset` as an aware datetime; beyond the calendar, its first or last moment."""
         try:
             return datetime.fromtimestamp(self.reset, UTC)
         except (ValueError, OverflowError, OSError):
@@ -311,7 +311,7 @@ class ImagePage:
 
     Attributes:
         images: the page's images, in the server's order.
-        total: how many images the whole listing has, as the server says; None when it does not.
+        total: images in the whole listing, as the server counts them; None when it does not say.
         rate_limit: the quota that came with the page.
         page: this page's number, from 1.
         next_page: the following page's number; None on the last.

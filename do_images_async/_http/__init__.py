@@ -1,1 +1,1 @@
-"""One logical request: its attempts, and the model or the error that they end in."""
+"""One logical request: its attempts, and the model or error that is its result."""

@@ -1,7 +1,7 @@
-"""One attempt at a call: the aiohttp client middleware that authorizes and pays for each message of it.
+"""One attempt at a call: the aiohttp client middleware that authorizes each message and takes its permit.
 
-It is given with each request: a session that the user brought is left as it is, and what aiohttp sends of its
-own accord passes through here as well.
+It is passed with each request, so a session of the user's is not changed. Messages that aiohttp sends by
+itself, such as its own retry on a dropped connection, go through it as well.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ T = TypeVar("T")
 
 
 class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
-    """One attempt at a call: authorizes and pays for it, and records how it went.
+    """One attempt at a call: authorizes it, takes its permit and records its outcome.
 
-    The attempt's deadline starts when it has its permit: waiting for quota takes nothing from it.
+    The attempt's deadline starts when it has its permit, so that waiting for quota does not count.
 
     Attributes:
         number: its number within the call, from 1.
         access: the token that it goes out with, and before it has a permit, the one that was newest then.
         may_have_been_sent: whether the server may know of it.
-        response: what came back, its body perhaps unread.
+        response: the response; its body may be unread.
         rate_limit: the quota as the response reports it.
     """
 
@@ -99,11 +99,11 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         return response
 
     def sent_and_cancelled(self, error: BaseException) -> bool:
-        """Return whether the attempt had its permit, and its caller did not wait for the end."""
+        """Return whether the attempt was cancelled after it had its permit."""
         return isinstance(error, asyncio.CancelledError) and self._permitted_at is not None
 
     async def _acquire(self) -> Permit:
-        """Wait for a permit of the newest token: another call may have renewed it meanwhile."""
+        """Wait for a permit of the newest token; another call may renew it meanwhile."""
         options = self.options
         while True:
             self.access = access = self.credentials.access
@@ -113,7 +113,7 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
             permit.release()
 
     def ended(self, error: BaseException | None = None, *, retry_in: float | None = None) -> None:
-        """Report how the attempt ended; the event is built only if the log or the hook wants it."""
+        """Report how the attempt ended; the event is built only if the hook or the logger wants it."""
         level = logging.DEBUG if retry_in is None else logging.WARNING
         logged = logger.isEnabledFor(level)
         if self.hook is None and not logged:
@@ -165,9 +165,9 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
 
 
 def _raise_ours(error: BaseException, *, sent: bool) -> None:
-    """Raise an exception of our own in the place of those on which aiohttp would resend, or none."""
+    """Raise an exception of our own instead of one on which aiohttp would retry by itself."""
     if sent and isinstance(error, ClientOSError | ServerDisconnectedError):
-        # What aiohttp says of a server that disconnected can be the answer's half-read head.
+        # The message of ServerDisconnectedError can hold a part of the response.
         reason = str(error) if isinstance(error, ClientOSError) else "the server disconnected"
         raise ConnectionBrokenError(reason) from None
     if not sent and isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):

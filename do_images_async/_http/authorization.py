@@ -1,4 +1,4 @@
-"""The client's token in use: asked for once, renewed after a 401, put on requests to one origin."""
+"""The client's current token: read once, renewed after a 401, put on requests to one origin."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _EARLIER_TOKENS: Final = 8
 
 
 class Access:
-    """One token, and what depends on it: the headers of requests, and the limiter that pays for them.
+    """One token with the request headers and the limiter that depend on it.
 
     Without `limiter` it is the one that all clients of this process share for the token and the origin.
     The client's other headers are set with the token's: those given to a session are copied twice, name by
     name.
 
     Attributes:
-        token: whose access it is.
-        limiter: what pays for requests with this token.
+        token: the token.
+        limiter: grants the permits of requests with this token.
     """
 
     __slots__ = ("__weakref__", "_authority", "_headers", "_scheme", "limiter", "token")
@@ -65,7 +65,7 @@ class Access:
 
 
 class Credentials:
-    """The access that requests go out with: of a fixed token, or of one that the user's function provides.
+    """The access that requests use: of a fixed token, or of one that the user's function provides.
 
     The function is called when the first call needs a token, and after a 401; calls that need it at the same
     time wait for one call of it.
@@ -88,12 +88,12 @@ class Credentials:
 
     @property
     def known(self) -> bool:
-        """Return whether there is a token; if not, `renew` asks for one."""
+        """Return whether there is a token; if not, `renew` gets one."""
         return self._access is not None
 
     @property
     def access(self) -> Access:
-        """The access of the newest token.
+        """Return the access of the newest token.
 
         Raises:
             TokenError: there is none yet.
@@ -104,7 +104,7 @@ class Credentials:
 
     @property
     def limiter(self) -> Limiter:
-        """What pays for requests; without a token yet, one that nobody spends."""
+        """Return the limiter of requests; before the first token, one that nothing uses."""
         if self._access is not None:
             return self._access.limiter
         if self._given is None:
@@ -112,7 +112,7 @@ class Credentials:
         return self._given
 
     async def renew(self, rejected: Access | None, timeout: float | None) -> bool:
-        """Ask for a token unless another call has renewed the rejected one; return whether it is another.
+        """Get a token unless another call has renewed the rejected one; return whether it is a new one.
 
         Args:
             rejected: the access that the server did not accept; None for the first token.
@@ -171,7 +171,7 @@ class Credentials:
 
 
 async def _provided(provider: TokenProvider, timeout: float | None) -> Token | str:
-    """Return the token that the function provides, or what went wrong: its exceptions can hold the token."""
+    """Return the function's token, or the reason for none: its exceptions can hold the token."""
     limit = asyncio.timeout(timeout)
     try:
         async with limit:

@@ -1,4 +1,4 @@
-"""Bodies of responses that only the wire sees: what the API puts around images and actions."""
+"""Bodies of responses: the JSON objects that the API puts around images and actions."""
 
 from __future__ import annotations
 

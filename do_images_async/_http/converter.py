@@ -1,9 +1,9 @@
-"""The one mapper between JSON and models: a cattrs converter whose hooks are msgspec where they can be.
+"""The one mapper between JSON and models: a cattrs converter that uses msgspec where it can.
 
 While no type below a type has a hook of the user's, msgspec reads it in one step. What msgspec rejects is
-read once more by the functions that cattrs generates. They also accept what the API means but does not
-document (`20.0` for an integer, null for an empty list), and find the place of what does not fit. A type
-below which the user has a hook is read by those functions alone.
+read again by the functions that cattrs generates. They also accept what the API sends but does not document
+(`20.0` for an integer, null for an empty list), and find the path of a wrong value. A type below which the
+user has a hook is read by those functions alone.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Hook = Callable[[Any, Any], Any]
 HookT = TypeVar("HookT", bound=Hook)
 
 BOM: Final = b"\xef\xbb\xbf"
-"""What some servers put in front of UTF-8; JSON does not allow it, and readers may ignore it."""
+"""The byte order mark that some servers put before UTF-8. JSON does not allow it; readers may ignore it."""
 
 _REJECTIONS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What msgspec raises on what does not fit."""
+"""The exceptions of msgspec for a wrong value."""
 
 _LEAVES: Final = (
     *(str, bool, int, float, NoneType, OpenEnum),
@@ -56,14 +56,14 @@ _PLACE: Final = re.compile(r"(?P<reason>.*) - at `\$(?P<place>[^`]*)`", re.DOTAL
 
 
 class ModelConverter(Converter):
-    """A cattrs converter that raises `DecodeError`, with the JSON path of what does not fit."""
+    """A cattrs converter that raises `DecodeError`, with the JSON path of the wrong value."""
 
     def dumps(self, obj: object, unstructure_as: Any = None) -> bytes:
-        """Encode a model, or what holds models, as JSON."""
+        """Encode a model, or a container of models, as JSON."""
         return msgspec.json.encode(self.unstructure(obj, unstructure_as=unstructure_as))
 
     def get_loads_hook(self, cl: type[T]) -> Callable[[bytes], T]:
-        """Return the function that `loads` is for one class."""
+        """Return `loads` for one class."""
         return partial(self.loads, cl=cl)
 
     def loads(self, data: bytes, cl: type[T]) -> T:
@@ -79,7 +79,7 @@ class ModelConverter(Converter):
         raise problem
 
     def structure(self, obj: Any, cl: type[T]) -> T:
-        """Make a `cl` of what JSON can hold."""
+        """Make a `cl` from values that JSON can hold."""
         hook = self.get_structure_hook(cl)
         try:
             return cast("T", hook(obj, cl))
@@ -180,14 +180,14 @@ def _mismatch(expected: str, value: object, place: str = "") -> msgspec.Validati
 
 class _State(local):
     kinds: frozenset[Any] = frozenset()
-    """The classes whose fields are being looked at, so that one that holds itself ends the search."""
+    """The classes whose fields are being checked, so that a class that contains itself ends the search."""
 
 
 _state = _State()
 
 
 def _hook(converter: Converter, kind: Any) -> Hook:
-    # What is found for a class within itself is preliminary: it must not stay in the converter's cache.
+    # The result for a class within itself is preliminary and must not be cached.
     return converter.get_structure_hook(kind, cache_result=not _state.kinds)
 
 
@@ -260,7 +260,7 @@ def _structure_list(kind: Any, converter: Converter) -> Hook:
 
 
 def _structure_class(kind: Any, converter: Converter, prepare: Callable[[Any], Any] = identity) -> Hook:
-    """Read an attrs class; `prepare` may mend or refuse what msgspec rejected."""
+    """Read an attrs class; `prepare` may correct or refuse a value that msgspec rejected."""
 
     def make_general() -> Hook:
         generated = converter.gen_structure_attrs_fromdict(kind)
@@ -280,7 +280,7 @@ def _structure_class(kind: Any, converter: Converter, prepare: Callable[[Any], A
 
 
 def _reads_directly(kind: Any, converter: Converter) -> bool:
-    """Return whether msgspec makes the same of this class as cattrs and the class's `__init__` would."""
+    """Return whether msgspec and cattrs, which calls `__init__`, make equal objects of this class."""
     if get_origin(kind) is not None or converter.forbid_extra_keys or converter.type_overrides:
         return False
     _check_decorated(kind)
@@ -321,7 +321,7 @@ def _has_plain_init(kind: type) -> bool:
 
 
 def _check_decorated(kind: type) -> None:
-    """Refuse a subclass whose fields attrs does not know: they would be lost without a word."""
+    """Refuse a subclass whose fields attrs does not know: they would be lost silently."""
     if "__attrs_attrs__" in vars(kind):
         return
     known = {field.name for field in attrs.fields(kind)}
@@ -407,7 +407,7 @@ def _decode_error(what: str, kind: Any, error: Exception) -> DecodeError:
 
 
 def _first_problem(error: Exception) -> tuple[Exception, str, str]:
-    """Return the first single error, what it says, and the JSON path to it without the `$`."""
+    """Return the first single error, its message, and the JSON path to it without the `$`."""
     place = ""
     while isinstance(error, BaseValidationError):
         error = error.exceptions[0]
@@ -425,7 +425,7 @@ def _first_problem(error: Exception) -> tuple[Exception, str, str]:
 
 
 def is_json(body: bytes) -> bool:
-    """Return whether a body is JSON at all, whatever it says."""
+    """Return whether a body is valid JSON."""
     try:
         msgspec.json.decode(body.removeprefix(BOM))
     except _REJECTIONS:
@@ -440,7 +440,7 @@ def _make_converter() -> ModelConverter:
     made = ModelConverter()
     for leaf in _LEAVES:
         made.register_structure_hook(leaf, _structure_leaf)
-    # Of the factories that fit a type, cattrs asks the one that was registered last.
+    # If several factories fit a type, cattrs uses the one registered last.
     for fits, factory in (
         (attrs.has, _structure_class),
         (_is_listing, _structure_listing),

@@ -1,7 +1,7 @@
-"""aiohttp's exceptions: what they mean for the request, and in words.
+"""Classify aiohttp's exceptions, and describe them for users.
 
-They can hold the request's headers, and with them the token, or quote what the server sent, which may echo
-it: none of them leaves this package, and their quotes do not either.
+They can hold the token: in the request's headers, or in a quote of the response that echoes it. None of them,
+and none of their quotes, leaves this package.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WIRE_ERRORS: Final = (
 )
 """Everything that the network, the server and aiohttp's parser can raise."""
 
-_HOPELESS: Final = (
+_PERMANENT: Final = (
     aiohttp.ClientConnectorCertificateError,
     aiohttp.ServerFingerprintMismatch,
     aiohttp.InvalidURL,
@@ -62,11 +62,11 @@ _PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 
 def failure_of(error: Exception, *, sent: bool) -> Failure:
-    """Return what an exception means for the request, which may have been sent or surely was not."""
-    if isinstance(error, _HOPELESS):
+    """Classify an exception of a request that may have been sent, or was not."""
+    if isinstance(error, _PERMANENT):
         return Failure.NOT_EXECUTED_FINAL
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        # The tunnel was refused: the request itself never left.
+        # The tunnel was refused: the request itself was not sent.
         final = 400 <= error.status < 500 and error.status not in (408, 429)
         return Failure.NOT_EXECUTED_FINAL if final else Failure.NOT_EXECUTED_RETRY
     if isinstance(error, BodyTooLargeError):
@@ -75,7 +75,7 @@ def failure_of(error: Exception, *, sent: bool) -> Failure:
 
 
 def in_words(error: Exception) -> str:
-    """Return what went wrong, for somebody who does not know aiohttp's exceptions."""
+    """Describe an exception for a reader who does not know aiohttp's."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy refused to connect: {_with_phrase(error.status)}"
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -96,7 +96,7 @@ def _with_phrase(status: int) -> str:
 
 
 def _parser_error(error: BaseException) -> str:
-    """Return the class of the parser's own exception, below those that aiohttp raised from it."""
+    """Return the name of the parser's own exception, the cause of those that aiohttp raised."""
     while error.__cause__ is not None:
         error = error.__cause__
     return type(error).__name__

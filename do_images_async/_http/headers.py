@@ -1,4 +1,4 @@
-"""Read the quota from response headers: pure functions that ignore values that make no sense."""
+"""Read the quota from response headers; pure functions that ignore invalid values."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _QUOTA = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
 
 
 def parse_rate_limit(headers: Headers) -> RateLimit | None:
-    """Return the quota in the `ratelimit-*` headers; None unless all three are there once and make sense."""
+    """Return the quota in the `ratelimit-*` headers; None unless each is there once and is valid."""
     try:
-        # Read for every response, and as good as always complete.
+        # This runs for every response, and the headers are almost always complete.
         (limit,), (remaining,), (reset,) = map(headers.getall, _QUOTA)
     except (KeyError, ValueError):
         return None
@@ -57,7 +57,7 @@ def parse_retry_after(headers: Headers, *, now: float) -> float | None:
 
 
 def report_of(status: int, headers: Headers, rate_limit: RateLimit | None) -> Report:
-    """Return what a response tells the limiter; times are only read where they matter."""
+    """Return the response's report to the limiter; times are read only where they matter."""
     refused = status == 429
     remaining = counted = None
     if rate_limit is not None:

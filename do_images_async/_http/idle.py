@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionCheck"]
 
 _UNKNOWN_TRIED: Final = 3
-"""Refused connections that may be new, after which the attempt ends: the next would be as bad."""
+"""Refused connections that may be new, after which the attempt ends."""
 
 
 class _UnfitConnectionError(Exception):
-    """The connection has bytes on it; nothing was written, and aiohttp closes it."""
+    """A connection has bytes on it; nothing was written, and aiohttp closes it."""
 
     def __init__(self, *, reused: bool) -> None:
         self.reused = reused
@@ -34,10 +34,10 @@ class _UnfitConnectionError(Exception):
 
 
 class ConnectionCheck:
-    """Checks the connection of each request at the moment at which the request is written to it.
+    """A check of the connection of each request, just before the request is written to it.
 
-    It works for any session, since it stands between the request and its connection, not in the pool. Bytes
-    that arrive after the check can't be told from the response.
+    It works with any session, since it replaces a method of the request and not the pool. Bytes that arrive
+    after the check can't be told from the response.
     """
 
     __slots__ = ("_used",)
@@ -54,7 +54,7 @@ class ConnectionCheck:
         """
         unknown = 0
         # aiohttp calls this once it has a connection, with no await in between. An attribute of the request
-        # is the only hook that a borrowed session has there; left in place it would be a reference cycle.
+        # is the only hook that works with a session of the user's. It is a reference cycle, so it is removed.
         vars(request)["send"] = _CheckedWrite(self, request.send)
         try:
             while True:
@@ -79,7 +79,7 @@ class ConnectionCheck:
             has_unread_bytes = _unread_bytes_check(transport)
         # TLS sends session tickets when a connection is new.
         has_tickets = new and transport.get_extra_info("ssl_object") is not None
-        # `should_close` tells of bytes that the event loop has read already.
+        # `should_close` is True if the event loop has already read such bytes.
         if protocol.should_close or (not has_tickets and has_unread_bytes()):
             raise _UnfitConnectionError(reused=not new)
         if new:
@@ -87,9 +87,9 @@ class ConnectionCheck:
 
 
 class _CheckedWrite:
-    """Checks the connection that a request got, then writes the request to it."""
+    """A request's `send` method that checks the connection first."""
 
-    # There is one for every request: a closure would be four objects for the garbage collector to visit.
+    # One is made for every request: a closure would be four objects for the garbage collector.
     __slots__ = ("_connections", "_write")
 
     def __init__(

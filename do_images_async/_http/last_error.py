@@ -1,6 +1,6 @@
-"""The error of the attempt that failed last, for a wait whose time is up while a call is being retried.
+"""The last failed attempt's error, for a wait whose time is up while a call is being retried.
 
-A call that is cancelled raises no error of its own: what its attempts met would be lost.
+A call that is cancelled raises no error of its own: the errors of its attempts would be lost.
 """
 
 from __future__ import annotations

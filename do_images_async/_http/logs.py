@@ -1,4 +1,4 @@
-"""Log records and hook calls: what an `AttemptEnded` says, as a line and as fields."""
+"""Log records and hook calls: the fields of an `AttemptEnded`, and a line made of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def call_hook(hook: EventHook, event: Event) -> None:
 
 
 def route_of(path: str) -> str:
-    """Return an API path with names in the place of its ids."""
+    """Return an API path with placeholders for its ids."""
     parts = path.split("/")
     if len(parts) > 3:
         parts[3] = "{image_id}"

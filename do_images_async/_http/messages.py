@@ -1,4 +1,4 @@
-"""Every message on the wire takes a permit, and its response settles it; for any aiohttp session."""
+"""Permits for every message on the wire, settled by its response; for any aiohttp session."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def quota_middleware(
 ) -> ClientMiddlewareType:
     """Return an aiohttp client middleware that takes a permit for every message of a session.
 
-    The token's quota counts Droplets and volumes as well: give the same limiter to the sessions that ask for
-    them. A redirect, and a request that aiohttp sends again on a dropped connection, take permits of their
-    own. The middleware retries nothing: after a 429 the limiter makes all later messages wait.
+    The token's quota also counts requests for Droplets and volumes: give the same limiter to their
+    sessions. A redirect takes a permit of its own, and so does aiohttp's own retry on a dropped
+    connection. The middleware retries nothing: after a 429 the limiter makes all later messages wait.
 
-    aiohttp's `ClientTimeout.total` goes on while a message waits for the quota; leave it None, and limit
-    `sock_connect` and `sock_read`.
+    aiohttp's `ClientTimeout.total` includes the time that a message waits for the quota. Leave it None, and
+    limit `sock_connect` and `sock_read`.
 
     Args:
-        limiter: what pays for the messages; it may be an `ImagesAPI`'s as well.
+        limiter: grants the permits; it may be an `ImagesAPI`'s as well.
         max_wait: the longest wait for the quota, in seconds; None waits as long as it takes.
         reserve: tokens to leave in every bucket for others.
 

@@ -1,6 +1,6 @@
-"""What is asked for, how it may be asked for, and what comes of a success; no I/O.
+"""A call, its options and its reply; no I/O.
 
-What is made for every call is a struct, which is made in C.
+Objects that are made for every call are msgspec structs, which are made in C.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What a caller may choose for each call; see `ImagesAPI`."""
+    """The options of a call; see `ImagesAPI`."""
 
     retry: RetryPolicy
     timeout: float | None
@@ -39,7 +39,7 @@ class Options:
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
-    """A request as an endpoint states it: `path` is quoted already, `model` is what a success holds."""
+    """A request as an endpoint states it: `path` is already quoted, `model` is the type of a success."""
 
     method: str
     path: str
@@ -49,7 +49,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
 
 
 class Reply(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """A success: its model, and the quota that came with it."""
+    """A success: its model, and the quota in its headers."""
 
     value: T
     rate_limit: RateLimit | None

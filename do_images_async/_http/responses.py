@@ -1,4 +1,4 @@
-"""Make an error of a response that is no success, and read the wait that it asks for; no I/O."""
+"""Turn an error response into an exception, and read the wait that it asks for; no I/O."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MINUTE = 60.0
 _LONGEST_MESSAGE = 1000
 _SNIPPET = 200
 _LONGEST_READ = 4000
-"""Characters of a text that are looked through for the token; those shown are among the first of them."""
+"""Characters of a text that are searched for the token; fewer are shown."""
 _CUT_OFF = 10
 
 _CLASSES: dict[int, type[APIError]] = {
@@ -51,7 +51,7 @@ _CLASSES: dict[int, type[APIError]] = {
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """A response that is no success, and as much of its body as could be read."""
+    """An error response, and as much of its body as could be read."""
 
     method: str
     url: str
@@ -69,7 +69,7 @@ class _ErrorBody:
 
 
 def error_of(answer: Answer, redact: Callable[[str], str]) -> APIError:
-    """Return the exception for a response that is no success; `redact` takes out what must not be shown."""
+    """Return the exception for an error response; `redact` removes the token from a text."""
 
     def clean(text: str | None, longest: int = _SNIPPET) -> str | None:
         return _redacted_start(text, redact)[:longest] if text else None
@@ -112,7 +112,7 @@ def is_the_minutes(rate_limit: RateLimit | None) -> bool:
 def _redacted_start(text: str, redact: Callable[[str], str]) -> str:
     if len(text) <= _LONGEST_READ:
         return redact(text)
-    # What was cut off at the end may have been recognized only with what followed it.
+    # A part of the token at the cut may not have been recognized.
     return redact(text[:_LONGEST_READ])[:-_CUT_OFF]
 
 

@@ -15,11 +15,11 @@ __all__ = ["Failure", "RetryBudget", "RetryPolicy", "classify_status", "leaves_o
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _TRANSIENT: Final = frozenset({408, 500, 502, 503, 504, *range(520, 528), 529, 530})
-"""Statuses that another attempt may not meet; those above 504 are the edge's, Cloudflare's."""
+"""Statuses after which a retry may succeed; those above 504 are of the edge servers, Cloudflare's."""
 
 
 class Failure(Enum):
-    """What an attempt without success means: may it have been executed, and is a retry of any use?
+    """The kind of a failed attempt: whether it may have been executed, and whether to retry it.
 
     Each value is (may have been executed, a retry may succeed, the limiter makes the retry wait).
     """
@@ -43,14 +43,14 @@ class Failure(Enum):
 
 @attrs.frozen
 class RetryPolicy:
-    """How often a request is sent, and the backoff in between.
+    """The number of attempts, and the backoff between them.
 
     The backoff before attempt n + 1 is drawn evenly from 0 to min(cap, base * 2**(n - 1)) seconds ("full
     jitter"), so that clients that failed together do not retry together. After a 429 the limiter waits as
     long as the server says instead.
 
     Args:
-        attempts: how many times a request is sent at most; 1 sends once.
+        attempts: attempts at most, the first one included; 1 sends once.
         base: the longest backoff before the second attempt, in seconds.
         cap: the longest backoff before any attempt, in seconds.
 
@@ -74,7 +74,7 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """The retries that a client may still spend, so that a storm of failures does not multiply traffic.
+    """The retries that a client may still make, so that many failures at once do not multiply traffic.
 
     A retry takes one from the budget, and a success gives a tenth back, up to where it began. Occasional
     failures never exhaust it; a client whose calls all fail soon sends each of them once. A retry after 429
@@ -105,7 +105,7 @@ class RetryBudget:
 
 
 def classify_status(status: int) -> Failure:
-    """Return what a status other than 2xx means for the request."""
+    """Classify a status other than 2xx."""
     if status == 429:
         return Failure.RATE_LIMITED
     if status in _TRANSIENT:
@@ -115,7 +115,7 @@ def classify_status(status: int) -> Failure:
 
 
 def may_retry(method: str, failure: Failure) -> bool:
-    """Return whether a retry may succeed and can't execute the request twice."""
+    """Return whether a retry may succeed without executing a write twice."""
     return failure.retryable and (method in _IDEMPOTENT or not failure.maybe_executed)
 
 

@@ -1,4 +1,4 @@
-"""One logical request: its URL, its attempts and their deadlines; it ends with a model or an error."""
+"""One logical request: its URL, its attempts and their deadlines, up to a model or an error."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _JSON_BODY: Final = {"Content-Type": "application/json"}
 
 @attrs.frozen
 class _Problem:
-    """An attempt without success.
+    """A failed attempt.
 
     Attributes:
         pause: seconds that the server asked to wait, in one way or another.
@@ -88,11 +88,11 @@ class _Problem:
 
 
 class _Patience:
-    """Decides which refusals for the quota count as attempts: not those that say how long to wait, or
-    that it is the minute's which is spent.
+    """The rule for which 429 responses count as attempts.
 
-    The limiter makes the call wait for them, and they end when the quota is free again. That takes the
-    longest window at most; a call with `max_wait` waits so long for all of them together.
+    A response does not count if it says how long to wait, or that the minute's quota is spent. Then the
+    limiter makes the call wait until the quota is free again, for the longest window at most. A call with
+    `max_wait` waits at most that long for all of them together.
     """
 
     __slots__ = ("_longest", "_once", "_since")
@@ -116,11 +116,11 @@ class _Patience:
 
 
 class Transport:
-    """Sends calls to one origin with the client's token, through one session and the token's limiter.
+    """The sender of calls to one origin, with the client's token, one session and the token's limiter.
 
     Attributes:
         rate_limit: the quota as the server last reported it.
-        base_url: what every path is put behind.
+        base_url: the URL that every path is appended to.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Transport:
 
     @property
     def limiter(self) -> Limiter:
-        """What pays for every attempt; it changes with a token that is provided by a function."""
+        """Return the limiter of all attempts; another one if a function provides another token."""
         return self._credentials.limiter
 
     def redact(self, text: str) -> str:
@@ -160,7 +160,7 @@ class Transport:
         return self._credentials.redact(text)
 
     async def send(self, call: Call[T], options: Options) -> Reply[T]:
-        """Send a call until it succeeds, must not be retried, or has had all its attempts.
+        """Send a call, and retry it until it succeeds, must not be retried or has no attempts left.
 
         Raises:
             DOImagesError: one of the tree, with `outcome_unknown` for all the attempts together.
@@ -203,7 +203,7 @@ class Transport:
                     return Reply(cast("T", None), result.error.rate_limit)
                 unknown = unknown or leaves_outcome_unknown(call.method, result.failure)
                 if isinstance(result.error, AuthenticationError) and not renewed:
-                    # With another token it is not the same request: it has an attempt more than `retry` says.
+                    # With a new token it is a new request: it gets one attempt more than `retry` allows.
                     renewed = await self._renew(attempt, options)
                     wait = 0.0 if renewed else None
                 else:
@@ -223,7 +223,7 @@ class Transport:
         """Close the session if it is ours; calls in flight or in the queue raise `ClientStateError`.
 
         A client whose loop is closed already may be closed from anywhere. Its sockets are closed when they
-        are garbage-collected: to close them now would take the loop.
+        are garbage-collected: closing them now would need the loop.
         """
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             if not self._loop.is_closed():
@@ -240,7 +240,7 @@ class Transport:
         raise TypeError("a client is neither pickled nor deep-copied: it has a token, a loop and connections")
 
     def _url(self, call: Call[Any]) -> URL:
-        # To parse a whole URL instead takes three times as long.
+        # Parsing a whole URL instead would take three times as long.
         url = self.base_url.with_path(self._prefix + call.path, encoded=True)
         return url.with_query(call.query) if call.query else url
 
@@ -259,7 +259,7 @@ class Transport:
     def _wait_before_next(
         self, method: str, problem: _Problem, number: int, options: Options
     ) -> float | None:
-        """Return the seconds to sleep before the next attempt; None when there must not be one."""
+        """Return the seconds to sleep before the next attempt; None for no further attempt."""
         if number >= options.retry.attempts or not may_retry(method, problem.failure):
             return None
         pause = problem.pause
@@ -277,7 +277,7 @@ class Transport:
         """Return the seconds until the next attempt at the earliest, the limiter's wait included."""
         if wait is None or problem.failure is not Failure.RATE_LIMITED:
             return wait
-        # A limiter that is shared through a store has not told it of the 429 yet.
+        # A limiter with a shared store may not know of the 429 yet.
         return max(self.limiter.next_permit_in(), problem.retry_after or 0.0)
 
     async def _sleep(self, seconds: float) -> None:
@@ -308,7 +308,7 @@ class Transport:
                 try:
                     content = await _read(response)
                 finally:
-                    # One that is read to its end has given its connection back.
+                    # A response that was read to its end has returned its connection.
                     if not response.closed:
                         response.release()
                         await response.wait_for_close()
@@ -333,7 +333,7 @@ class Transport:
         elif self._loop is not loop:
             raise ClientStateError("the client belongs to another event loop; make one for each loop")
         if self._session is None:
-            # The quota bounds the connections: a pool that made permits wait would only waste them.
+            # The quota bounds the connections: a limit of the pool would only make permits wait.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
@@ -359,7 +359,7 @@ class Transport:
             return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)
 
     def _refused(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
-        """Return what a response that is no success means."""
+        """Return the problem of an error response."""
         answer = Answer(
             method=attempt.call.method,
             url=str(attempt.url),
@@ -376,13 +376,13 @@ class Transport:
         )
 
     def _diagnose(self, error: Exception, attempt: Attempt[Any]) -> _Problem:
-        """Return what an attempt means whose response did not arrive whole."""
+        """Return the problem of an attempt whose response did not arrive completely."""
         sent = attempt.may_have_been_sent
         if self._closed.is_set():
             failure = Failure.MAYBE_EXECUTED_FINAL if sent else Failure.NOT_EXECUTED_FINAL
             return _Problem(failure, ClientStateError("the client was closed while the call was under way"))
         if attempt.response is not None and not _is_success(attempt.response):
-            # Only the error's explanation is lost: its status says what happened.
+            # Only the explanation is lost: the status is enough.
             return self._refused(attempt, attempt.response, b"")
         if isinstance(error, UnwritableError):
             # Our own headers are checked when the client is made.
@@ -401,7 +401,7 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the decoded body; a larger one than any that is documented is not read to its end."""
+    """Return the decoded body; raise BodyTooLargeError if it is larger than any documented one."""
     chunks: list[bytes] = []
     size = 0
     content = response.content
@@ -420,6 +420,6 @@ def _is_success(response: aiohttp.ClientResponse) -> bool:
 
 
 def _unfinished(attempt: Attempt[Any]) -> RequestTimeoutError:
-    """Return the error of an attempt that its caller had no more time for."""
+    """Return the error of an attempt that was cancelled when its caller's time was up."""
     reason = "not done when the caller's time was up"
     return RequestTimeoutError(reason, method=attempt.call.method, url=str(attempt.url))
