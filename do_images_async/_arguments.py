@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Mapping
+from inspect import iscoroutinefunction
 from ipaddress import ip_address
 from typing import Final, TypeGuard
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ __all__ = [
     "check_bool",
     "check_callable",
     "check_header",
+    "check_hook",
     "check_image_id",
     "check_image_key",
     "check_import_url",
@@ -120,6 +122,13 @@ def check_callable(value: object, name: str, *, optional: bool = False) -> None:
     """Raise TypeError unless the value is callable, or None where it is `optional`."""
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{name} must be callable{' or None' if optional else ''}, not {value!r}")
+
+
+def check_hook(value: object, name: str) -> None:
+    """A function that is called and not awaited, or None."""
+    check_callable(value, name, optional=True)
+    if any(map(iscoroutinefunction, (value, getattr(value, "__call__", None)))):  # noqa: B004
+        raise TypeError(f"{name} must not be a coroutine function: it is called, and never awaited")
 
 
 def check_header(value: object, name: str) -> str:

@@ -14,7 +14,7 @@ from do_images_async._api.listing import check_listing, page_position, page_quer
 from do_images_async._api.pagination import read_whole
 from do_images_async._api.polling import check_wait
 from do_images_async._api.waits import until_completed
-from do_images_async._arguments import check_callable, check_image_id, check_text, check_texts, shown
+from do_images_async._arguments import check_hook, check_image_id, check_text, check_texts, shown
 from do_images_async._http.bodies import AccountTransferBody, ActionBody, ActionListBody, ImageBody
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
@@ -53,7 +53,7 @@ class ImageActions:
             DOImagesError: a page failed; `page` is its number.
         """
         check_image_id(image_id)
-        check_listing(per_page, concurrency)
+        check_listing(per_page, concurrency, strict)
 
         async def fetch(number: int) -> ActionPage:
             return await self.list_page(image_id, page=number, per_page=per_page)
@@ -77,6 +77,8 @@ class ImageActions:
         call = Call(method="GET", path=_actions_path(image_id), model=ActionListBody, query=query)
         reply = await self._transport.send(call, self._options)
         position = page_position(reply, page=page, base_url=self._transport.base_url)
+        for action in reply.value.actions:
+            check_action(action, image_id, action.id)
         return ActionPage(actions=reply.value.actions, **position)
 
     async def get(self, image_id: int, action_id: int) -> Action:
@@ -198,7 +200,7 @@ class ImageActions:
         check_image_id(image_id)
         slugs = check_regions(regions)
         check_wait(timeout, poll_interval)
-        check_callable(progress, "progress", optional=True)
+        check_hook(progress, "progress")
 
         async def transfer(region: str) -> Action:
             begun = await self.transfer(image_id, region)
@@ -277,6 +279,8 @@ class AccountTransfers:
             method="POST", path=path, model=AccountTransferBody, body=_check_recipient(email, team_uuid)
         )
         answer = (await self._transport.send(call, self._options)).value
+        if answer.image_id not in (None, image_id):
+            raise mismatch("a transfer of image", image_id, answer.image_id, write=True)
         return AccountTransfer(image_id=image_id, transfer_id=answer.transfer_id or None)
 
     async def accept(self, image_id: int, transfer_id: int, *, team_uuid: str) -> None:

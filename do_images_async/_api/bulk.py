@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
-from do_images_async._arguments import check_callable, check_range, shown
+from do_images_async._arguments import check_bool, check_callable, check_hook, check_range, shown
 
 __all__ = ["BulkProgress", "Outcome", "fan_out"]
 
@@ -84,7 +84,8 @@ def fan_out(
     """
     check_callable(call, "call")
     check_range(concurrency, "concurrency", 1)
-    check_callable(progress, "progress", optional=True)
+    check_bool(ordered, "ordered")
+    check_hook(progress, "progress")
     source = _iterator(keys)
     total = len(keys) if isinstance(keys, Sized) else None
     return _outcomes(_Workers(call, source, concurrency, ordered, _Tally(progress, total)), source)

@@ -11,7 +11,7 @@ import unicodedata
 from do_images_async.errors import WrongResourceError
 from do_images_async.models import Action, Image
 
-__all__ = ["check_action", "check_image", "check_name", "comparable", "mismatch", "region_of"]
+__all__ = ["check_action", "check_image", "check_name", "comparable", "has_tag", "mismatch", "region_of"]
 
 
 def check_image(image: Image, key: int | str, *, write: bool = False, name: str | None = None) -> Image:
@@ -75,6 +75,11 @@ def mismatch(kind: str, asked: int | str, answered: int | str, *, write: bool) -
     error = WrongResourceError(kind=kind, asked=asked, answered=answered)
     error.outcome_unknown = write
     return error
+
+
+def has_tag(image: Image, tag: str) -> bool:
+    """Return whether an image has a tag, in which case does not matter; or does not tell its tags."""
+    return image.tags is None or tag.casefold() in map(str.casefold, image.tags)
 
 
 def comparable(name: str) -> str:

@@ -25,8 +25,9 @@ from do_images_async._api.recovery import check_since, find_candidates
 from do_images_async._api.regions import RegionCopies
 from do_images_async._api.waits import until_available
 from do_images_async._arguments import (
-    check_callable,
+    check_bool,
     check_header,
+    check_hook,
     check_image_id,
     check_image_key,
     check_import_url,
@@ -127,7 +128,7 @@ class ImagesAPI:
             raise TypeError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
         if limiter is not None:
             check_limiter(limiter)
-        check_callable(on_event, "on_event", optional=True)
+        check_hook(on_event, "on_event")
         if converter is not None and not isinstance(converter, ModelConverter):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"converter must be a copy of do_images_async.converter, not {type(converter).__name__}"
@@ -313,7 +314,7 @@ class ImagesAPI:
         they hold something new.
         """
         filters = ImageFilters(type, private, tag_name).query()
-        check_listing(per_page, concurrency)
+        check_listing(per_page, concurrency, strict)
 
         async def fetch(number: int) -> ImagePage:
             return await self._page(page_query(number, per_page, filters), number)
@@ -345,7 +346,7 @@ class ImagesAPI:
             IncompleteListingError: the list can't be shown to be whole, or an image comes twice and differs.
             DOImagesError: a page failed; `page` is its number.
         """
-        check_callable(progress, "progress", optional=True)
+        check_hook(progress, "progress")
         images: list[Image] = []
         pages = self.list_pages(
             type=type,
@@ -638,7 +639,7 @@ class ImagesAPI:
                 outcome's error, as in `actions.transfer_to_regions`.
         """
         check_wait(timeout, poll_interval)
-        check_callable(progress, "progress", optional=True)
+        check_hook(progress, "progress")
         copies = RegionCopies(
             image_id=check_image_id(image_id),
             read=partial(self.get, image_id),
@@ -694,6 +695,9 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: an argument can't be used. An id that can't be is that id's error.
         """
+
+        check_bool(dry_run, "dry_run")
+        check_bool(allow_public, "allow_public")
 
         async def delete(image_id: int) -> Image | None:
             image = None

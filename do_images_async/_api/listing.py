@@ -68,8 +68,9 @@ class PagePosition(TypedDict):
     next_page: int | None
 
 
-def check_listing(per_page: object, concurrency: object) -> None:
+def check_listing(per_page: object, concurrency: object, strict: object) -> None:
     """Check the arguments that every listing has."""
+    check_bool(strict, "strict")
     check_range(per_page, "per_page", 1, _LARGEST_PAGE)
     check_range(concurrency, "concurrency", 1)
 

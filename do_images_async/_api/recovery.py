@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Collection
 from datetime import datetime, timedelta
 from typing import Final
 
+from do_images_async._api.identity import comparable, has_tag
 from do_images_async._arguments import shown
 from do_images_async.models import Image
 
@@ -37,8 +38,8 @@ async def find_candidates(
 
 
 def _may_be(image: Image, name: str, earliest: datetime, tags: frozenset[str]) -> bool:
-    if image.name != name:
+    if image.public or comparable(image.name) != comparable(name):
         return False
     if image.created_at is not None and image.created_at < earliest:
         return False
-    return image.tags is None or tags.issubset(image.tags)
+    return all(has_tag(image, tag) for tag in tags)

@@ -18,6 +18,7 @@ __all__ = [
     "ImageListBody",
     "Links",
     "Meta",
+    "holds_models",
 ]
 
 
@@ -37,9 +38,13 @@ class ActionBody:
 
 @attrs.frozen(kw_only=True)
 class AccountTransferBody:
-    """The answer to the start of an account transfer; 0 means that it is already accepted."""
+    """The answer to the start of an account transfer; 0 means that it is already accepted.
+
+    The API page has no `image_id` in it; one that is there must be the image's.
+    """
 
     transfer_id: Annotated[int, Constraint(ge=0, le=2**63 - 1)]
+    image_id: Integer | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +84,23 @@ class ActionListBody:
     actions: tuple[Action, ...]
     links: Links | None = None
     meta: Meta | None = None
+
+
+def holds_models(body: object, model: type[object]) -> bool:
+    """Return whether a body is one of this class that holds images or actions: a user's hook made them."""
+    if not isinstance(body, model):
+        return False
+    match body:
+        case ImageBody(image=image):
+            return isinstance(image, Image)
+        case ActionBody(action=action):
+            return isinstance(action, Action)
+        case ImageListBody(images=images):
+            return all(isinstance(image, Image) for image in images)
+        case ActionListBody(actions=actions):
+            return all(isinstance(action, Action) for action in actions)
+        case _:
+            return True
 
 
 LISTINGS: Final = {ImageListBody: "images", ActionListBody: "actions"}

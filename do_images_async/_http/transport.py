@@ -17,6 +17,7 @@ from yarl import URL
 from do_images_async._credentials import Token, TokenProvider
 from do_images_async._http.attempt import Attempt
 from do_images_async._http.authorization import Access, Credentials
+from do_images_async._http.bodies import holds_models
 from do_images_async._http.converter import ModelConverter, is_json
 from do_images_async._http.converter import converter as default_converter
 from do_images_async._http.deadlines import Deadlines
@@ -348,7 +349,7 @@ class Transport:
         if call.model is NoneType:
             return Reply(cast("T", None), attempt.rate_limit)
         try:
-            return Reply(self._converter.loads(content, call.model), attempt.rate_limit)
+            return Reply(self._decoded(content, call.model), attempt.rate_limit)
         except DecodeError as error:
             reason = self.redact(str(error))
             error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
@@ -357,6 +358,13 @@ class Transport:
             error.transient = not valid
             error.__traceback__ = None  # its frames hold the body
             return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)
+
+    def _decoded(self, content: bytes, model: type[T]) -> T:
+        """Return the body as a model; raises `DecodeError` when it is none."""
+        value = self._converter.loads(content, model)
+        if self._converter is not default_converter and not holds_models(value, model):
+            raise DecodeError(f"a hook of the converter made no {model.__name__} of the body")
+        return value
 
     def _refused(self, attempt: Attempt[Any], response: aiohttp.ClientResponse, content: bytes) -> _Problem:
         """Return the problem of an error response."""

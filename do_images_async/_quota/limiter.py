@@ -23,7 +23,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from do_images_async._arguments import check_bool, check_callable, check_seconds
+from do_images_async._arguments import check_bool, check_callable, check_hook, check_seconds
 from do_images_async._quota.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.gate import Gate
 from do_images_async._quota.permits import PermitContext
@@ -122,7 +122,7 @@ class RateLimiter:
     ) -> None:
         check_buckets(buckets)
         check_seconds(grace, "grace", zero=True)
-        check_callable(on_wait, "on_wait", optional=True)
+        check_hook(on_wait, "on_wait")
         check_bool(slow_start, "slow_start")
         check_callable(clock, "clock")
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED

@@ -17,7 +17,7 @@ from typing import Literal
 
 import attrs
 
-from do_images_async._arguments import check_callable, check_seconds
+from do_images_async._arguments import check_hook, check_seconds
 from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.failover import Failover
@@ -55,7 +55,7 @@ class WorkerOptions:
         check_seconds(self.lease, "lease")
         check_seconds(self.grace, "grace", zero=True)
         check_seconds(self.store_timeout, "store_timeout")
-        check_callable(self.on_wait, "on_wait", optional=True)
+        check_hook(self.on_wait, "on_wait")
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,200 @@
+"""Answers, hooks and filters that contradict what was asked for: an error, or left out, never believed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from do_images_async import Action, Image, ImagesAPI, converter, errors, fan_out
+from tests.conftest import FAST, TOKEN
+from tests.support.servers import Answer, Received, Server, image_document, reply
+
+ACTION: dict[str, Any] = {"id": 5, "type": "transfer", "resource_id": 42, "region_slug": "ams3"}
+
+
+def listed(*images: dict[str, object]) -> Answer:
+    return reply({"images": images, "links": {}, "meta": {"total": len(images)}})
+
+
+def listed_actions(*actions: dict[str, object]) -> Answer:
+    return reply({"actions": actions, "links": {}, "meta": {"total": len(actions)}})
+
+
+# --- another image's actions ---
+
+
+async def test_another_images_action_is_never_one_of_this_image(server: Server, api: ImagesAPI) -> None:
+    server.answer_with(lambda _: listed_actions(ACTION, ACTION | {"id": 6, "resource_id": 43}))
+    with pytest.raises(errors.WrongResourceError, match=r"image 42.*image 43") as caught:
+        _ = [each async for each in api.actions.list(42)]
+    assert caught.value.page == 1
+    assert not caught.value.outcome_unknown
+
+
+async def test_nothing_is_waited_for_because_another_image_is_transferred(
+    server: Server, api: ImagesAPI
+) -> None:
+    server.answer_with(
+        lambda request: (
+            listed_actions(ACTION | {"resource_id": 43, "status": "in-progress"})
+            if request.path.endswith("/actions")
+            else reply({"image": image_document(42)})
+        )
+    )
+    with pytest.raises(errors.WrongResourceError):
+        _ = [each async for each in api.ensure_regions(42, ["ams3"])]
+    assert "POST" not in server.methods
+
+
+@pytest.mark.parametrize("status", ["queued", None])
+async def test_a_transfer_in_a_state_that_is_not_known_is_not_doubled(
+    server: Server, api: ImagesAPI, status: str | None
+) -> None:
+    def answer(request: Received) -> Answer:
+        if request.path.endswith("/actions"):
+            return listed_actions(ACTION | {"status": status, "completed_at": None})
+        if "/actions/" in request.path:
+            return reply({"action": ACTION | {"status": "completed"}})
+        return reply({"image": image_document(42)})
+
+    server.answer_with(answer)
+    [outcome] = [each async for each in api.ensure_regions(42, ["ams3"], poll_interval=0.01)]
+    assert outcome.ok
+    assert "POST" not in server.methods
+
+
+async def test_the_answer_to_an_account_transfer_may_name_no_other_image(
+    server: Server, api: ImagesAPI
+) -> None:
+    server.script(reply({"transfer_id": 9, "image_id": 43}), reply({"transfer_id": 9, "image_id": 42}))
+    with pytest.raises(errors.WrongResourceError) as caught:
+        await api.account_transfers.create(42, email="a@example.com")
+    assert caught.value.outcome_unknown
+    assert (await api.account_transfers.create(42, email="a@example.com")).transfer_id == 9
+
+
+async def test_a_private_image_is_not_the_answer_to_a_slug(server: Server, api: ImagesAPI) -> None:
+    server.script(reply({"image": image_document(9)}), reply({"image": image_document(9, public=True)}))
+    with pytest.raises(errors.WrongResourceError):
+        await api.get("ubuntu")
+    assert (await api.get("ubuntu")).id == 9, "one without a slug may be meant"
+
+
+# --- filters ---
+
+NEWER = "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("filters", "other"),
+    [
+        ({}, {"public": True}),
+        ({"tag_name": "prod"}, {"tags": ["dev"]}),
+        ({"tag_name": "prod"}, {"tags": []}),
+    ],
+)
+async def test_latest_leaves_out_what_the_server_should_not_have_listed(
+    server: Server, api: ImagesAPI, filters: dict[str, str], other: dict[str, object]
+) -> None:
+    server.answer_with(
+        lambda _: listed(
+            image_document(1, tags=["Prod"]),
+            image_document(2, **{"tags": ["prod"], "created_at": NEWER} | other),
+        )
+    )
+    image = await api.latest(**filters)  # type: ignore[arg-type]
+    assert image is not None
+    assert image.id == 1
+
+
+@pytest.mark.parametrize("stored", ["golden", "golden ", " golden"])
+async def test_a_creation_is_found_by_each_name_that_it_is_accepted_with(
+    server: Server, api: ImagesAPI, stored: str
+) -> None:
+    server.answer_with(
+        lambda request: (
+            reply({"image": image_document(1, name=stored)}, status=202)
+            if request.method == "POST"
+            else listed(image_document(1, name=stored), image_document(2, name=stored, public=True))
+        )
+    )
+    created = await api.create_custom(name="golden ", url="https://example.com/a.img", region="nyc3")
+    found = await api.find_created(name="golden ", since=datetime(2020, 1, 1, tzinfo=UTC))
+    assert [image.id for image in found] == [created.id]
+
+
+# --- hooks ---
+
+CALLS: dict[str, tuple[Callable[[ImagesAPI], Awaitable[object]], bool]] = {
+    "get": (lambda api: api.get(42), False),
+    "list_page": (lambda api: api.list_page(), False),
+    "update": (lambda api: api.update(42, name="golden"), True),
+    "create": (
+        lambda api: api.create_custom(name="golden", url="https://example.com/a.img", region="nyc3"),
+        True,
+    ),
+    "transfer": (lambda api: api.actions.transfer(42, "ams3"), True),
+    "list actions": (lambda api: api.actions.list_page(42), False),
+}
+
+
+@pytest.mark.parametrize(("call", "write"), CALLS.values(), ids=CALLS.keys())
+async def test_a_converters_hook_that_makes_no_model_is_an_error(
+    server: Server, call: Callable[[ImagesAPI], Awaitable[object]], write: bool
+) -> None:
+    image = image_document(42, name="golden")
+    server.answer_with(
+        lambda _: reply({"image": image, "images": [image], "action": ACTION, "actions": [ACTION]})
+    )
+    own = converter.copy()
+    own.register_structure_hook(Image, lambda value, _: value)
+    own.register_structure_hook(Action, lambda _, __: None)
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST, converter=own) as api:
+        with pytest.raises(errors.DecodeError, match="hook") as caught:
+            await call(api)
+    assert caught.value.outcome_unknown is write
+    assert len(server.received) == 1
+
+
+async def never_awaited(*_: object) -> None:
+    raise AssertionError("nobody awaits a hook")
+
+
+class NeverAwaited:
+    async def __call__(self, *_: object) -> None:
+        raise AssertionError("nobody awaits a hook")
+
+
+CallWith = Callable[[ImagesAPI, Any], object]
+WITH_A_HOOK: list[CallWith] = [
+    lambda _, hook: ImagesAPI(TOKEN, on_event=hook),
+    lambda api, hook: fan_out(api.get, [1], progress=hook),
+    lambda api, hook: api.get_many([1], progress=hook),
+    lambda api, hook: api.ensure_regions(1, ["ams3"], progress=hook),
+    lambda api, hook: api.actions.transfer_to_regions(1, ["ams3"], progress=hook),
+]
+SWITCHES: list[tuple[str, CallWith]] = [
+    ("strict", lambda api, value: api.list(strict=value)),
+    ("strict", lambda api, value: api.list_pages(strict=value)),
+    ("strict", lambda api, value: api.actions.list(1, strict=value)),
+    ("dry_run", lambda api, value: api.delete_many([1], dry_run=value)),
+    ("allow_public", lambda api, value: api.delete_many([1], allow_public=value)),
+    ("ordered", lambda api, value: api.get_many([1], ordered=value)),
+]
+
+
+@pytest.mark.parametrize("hook", [never_awaited, NeverAwaited()], ids=["function", "object"])
+@pytest.mark.parametrize("call", WITH_A_HOOK)
+async def test_a_hook_that_would_never_run_is_refused(api: ImagesAPI, call: CallWith, hook: object) -> None:
+    with pytest.raises(TypeError, match=r"(on_event|progress) must not be a coroutine function"):
+        call(api, hook)
+
+
+@pytest.mark.parametrize(("name", "call"), SWITCHES)
+@pytest.mark.parametrize("value", ["no", 0, None])
+async def test_a_switch_is_true_or_false(api: ImagesAPI, name: str, call: CallWith, value: object) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a bool"):
+        call(api, value)
