@@ -37,7 +37,7 @@ class Free:
 
 async def queue_of(waiters: int) -> None:
     """Let so many tasks wait at once, and grant them all, one for each token that comes back."""
-    limiter = RateLimiter(TokenBucket(waiters, per=60))
+    limiter = RateLimiter(TokenBucket(waiters, per=60), slow_start=False)
     held = [await limiter.acquire() for _ in range(waiters)]
 
     async def waiter() -> None:

@@ -50,7 +50,8 @@ authorization: Final = {"Authorization": f"Bearer {TOKEN}"}
 
 def plenty() -> RateLimiter:
     """A limiter of two buckets that take part in every call, and are only too large to make anyone wait."""
-    return RateLimiter(TokenBucket(1_000_000, per=60), TokenBucket(1_000_000, per=3600))
+    buckets = TokenBucket(1_000_000, per=60), TokenBucket(1_000_000, per=3600)
+    return RateLimiter(*buckets, slow_start=False)
 
 
 @asynccontextmanager
