@@ -1,4 +1,4 @@
-"""What the wire carries becomes values: exact, immutable, and refused where it is not as documented."""
+"""Models: exact and immutable values; a response that is not as documented is refused."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Undecorated(Image):
 
 
 def html_of(shown: Any) -> str:
-    """Return what a notebook shows."""
+    """Return the HTML that a notebook shows."""
     html: str = shown._repr_html_()
     return html
 
@@ -147,7 +147,7 @@ def test_models_are_frozen_slotted_hashable_values(model: Any) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-def test_models_are_attrs_classes_to_whoever_knows_attrs(model: Any) -> None:
+def test_attrs_functions_work_on_models(model: Any) -> None:
     fields = [field.name for field in attrs.fields(model.__class__)]
     assert attrs.evolve(model) == model
     assert list(attrs.asdict(model, recurse=False)) == fields
@@ -212,7 +212,7 @@ def test_an_undecorated_subclass_keeps_the_fields_and_adds_methods() -> None:
     assert converter.structure(converter.unstructure(image), Undecorated) == image
 
 
-def test_an_undecorated_subclass_with_a_field_is_refused_and_loses_nothing_in_silence() -> None:
+def test_an_undecorated_subclass_with_a_field_is_refused() -> None:
     class Lost(Image):
         owner: str = ""
 
@@ -253,7 +253,7 @@ def test_fields_and_their_types_can_be_read() -> None:
     assert attrs.astuple(IMAGE)[0] == 7
 
 
-def test_a_match_statement_takes_a_model_apart() -> None:
+def test_a_match_statement_can_match_a_model() -> None:
     match IMAGE:
         case Image(id=7, status=ImageStatus.AVAILABLE, slug=slug):
             assert slug == "a"
@@ -402,7 +402,7 @@ def test_a_value_that_is_nearly_known_is_unknown(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, True, b"available"])
-def test_what_is_no_string_is_no_status(value: Any) -> None:
+def test_a_status_must_be_a_string(value: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid ImageStatus"):
         ImageStatus(value)
 
@@ -623,7 +623,7 @@ async def test_row_32_the_content_type_does_not_matter_when_the_body_is_right(
     assert (await api.get(7)).id == 7
 
 
-async def test_row_33_a_byte_order_mark_is_no_trouble(server: Server, api: ImagesAPI) -> None:
+async def test_row_33_a_byte_order_mark_is_ignored(server: Server, api: ImagesAPI) -> None:
     server.script(content(b"\xef\xbb\xbf" + json.dumps({"image": image_document(7)}).encode()))
     assert (await api.get(7)).id == 7
 
@@ -671,7 +671,7 @@ def test_loads_undoes_dumps(image: Image) -> None:
 
 @given(page=PAGES)
 @settings(max_examples=examples(60), deadline=None)
-def test_pages_go_there_and_back(page: ImagePage) -> None:
+def test_pages_survive_a_round_trip(page: ImagePage) -> None:
     assert converter.structure(converter.unstructure(page), ImagePage) == page
     assert converter.loads(converter.dumps(page), ImagePage) == page
 
@@ -686,7 +686,7 @@ def test_lists_of_images_go_through_the_converter() -> None:
     assert converter.structure(converter.unstructure([IMAGE]), list[Image]) == [IMAGE]
 
 
-def test_the_rate_limit_tells_when_it_resets() -> None:
+def test_the_rate_limit_has_its_reset_as_a_date() -> None:
     limit = RateLimit(limit=5000, remaining=0, reset=1_700_000_000)
     assert limit.reset_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
@@ -695,7 +695,7 @@ def test_the_rate_limit_tells_when_it_resets() -> None:
 
 
 def owned(*, hook: str) -> Any:
-    """Return a copy of the converter that makes `Mine` of every image, by one of cattrs' ways to say so."""
+    """Return a copy of the converter that reads images as `Mine`, by one of cattrs' ways."""
     mapper = converter.copy()
 
     def to_mine(value: Any, _: Any) -> Mine:
@@ -718,7 +718,7 @@ TOMORROW = image_document(7, owner="ops")
 
 
 @WAYS
-async def test_a_hook_is_obeyed_in_every_call(server: Server, hook: str) -> None:
+async def test_a_hook_is_used_in_every_call(server: Server, hook: str) -> None:
     pages = [
         reply({"images": [image_document(n, owner=f"team {n}")], "links": {}, "meta": {"total": 2}})
         for n in (1, 2)
@@ -737,7 +737,7 @@ async def test_a_hook_is_obeyed_in_every_call(server: Server, hook: str) -> None
         assert isinstance(outcome.value, Mine)
 
 
-async def test_the_program_of_the_guide_reads_the_field_of_tomorrow(
+async def test_the_program_of_the_guide_reads_an_unknown_field(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
@@ -755,7 +755,7 @@ async def test_the_program_of_the_guide_reads_the_field_of_tomorrow(
 
 
 @WAYS
-def test_a_hook_is_obeyed_by_the_converter_itself(hook: str) -> None:
+def test_a_hook_is_used_by_the_converter_itself(hook: str) -> None:
     mapper = owned(hook=hook)
     expected = converter.structure(TOMORROW, Mine)
     data = json.dumps([TOMORROW]).encode()
@@ -776,7 +776,7 @@ def test_a_hook_is_obeyed_by_the_converter_itself(hook: str) -> None:
         (int, 5, "min_disk_size"),
     ],
 )
-async def test_a_hook_on_a_part_of_an_image_is_obeyed(
+async def test_a_hook_on_a_part_of_an_image_is_used(
     server: Server, kind: Any, result: object, field: str
 ) -> None:
     mapper = converter.copy()
@@ -788,7 +788,7 @@ async def test_a_hook_on_a_part_of_an_image_is_obeyed(
     assert [image.name for image in page.images] == ["image 5", "image 5"]
 
 
-def test_a_hook_on_strings_leaves_enums_alone() -> None:
+def test_a_hook_on_strings_does_not_change_enums() -> None:
     mapper = converter.copy()
     mapper.register_structure_hook(str, lambda value, _: value.upper())
     image = mapper.structure(image_document(distribution="Ubuntu"), Image)
@@ -797,7 +797,7 @@ def test_a_hook_on_strings_leaves_enums_alone() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
-def test_what_no_hook_touches_stays_strict(name: str, value: object) -> None:
+def test_types_without_a_hook_stay_strict(name: str, value: object) -> None:
     mapper = converter.copy()
     mapper.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
     body = {"images": [image_document(1), image_document(2) | {name: value}]}
@@ -807,7 +807,7 @@ def test_what_no_hook_touches_stays_strict(name: str, value: object) -> None:
         mapper.structure(body, ImageListBody)
 
 
-def test_what_a_hook_raises_is_a_decode_error_with_its_place_and_cause() -> None:
+def test_an_exception_of_a_hook_is_a_decode_error_with_its_place_and_cause() -> None:
     mapper = converter.copy()
     mapper.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(f"no {value}"))
     with pytest.raises(
@@ -817,7 +817,7 @@ def test_what_a_hook_raises_is_a_decode_error_with_its_place_and_cause() -> None
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_a_converter_that_forbids_unknown_fields_is_obeyed() -> None:
+def test_a_converter_that_forbids_unknown_fields_refuses_them() -> None:
     strict = converter.copy(forbid_extra_keys=True)
     assert strict.loads(json.dumps(image_document()).encode(), Image).id == 7
     with pytest.raises(errors.DecodeError, match="owner"):
@@ -842,7 +842,7 @@ async def test_an_action_is_read_with_and_without_its_envelope(server: Server, a
             await api.actions.get(7, 1)
 
 
-def test_a_class_that_holds_itself_is_read() -> None:
+def test_a_class_that_contains_itself_is_read() -> None:
     tree: dict[str, object] = {"id": 1, "children": [{"id": 2.0, "children": []}]}
     assert converter.structure(tree, Tree) == Tree(id=1, children=(Tree(id=2),))
     mapper = converter.copy()

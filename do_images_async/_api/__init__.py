@@ -1,1 +1,1 @@
-"""One short method for each endpoint, and what is built on them."""
+"""One short method for each endpoint, and the calls that are built on them."""

@@ -32,7 +32,7 @@ class Outcome(Generic[K, V]):
 
     @property
     def ok(self) -> bool:
-        """True when the call returned."""
+        """Return whether the call returned."""
         return self.error is None
 
     def result(self) -> V:
@@ -111,7 +111,7 @@ async def _outcomes(workers: _Workers[K, V], source: AsyncIterator[K]) -> AsyncG
 
 
 class _Tally:
-    """Counts the calls that have ended, and calls the progress hook."""
+    """A count of the calls that have ended, which calls the progress hook."""
 
     def __init__(self, hook: Callable[[BulkProgress], object] | None, total: int | None) -> None:
         self._hook = hook

@@ -1,4 +1,4 @@
-"""A compact set of ids: a listing of a million images has to remember which ones it has yielded."""
+"""A compact set of ids, for the images that a listing of a million has already yielded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MASK = _WIDTH - 1
 
 
 class IdSet:
-    """Ids, in about a byte each where they lie close together, in a few where they do not.
+    """A set of ids that takes about a byte for each dense id, and a few for each sparse one.
 
     The first two thousand are in a plain set. Then they go into chunks of 65,536 possible ids: sorted offsets
     of two bytes, or from the point where that is the smaller of the two, one bit for each possible id.

@@ -74,9 +74,10 @@ class ImagesAPI:
     Args:
         token: what the control panel issued, or a function that returns it, or a coroutine function that
             does. None reads the environment, as `from_env` does. A function is called at the first call and
-            again after a 401, once for all calls that wait for it; then the call that met the 401 is sent
-            once more, even with `RetryPolicy(attempts=1)`. It runs in the event loop: one that blocks should
-            be a coroutine function. It may take `timeout` seconds; what it raises becomes a `TokenError`.
+            again after a 401, once for all calls that wait for it; then the call that met the 401 is
+            retried once, even with `RetryPolicy(attempts=1)`. It runs in the event loop: one that blocks
+            should be a coroutine function. It may take `timeout` seconds; its exceptions become a
+            `TokenError`.
         session: an aiohttp session to send through. It is used as it is and never closed; without one, the
             client makes its own at the first call, and closes it.
         base_url: where the API is; https, or http on this machine; with `/v2` at its end or without. None is
@@ -84,7 +85,7 @@ class ImagesAPI:
             token that is given here never goes where a variable says.
         allow_insecure_http: True allows `http://` to any host, such as an emulator's in a container. The
             token can then be read on the way; a warning is logged.
-        limiter: what pays for the requests; by default the documented 250 a minute and 5,000 an hour, shared
+        limiter: the limiter of the requests; by default the documented 250 a minute and 5,000 an hour, shared
             by all clients in this process that use the same token at the same origin. Of a token that a
             function provides, `limiter` is known after the first call.
         retry: how often a request is sent at most, and how long to wait in between.
@@ -196,28 +197,28 @@ class ImagesAPI:
     async def aclose(self) -> None:
         """Close the client, and its session unless it was passed in; doing it twice does nothing.
 
-        Calls that are under way or wait for quota raise `ClientStateError`.
+        Calls that are in flight or wait for quota raise `ClientStateError`.
         """
         await self._transport.close()
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """The quota as the server last reported it; None before the first answer."""
+        """Return the quota as the server last reported it; None before the first response."""
         return self._transport.rate_limit
 
     @property
     def limiter(self) -> Limiter:
-        """What pays for the requests."""
+        """Return the limiter of the requests."""
         return self._transport.limiter
 
     @property
     def actions(self) -> ImageActions:
-        """Image actions: transfers to other regions, conversions to snapshots, and waiting for them."""
+        """Return the image actions: transfers to other regions, conversions, and waits for them."""
         return ImageActions(self._transport, self._options)
 
     @property
     def account_transfers(self) -> AccountTransfers:
-        """Transfers of images to other accounts."""
+        """Return the transfers of images to other accounts."""
         return AccountTransfers(self._transport, self._options)
 
     def with_options(
@@ -228,7 +229,7 @@ class ImagesAPI:
         max_wait: float | _Unchanged | None = UNCHANGED,
         reserve: int | _Unchanged = UNCHANGED,
     ) -> Self:
-        """A light copy on the same session and limiter, with other options.
+        """Return a light copy with other options, on the same session and limiter.
 
         Args:
             retry, timeout, max_wait: as for the class.
@@ -331,7 +332,7 @@ class ImagesAPI:
         concurrency: int = 4,
         progress: Callable[[ImagePage], object] | None = None,
     ) -> WholeListing:
-        """Read all images with `list(strict=True)`, and return them as what is known to be whole.
+        """Read all images with `list(strict=True)`, and return a listing that is known to be complete.
 
         Use it where a part must not pass for the whole, as `do_images_async.retention.plan` does, which takes
         nothing else. Costs `ceil(total / per_page)` requests at least twice, and up to ten times when the

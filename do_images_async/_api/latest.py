@@ -23,7 +23,7 @@ _OLDEST: Final = datetime.min.replace(tzinfo=UTC)
 
 @attrs.frozen
 class LatestFilter:
-    """The filters of `ImagesAPI.latest`; part of them is the API's, the rest is applied here.
+    """The filters of `ImagesAPI.latest`; the API applies some of them, the client the rest.
 
     Raises:
         TypeError, ValueError: a filter can't be used.
@@ -47,7 +47,7 @@ class LatestFilter:
 
     @property
     def listing(self) -> ImageFilters:
-        """The part of the filters that the API applies."""
+        """Return the filters that the API applies."""
         return ImageFilters(
             type=self.type if _is_list_type(self.type) else None,
             private=True if self.private else None,
@@ -55,7 +55,7 @@ class LatestFilter:
         )
 
     def matches(self, image: Image) -> bool:
-        """Return whether an image of the listing is one of those that are asked for, and can be used."""
+        """Return whether an image matches the filters and is available."""
         if image.status not in (ImageStatus.AVAILABLE, None):
             return False
         # The API applies these two as well; what it does not say is believed.

@@ -1,4 +1,4 @@
-"""Filters of a listing, and a page's place in its listing, for images and actions alike."""
+"""Filters of a listing, and a page's position in it, for images and actions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ImageFilters:
 
 
 class ListBody(Protocol):
-    """The body of a page, but for the items."""
+    """The body of a page without its items."""
 
     @property
     def links(self) -> Links | None: ...
@@ -83,7 +83,7 @@ def page_query(page: object, per_page: object, filters: Mapping[str, str] | None
 
 
 def page_position(reply: Reply[B], *, page: int, base_url: URL) -> PagePosition:
-    """Return where a page stands in its listing."""
+    """Return a page's position in its listing."""
     body = reply.value
     return PagePosition(
         total=body.meta.total if body.meta else None,

@@ -1,4 +1,4 @@
-"""Page numbers to an ordered, complete stream of pages, prefetched ahead of the reader."""
+"""Pagination: an ordered, complete stream of pages, with a prefetch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PASSES: Final = 4
 STRICT_PASSES: Final = 10
 """The same where it must come to rest."""
 
-_BARREN_PAGES: Final = 3
-"""Pages in a row that may bring nothing new while the total stands still: then the server repeats itself."""
+_STALLED_PAGES: Final = 3
+"""Pages in a row that may bring nothing new while the total is constant: then the server repeats pages."""
 
-_BARREN_PAGES_MOVING: Final = 12
+_STALLED_PAGES_MOVING: Final = 12
 """The same while the total changes from page to page: the list may grow as fast as it is read."""
 
 
@@ -129,7 +129,7 @@ async def read_whole(
 
 
 class _Pass:
-    """One reading of all pages: what it has brought, and how far it has to go.
+    """One pass over all pages: the items that it brought, and the last page to read.
 
     Attributes:
         total: what the server says, on the last page that says so.
@@ -150,7 +150,7 @@ class _Pass:
         self._linked = False
         self._moved = False
         self._repeats_a_page = False
-        self._barren = self._barren_at_rest = 0
+        self._stalled = self._stalled_at_rest = 0
 
     def take(self, page: P) -> P:
         """Count a page, and return it without what earlier pages had.
@@ -178,17 +178,17 @@ class _Pass:
         return fresh
 
     def is_last(self, before: _Pass | None, *, strict: bool) -> bool:
-        """Return whether nothing can be seen that would be a reason for another pass."""
+        """Return whether no reason for another pass is known."""
         if self._is_short():
             return False
         return self.equals(before) or not (self._moved or (strict and self._fresh))
 
     def equals(self, before: _Pass | None) -> bool:
-        """Return whether it read just what the pass before did."""
+        """Return whether it read the same as the pass before."""
         return before is not None and self.digest == before.digest
 
     def _is_short(self) -> bool:
-        """Return whether the pages held less than there is, as far as one can see.
+        """Return whether the pages are known to hold less than the listing.
 
         Without a total that makes sense, a page that only repeats others shows that a part was not read.
         """
@@ -197,7 +197,7 @@ class _Pass:
         return self._count < self.total
 
     def _known_last_page(self, page: Page) -> int:
-        """Return the last page to read, as far as `page` tells.
+        """Return the last page to read, as far as `page` shows.
 
         The total is believed as long as pages are not empty and have not held more than it says. A next link
         is always believed. Without either, a page that is as full as the first one is not the last.
@@ -215,16 +215,16 @@ class _Pass:
 
     def _check_progress(self, page: Page, *, new: int, moved_now: bool) -> None:
         if new:
-            self._barren = self._barren_at_rest = 0
+            self._stalled = self._stalled_at_rest = 0
             return
         self._repeats_a_page = self._repeats_a_page or bool(len(page))
-        self._barren += 1
-        self._barren_at_rest = 0 if moved_now and len(page) else self._barren_at_rest + 1
+        self._stalled += 1
+        self._stalled_at_rest = 0 if moved_now and len(page) else self._stalled_at_rest + 1
         if self.last_page <= page.page:
             return
-        if self._barren_at_rest > _BARREN_PAGES or self._barren > _BARREN_PAGES_MOVING:
+        if self._stalled_at_rest > _STALLED_PAGES or self._stalled > _STALLED_PAGES_MOVING:
             raise IncompleteListingError(
-                f"pages {page.page - self._barren + 1} to {page.page} brought nothing new, "
+                f"pages {page.page - self._stalled + 1} to {page.page} brought nothing new, "
                 "and more are announced",
                 seen=len(self._seen),
                 total=self.total,
@@ -249,7 +249,7 @@ async def _read_pages(
             prefetch.extend(current.last_page, 1 + width)
             if not prefetch.tasks:
                 return
-            # The requests go out now: a reader that is busy from here on can't hold them up.
+            # Send the requests now: a reader that blocks the loop from here on must not delay them.
             await asyncio.sleep(0)
             yield current.take(await prefetch.tasks.popleft())
     finally:
@@ -271,7 +271,7 @@ class _Prefetch(Generic[P]):
             self.tasks.append(asyncio.create_task(_numbered(self._fetch, self._launched)))
 
     async def cancel(self) -> None:
-        """Cancel what is in flight, and wait until it has ended."""
+        """Cancel the pages in flight, and wait until they have ended."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

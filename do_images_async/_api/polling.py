@@ -1,4 +1,4 @@
-"""Poll until a state is final or time is up; failures that pass do not end the wait."""
+"""Poll until a state is final or time is up; errors that may pass do not end the wait."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def check_since(since: object) -> datetime:
 async def find_candidates(
     images: AsyncIterable[Image], *, name: str, since: datetime, tags: Collection[str]
 ) -> tuple[Image, ...]:
-    """Return the images that a creation begun at `since` may have made, newest first.
+    """Return the images that a creation started at `since` may have made, newest first.
 
     One without a date or without tags in the answer can't be ruled out, and is among them.
     """

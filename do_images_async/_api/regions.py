@@ -54,7 +54,7 @@ class RegionCopies:
                 yield outcome
 
     async def _copy(self, region: str, begun: Action | None) -> Action | None:
-        """Wait for the transfer to a region, after it was begun here if nobody else has."""
+        """Wait for the transfer to a region; start it unless it is in progress."""
         if begun is None:
             try:
                 begun = await self.actions.transfer(self.image_id, region)

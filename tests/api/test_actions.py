@@ -1,4 +1,4 @@
-"""Image actions and account transfers: against the emulator, and step by step where timing matters."""
+"""Image actions and account transfers, against the emulator and a scripted server."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_what_is_no_action_is_an_error_with_its_place(
     assert place in str(caught.value)
 
 
-async def test_a_status_of_tomorrow_is_kept(server: Server, api: ImagesAPI) -> None:
+async def test_an_unknown_status_is_kept(server: Server, api: ImagesAPI) -> None:
     server.script(in_state("paused", type="defrost"))
     action = await api.actions.get(42, 5)
     assert (action.status, action.type) == ("paused", "defrost")
@@ -204,7 +204,7 @@ async def test_an_image_deleted_meanwhile_takes_its_actions_along(
         ({"public": True}, "ams3", errors.PermissionDeniedError),
     ],
 )
-async def test_a_transfer_that_can_not_be(
+async def test_an_impossible_transfer_is_refused(
     emulator: ImagesEmulator, account: ImagesAPI, fields: dict[str, Any], region: str, error: type[Exception]
 ) -> None:
     number = emulator.images.add(**fields)
@@ -241,7 +241,7 @@ async def test_actions_of_what_is_not_there(
         assert caught.value.page == 1
 
 
-async def test_a_transfer_whose_answer_is_lost_is_not_sent_again(server: Server, api: ImagesAPI) -> None:
+async def test_a_transfer_whose_response_is_lost_is_not_retried(server: Server, api: ImagesAPI) -> None:
     server.script(RESET)
     with pytest.raises(errors.TransportError) as caught:
         await api.actions.transfer(42, "ams3")
@@ -298,7 +298,7 @@ async def test_an_action_may_leave_out_its_type_and_region_or_name_where_the_ima
     assert (await api.actions.transfer(42, "ams3")).id == 5
 
 
-async def test_a_region_is_not_done_before_the_image_is_there(server: Server, api: ImagesAPI) -> None:
+async def test_a_region_is_not_done_before_it_has_the_image(server: Server, api: ImagesAPI) -> None:
     held = [["nyc3"], ["nyc3"], ["nyc3", "ams3"]]
 
     def answer(request: Received) -> Answer:
@@ -316,7 +316,7 @@ async def test_a_region_is_not_done_before_the_image_is_there(server: Server, ap
 # --- waiting ---
 
 
-async def test_waiting_looks_until_the_action_is_completed(server: Server, api: ImagesAPI) -> None:
+async def test_a_wait_polls_until_the_action_is_completed(server: Server, api: ImagesAPI) -> None:
     server.script(in_state("in-progress"), in_state("tomorrow's"), in_state(None), in_state("completed"))
     action = await api.actions.wait(42, 5, timeout=30, poll_interval=0.005)
     assert action.status is ActionStatus.COMPLETED
@@ -335,7 +335,7 @@ async def test_a_wait_that_is_too_long_keeps_the_last_action(server: Server, api
 
 
 @pytest.mark.parametrize("times", [5, 12])
-async def test_row_83_the_wait_for_an_action_survives_what_passes(
+async def test_row_83_the_wait_for_an_action_continues_after_errors_that_pass(
     server: Server, api: ImagesAPI, times: int
 ) -> None:
     server.script(*[refusal(404), refusal(503), RESET, refusal(429), refusal(522)][:times])
@@ -346,7 +346,9 @@ async def test_row_83_the_wait_for_an_action_survives_what_passes(
     assert len(server.received) == times + 3, "each failure costs one poll"
 
 
-async def test_row_83_a_transfer_to_regions_survives_what_passes(server: Server, api: ImagesAPI) -> None:
+async def test_row_83_a_transfer_to_regions_continues_after_errors_that_pass(
+    server: Server, api: ImagesAPI
+) -> None:
     server.script(reply(action_document(), status=201), refusal(404), refusal(500), in_state("completed"))
     outcomes = api.with_options(retry=ONCE).actions.transfer_to_regions(42, ["ams3"], poll_interval=0.002)
     assert [outcome.ok async for outcome in outcomes] == [True]
@@ -439,7 +441,7 @@ async def test_the_time_of_a_region_is_an_argument(server: Server, api: ImagesAP
     assert outcome.error.action.id == 5
 
 
-async def test_leaving_stops_the_waiting(server: Server, api: ImagesAPI) -> None:
+async def test_closing_the_generator_ends_the_waits(server: Server, api: ImagesAPI) -> None:
     before = asyncio.all_tasks()
     server.answer_with(
         lambda request: (
@@ -475,7 +477,7 @@ async def test_a_transfer_to_an_address_waits_for_its_recipient(
     assert emulator.requests[-1].body == {"transfer_id": transfer.transfer_id, "recipient_uuid": TEAM}
 
 
-async def test_a_transfer_to_a_team_of_ones_own_is_accepted_at_once(
+async def test_a_transfer_to_an_own_team_is_accepted_at_once(
     emulator: ImagesEmulator, account: ImagesAPI
 ) -> None:
     number = emulator.images.add()
@@ -488,7 +490,7 @@ async def test_a_transfer_to_a_team_of_ones_own_is_accepted_at_once(
 
 
 @pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("decline", "declined")])
-async def test_a_transfer_that_comes_to_nothing_leaves_the_image(
+async def test_a_transfer_that_is_not_accepted_leaves_the_image(
     emulator: ImagesEmulator, account: ImagesAPI, verb: str, state: str
 ) -> None:
     number = emulator.images.add()

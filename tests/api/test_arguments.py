@@ -1,4 +1,4 @@
-"""What callers may pass: everything else is refused before a connection is made."""
+"""Arguments: bad ones are refused before a connection is made."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ BAD_CREATIONS: list[tuple[str, Any, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "kind"), BAD_CREATIONS)
-async def test_a_creation_that_makes_no_sense_is_never_sent(
+async def test_an_invalid_creation_is_never_sent(
     server: Server, api: ImagesAPI, name: str, value: Any, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind, match=name):
@@ -217,7 +217,7 @@ async def test_row_60_an_update_with_nothing_in_it_is_never_sent(server: Server,
         ("description", "\ud800", ValueError),
     ],
 )
-async def test_an_update_that_makes_no_sense_is_never_sent(
+async def test_an_invalid_update_is_never_sent(
     server: Server, api: ImagesAPI, name: str, value: Any, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind, match=name):
@@ -233,7 +233,7 @@ async def test_an_empty_description_is_a_change_like_any_other(server: Server, a
 
 
 @pytest.mark.parametrize("tags", [5, b"x", {}, {"a": "b"}, "prod"])
-async def test_what_can_be_iterated_is_not_yet_a_list_of_tags(api: ImagesAPI, tags: Any) -> None:
+async def test_not_every_iterable_is_a_list_of_tags(api: ImagesAPI, tags: Any) -> None:
     with pytest.raises(TypeError, match=r"^tags must be a list, tuple or set of strings, not "):
         await api.create_custom(**CREATION, tags=tags)
 
@@ -256,7 +256,7 @@ async def test_tags_come_in_any_collection(server: Server, api: ImagesAPI, tags:
         "https://h:0/a?signature=hunter2",
     ],
 )
-async def test_row_62_a_refused_url_is_repeated_without_its_secrets(api: ImagesAPI, url: str) -> None:
+async def test_row_62_a_refused_url_is_shown_without_its_secrets(api: ImagesAPI, url: str) -> None:
     with pytest.raises(ValueError, match=r"url must be .* not '") as caught:
         await api.create_custom(name="a", url=url, region="nyc3")
     assert "hunter2" not in str(caught.value)
@@ -302,7 +302,7 @@ async def test_a_message_names_its_argument_and_repeats_little_of_it(api: Images
 
 
 @pytest.mark.parametrize("key", [None, 1.5, True, b"ubuntu"])
-async def test_what_is_no_key_hears_of_ids_and_slugs(api: ImagesAPI, key: Any) -> None:
+async def test_the_error_for_a_bad_key_names_ids_and_slugs(api: ImagesAPI, key: Any) -> None:
     with pytest.raises(TypeError, match=r"^image_id must be an int, or the slug of a public image, not "):
         await api.get(key)
 
@@ -348,7 +348,7 @@ async def test_what_is_no_key_hears_of_ids_and_slugs(api: ImagesAPI, key: Any) -
         "https://user:password@h:99999/",
     ],
 )
-def test_row_59_a_base_url_that_could_give_the_token_away_is_refused(base_url: str) -> None:
+def test_row_59_a_base_url_that_could_leak_the_token_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url") as caught:
         ImagesAPI(TOKEN, base_url=base_url)
     assert "password" not in str(caught.value).replace("user name or password", "")
@@ -401,7 +401,7 @@ async def test_a_path_in_the_base_url_stands_before_ours(server: Server, path: s
     "ending", ["\n", "\r\nX: y", " ", "\t", "\0", "\x7f", "\u00e9", "\u2028", "\ud800", " two"], ids=ascii
 )
 @pytest.mark.parametrize("front", [True, False])
-def test_row_58_a_token_that_is_no_token_is_refused_and_not_repeated(ending: str, front: bool) -> None:
+def test_row_58_an_invalid_token_is_refused_and_not_shown(ending: str, front: bool) -> None:
     token = ending + "secret-part" if front else "secret-part" + ending
     with pytest.raises(ValueError, match="token") as caught:
         ImagesAPI(token)
@@ -468,7 +468,7 @@ def test_without_a_token_the_error_names_the_variables(
         make()
 
 
-def test_a_bad_token_in_the_environment_is_refused_and_not_repeated(environment: pytest.MonkeyPatch) -> None:
+def test_a_bad_token_in_the_environment_is_refused_and_not_shown(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DIGITALOCEAN_TOKEN", "secret-part\n")
     with pytest.raises(ValueError, match="token") as caught:
         ImagesAPI.from_env()
@@ -519,7 +519,7 @@ def test_a_bad_option_is_refused(name: str, value: Any, kind: type[Exception]) -
         ("limiter", 250, TypeError),
     ],
 )
-def test_a_client_that_can_not_work_is_not_made(name: str, value: Any, kind: type[Exception]) -> None:
+def test_a_client_with_a_bad_argument_is_not_made(name: str, value: Any, kind: type[Exception]) -> None:
     options: dict[str, Any] = {name: value}
     with pytest.raises(kind, match=name):
         ImagesAPI(TOKEN, **options)
@@ -739,7 +739,7 @@ def test_nothing_is_warned_of_on_this_machine_or_over_https(
 
 
 class Partial:
-    """Has the one method that used to be asked for."""
+    """A limiter that has only one of the methods."""
 
     async def acquire(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The fan-out and the calls that are made of it: bounded, lazy, and no error ends the rest."""
+"""The fan-out and the bulk calls: bounded, lazy, and no error ends the rest."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_a_million_keys_are_drawn_as_they_are_needed(ordered: bool) -> Non
         assert keys.drawn <= 199 + 20
 
 
-def test_a_slow_head_does_not_stop_the_rest_in_order() -> None:
+def test_in_order_a_slow_first_call_does_not_stop_the_rest() -> None:
     async def call(number: int) -> int:
         await asyncio.sleep(100 if number == 0 else 1)
         return number
@@ -142,7 +142,7 @@ def test_a_slow_head_does_not_stop_the_rest_in_order() -> None:
     run_virtually(main())
 
 
-def test_keys_that_come_slowly_do_not_hold_up_outcomes() -> None:
+def test_slow_keys_do_not_delay_outcomes() -> None:
     async def keys() -> AsyncGenerator[int, None]:
         yield 1
         await asyncio.sleep(1000)
@@ -208,7 +208,7 @@ async def test_a_call_that_cancels_itself_is_one_outcome() -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_keys_that_break_off_do_so_after_the_outcomes(ordered: bool) -> None:
+async def test_an_error_of_the_keys_comes_after_their_outcomes(ordered: bool) -> None:
     def keys() -> Iterator[int]:
         yield from range(3)
         raise LookupError("no more")
@@ -351,7 +351,7 @@ async def test_a_dry_run_deletes_nothing(emulator: ImagesEmulator, account: Imag
     assert emulator.requests.count("DELETE") == 0
 
 
-async def test_who_allows_public_images_pays_one_request_for_each(
+async def test_allowing_public_images_costs_one_request_for_each(
     emulator: ImagesEmulator, account: ImagesAPI
 ) -> None:
     public = next(record["id"] for record in emulator.images if record["public"])

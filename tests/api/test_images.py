@@ -1,4 +1,4 @@
-"""The five endpoints and the import's life: against the emulator, and step by step where timing matters."""
+"""The five endpoints, and an import from start to end, against the emulator and a scripted server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL = "https://example.com/golden.qcow2"
 
 @pytest.fixture(autouse=True)
 def short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the API know sooner what was created, so that no test polls for ten seconds."""
+    """Shorten the time in which a new image may be unknown, so that no test polls for ten seconds."""
     monkeypatch.setattr("do_images_async._api.polling.CREATION_LAG", 0.5)
 
 
@@ -39,7 +39,7 @@ async def account(emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
 # --- the endpoints ---
 
 
-async def test_the_whole_catalogue_is_listed_in_order(emulator: ImagesEmulator, account: ImagesAPI) -> None:
+async def test_all_images_are_listed_in_order(emulator: ImagesEmulator, account: ImagesAPI) -> None:
     images = [image async for image in account.list(per_page=7)]
     assert [image.id for image in images] == [record["id"] for record in emulator.images]
     for image, record in zip(images, emulator.images, strict=True):
@@ -195,20 +195,20 @@ def in_state(state: str | None, **fields: object) -> Answer:
     return reply({"image": image_document(42) | {"status": state} | fields})
 
 
-async def test_waiting_looks_until_the_image_is_available(server: Server, api: ImagesAPI) -> None:
+async def test_a_wait_polls_until_the_image_is_available(server: Server, api: ImagesAPI) -> None:
     server.script(in_state("NEW"), in_state("pending"), in_state("pending"), in_state("available"))
     image = await api.wait_until_available(42, timeout=10, poll_interval=0.005)
     assert (image.id, image.status) == (42, ImageStatus.AVAILABLE)
     assert [(request.method, request.target) for request in server.received] == [("GET", "/v2/images/42")] * 4
 
 
-async def test_waiting_for_what_is_there_costs_one_request(server: Server, api: ImagesAPI) -> None:
+async def test_a_wait_for_an_available_image_costs_one_request(server: Server, api: ImagesAPI) -> None:
     server.script(in_state("available"))
     await api.wait_until_available(42)
     assert len(server.received) == 1
 
 
-async def test_the_time_between_two_looks_grows_by_half(server: Server, api: ImagesAPI) -> None:
+async def test_the_time_between_two_polls_grows_by_half(server: Server, api: ImagesAPI) -> None:
     seen: list[float] = []
 
     def answer(_: Received) -> Answer:
@@ -222,7 +222,7 @@ async def test_the_time_between_two_looks_grows_by_half(server: Server, api: Ima
 
 
 @pytest.mark.parametrize("state", ["tomorrow's state", None])
-async def test_waiting_goes_on_through_states_that_are_not_known(
+async def test_a_wait_continues_through_unknown_states(
     server: Server, api: ImagesAPI, state: str | None
 ) -> None:
     server.script(in_state(state), in_state("available"))
@@ -276,7 +276,7 @@ async def test_waiting_for_an_image_that_is_not_there(server: Server, api: Image
     assert len(server.received) > 1, "it may have been created a moment ago"
 
 
-async def test_row_83_an_image_that_vanishes_while_it_is_waited_for(
+async def test_row_83_an_image_that_is_deleted_during_the_wait(
     server: Server, api: ImagesAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("do_images_async._api.polling.CREATION_LAG", 0.0)
@@ -299,7 +299,7 @@ PASSING: dict[str, list[Answer]] = {
 
 
 @pytest.mark.parametrize("faults", PASSING.values(), ids=PASSING.keys())
-async def test_row_83_a_wait_survives_what_passes_and_each_failure_costs_one_poll(
+async def test_row_83_a_wait_continues_after_errors_that_pass_and_each_costs_one_poll(
     server: Server, api: ImagesAPI, faults: list[Answer], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.script(*faults, in_state("pending"), in_state("available"))
@@ -403,13 +403,13 @@ async def test_a_creation_is_known_by_its_name_as_a_server_may_store_it(
     assert (await api.create_custom(**CREATION)).id == 8
 
 
-async def test_waiting_survives_what_passes(server: Server, api: ImagesAPI) -> None:
+async def test_a_wait_continues_after_errors_that_pass(server: Server, api: ImagesAPI) -> None:
     server.script(refusal(503), in_state("pending"), RESET, in_state("available"))
     image = await api.wait_until_available(42, timeout=10, poll_interval=0.005)
     assert image.status == "available"
 
 
-async def test_waiting_pays_for_every_look(server: Server) -> None:
+async def test_every_poll_takes_a_permit(server: Server) -> None:
     server.answer_with(lambda _: in_state("pending"))
     limiter = RateLimiter(TokenBucket(2, per=60))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, max_wait=0) as api:

@@ -1,4 +1,4 @@
-"""Listings: whole, in order, fetched ahead within bounds, and never a part that looks like the whole."""
+"""Listings: complete, in order, with a bounded prefetch, and an error where a part is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def ids(images: AsyncGenerator[Image, None]) -> list[int]:
 
 
 async def ids_until_error(images: AsyncGenerator[Image, None]) -> tuple[list[int], errors.DOImagesError]:
-    """What came before the listing failed, and how it failed."""
+    """Return the ids that came before the listing failed, and its error."""
     seen: list[int] = []
     try:
         async for image in images:
@@ -46,7 +46,7 @@ async def ids_until_error(images: AsyncGenerator[Image, None]) -> tuple[list[int
 
 
 async def settled(server: Server) -> int:
-    """How many requests came in, when no more do."""
+    """Return the number of requests after no more come in."""
     count = -1
     while count != len(server.received):
         count = len(server.received)
@@ -128,7 +128,7 @@ async def test_row_50_no_next_link_ends_a_listing(server: Server, api: ImagesAPI
 
 
 @pytest.mark.parametrize("claimed", [0, 3, 10, 19])
-async def test_row_48_a_total_that_is_too_small_hides_nothing(
+async def test_row_48_a_total_that_is_too_small_hides_no_image(
     server: Server, api: ImagesAPI, claimed: int
 ) -> None:
     def answer(request: Received) -> Answer:
@@ -174,7 +174,7 @@ async def test_row_49_pages_that_stay_empty_and_announce_more_are_an_error(
     assert len(server.received) < 20
 
 
-async def test_row_49_one_empty_page_in_the_middle_hides_nothing(server: Server, api: ImagesAPI) -> None:
+async def test_row_49_one_empty_page_in_the_middle_hides_no_image(server: Server, api: ImagesAPI) -> None:
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
         links = {"next": f"{server.url}/v2/images?page={page + 1}"} if page < 3 else {}
@@ -200,7 +200,7 @@ BAD_LINKS = {
 
 
 @pytest.mark.parametrize("link", BAD_LINKS.values(), ids=BAD_LINKS.keys())
-async def test_row_46_a_next_link_that_leads_astray_is_an_error(
+async def test_row_46_a_next_link_to_a_wrong_page_is_an_error(
     server: Server, api: ImagesAPI, link: str
 ) -> None:
     links = {"pages": {"next": link.replace("{url}", server.url)}}
@@ -251,9 +251,7 @@ async def test_row_47_the_next_link_of_another_host_is_read_for_its_number_and_n
 
 
 @pytest.mark.parametrize("link", ["/v2/images?page=2", "?page=2", "{url}/v2/images?per_page=2&page=2&x=1"])
-async def test_a_next_link_in_another_spelling_is_understood(
-    server: Server, api: ImagesAPI, link: str
-) -> None:
+async def test_a_next_link_in_another_spelling_is_read(server: Server, api: ImagesAPI, link: str) -> None:
     links = {"pages": {"next": link.replace("{url}", server.url)}}
     server.script(reply(page_document([1, 2], links=links)), reply(page_document([3])))
     assert await ids(api.list(per_page=2)) == [1, 2, 3]
@@ -270,7 +268,7 @@ async def test_leaving_after_the_first_image_has_cost_one_request(server: Server
     assert await settled(server) == 1
 
 
-async def test_the_look_ahead_grows_with_what_is_consumed(server: Server, api: ImagesAPI) -> None:
+async def test_the_prefetch_grows_with_the_pages_read(server: Server, api: ImagesAPI) -> None:
     server.answer_with(listing(1000))
     ahead: list[int] = []
     async with aclosing(api.list_pages(per_page=10, concurrency=5)) as pages:
@@ -280,7 +278,7 @@ async def test_the_look_ahead_grows_with_what_is_consumed(server: Server, api: I
     assert ahead == [0, 2, 4, 5, 5, 5, 5]
 
 
-async def test_two_pages_are_fetched_ahead_of_the_second_one(server: Server, api: ImagesAPI) -> None:
+async def test_two_pages_are_prefetched_ahead_of_the_second_one(server: Server, api: ImagesAPI) -> None:
     catalogue, blocked = listing(1000), asyncio.Event()
 
     async def answer(request: Received) -> Answer:
@@ -305,7 +303,7 @@ async def test_two_pages_are_fetched_ahead_of_the_second_one(server: Server, api
         assert (await following).id == 11
 
 
-async def test_what_is_fetched_ahead_goes_out_before_the_reader_is_busy(server: Server) -> None:
+async def test_prefetch_requests_are_sent_before_the_reader_continues(server: Server) -> None:
     server.answer_with(listing(1000))
     sent: list[Event] = []
     async with (
@@ -321,7 +319,7 @@ async def test_what_is_fetched_ahead_goes_out_before_the_reader_is_busy(server: 
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 4])
-async def test_no_more_pages_are_under_way_than_allowed(
+async def test_no_more_pages_are_in_flight_than_allowed(
     server: Server, api: ImagesAPI, concurrency: int
 ) -> None:
     catalogue = listing(300)
@@ -348,9 +346,7 @@ async def test_no_more_pages_are_under_way_than_allowed(
     assert most == concurrency + 1
 
 
-async def test_a_reader_that_stands_still_is_not_read_ahead_of_for_ever(
-    server: Server, api: ImagesAPI
-) -> None:
+async def test_the_prefetch_for_a_stopped_reader_is_bounded(server: Server, api: ImagesAPI) -> None:
     server.answer_with(listing(10_000))
     async with aclosing(api.list_pages(per_page=10, concurrency=4)) as pages:
         for _ in range(20):
@@ -366,7 +362,9 @@ def strangers(server: Server, before: set[asyncio.Task[Any]]) -> set[asyncio.Tas
 
 
 @pytest.mark.parametrize("consumed", [1, 11, 31])
-async def test_leaving_cancels_what_is_under_way(server: Server, api: ImagesAPI, consumed: int) -> None:
+async def test_closing_the_generator_cancels_pages_in_flight(
+    server: Server, api: ImagesAPI, consumed: int
+) -> None:
     before = asyncio.all_tasks()
     server.answer_with(listing(1000))
     async with aclosing(api.list(per_page=10)) as images:
@@ -433,7 +431,7 @@ async def test_row_52_an_error_midway_says_the_page_after_the_pages_before_it(
     assert not strangers(server, before)
 
 
-async def test_row_52_a_listing_can_be_taken_up_from_the_page_that_failed(
+async def test_row_52_a_listing_can_be_continued_from_the_page_that_failed(
     server: Server, api: ImagesAPI
 ) -> None:
     server.answer_with(listing(30))
@@ -441,7 +439,7 @@ async def test_row_52_a_listing_can_be_taken_up_from_the_page_that_failed(
     assert [image.id for image in page.images] == list(range(21, 31))
 
 
-async def test_a_page_that_fails_in_passing_is_read_again(server: Server, api: ImagesAPI) -> None:
+async def test_a_page_with_a_passing_failure_is_retried(server: Server, api: ImagesAPI) -> None:
     catalogue = listing(60)
     failed: set[str] = set()
 
@@ -456,7 +454,7 @@ async def test_a_page_that_fails_in_passing_is_read_again(server: Server, api: I
     assert await ids(api.list(per_page=10)) == list(range(1, 61))
 
 
-async def test_a_wrong_token_is_told_on_the_first_page(server: Server, api: ImagesAPI) -> None:
+async def test_a_wrong_token_is_an_error_of_the_first_page(server: Server, api: ImagesAPI) -> None:
     server.script(refusal(401))
     with pytest.raises(errors.AuthenticationError) as caught:
         await ids(api.list())

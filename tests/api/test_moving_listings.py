@@ -29,7 +29,7 @@ STEADY = 12
 
 @attrs.frozen
 class Change:
-    """A deletion or creation at a place, at once or while the answer is under way."""
+    """A deletion or creation at a position, at once or while the response is in flight."""
 
     deletes: bool
     place: int
@@ -45,7 +45,7 @@ class Change:
 
 @attrs.define
 class Reading:
-    """What came of a listing, and what should have come."""
+    """The ids that a listing yielded, and those that it should have yielded."""
 
     ids: list[int]
     throughout: set[int]
@@ -58,7 +58,7 @@ class Reading:
 
 
 def changes(*, deletes: st.SearchStrategy[bool], late: bool) -> st.SearchStrategy[list[Change | None]]:
-    """For each request, in order, what happens before it is answered."""
+    """Draw the changes before the response to each request, in order."""
     change = st.builds(Change, deletes, st.integers(0, 30), st.booleans() if late else st.just(False))
     return st.lists(st.none() | change, max_size=8)
 
@@ -123,7 +123,7 @@ def test_strict_yields_every_image_that_was_there_throughout_once(
 
 @LAWS
 @given(plan=changes(deletes=st.booleans(), late=False), per_page=st.integers(1, 5))
-def test_changes_that_totals_betray_hide_nothing(plan: list[Change | None], per_page: int) -> None:
+def test_changes_that_totals_show_hide_no_image(plan: list[Change | None], per_page: int) -> None:
     # One request at a time and one change before it: each change shows in the totals of two pages.
     reading = asyncio.run(read(plan, strict=False, per_page=per_page, concurrency=1))
     assert reading.is_whole or reading.warnings == 1
@@ -132,15 +132,13 @@ def test_changes_that_totals_betray_hide_nothing(plan: list[Change | None], per_
 
 @LAWS
 @given(plan=changes(deletes=st.just(True), late=True), per_page=st.integers(1, 5))
-def test_deletions_while_pages_are_fetched_ahead_hide_nothing(
-    plan: list[Change | None], per_page: int
-) -> None:
+def test_deletions_during_the_prefetch_hide_no_image(plan: list[Change | None], per_page: int) -> None:
     reading = asyncio.run(read(plan, strict=False, per_page=per_page, concurrency=4))
     assert reading.is_whole or reading.warnings == 1
     assert max(Counter(reading.ids).values(), default=1) == 1
 
 
-def test_the_laws_would_notice_a_reader_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_properties_fail_for_a_reader_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("do_images_async._api.pagination.PASSES", 1)
     plan = [None, Change(deletes=True, place=0)]
     reading = asyncio.run(read(plan, strict=False, per_page=3, concurrency=1))
@@ -152,26 +150,26 @@ def test_the_laws_would_notice_a_reader_of_one_pass(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("strict", [True, False])
-async def test_row_44_a_deletion_between_two_pages_hides_nothing(strict: bool) -> None:
+async def test_row_44_a_deletion_between_two_pages_hides_no_image(strict: bool) -> None:
     reading = await read([None, Change(deletes=True, place=0)], strict=strict, per_page=3, concurrency=1)
     assert reading.is_whole
     assert reading.warnings == 0
     assert reading.requests == 4 + 4 + (4 if strict else 0)
 
 
-async def test_row_45_a_creation_between_two_pages_repeats_nothing() -> None:
+async def test_row_45_a_creation_between_two_pages_repeats_no_image() -> None:
     reading = await read([None, Change(deletes=False, place=0)], strict=False, per_page=3, concurrency=1)
     assert reading.is_whole
     assert len(reading.ids) == len(set(reading.ids)) == STEADY + 1
 
 
-async def test_a_list_at_rest_costs_one_pass_and_two_when_strict() -> None:
+async def test_an_unchanged_list_costs_one_pass_and_two_when_strict() -> None:
     for strict, passes in ((False, 1), (True, 2)):
         reading = await read([], strict=strict, per_page=3, concurrency=4)
         assert (reading.requests, len(reading.ids)) == (4 * passes, STEADY)
 
 
-async def test_what_totals_do_not_betray_is_found_by_strict() -> None:
+async def test_strict_finds_changes_that_totals_do_not_show() -> None:
     """One deleted early, one created late: the total stands still, and an image falls between two pages."""
     for strict in (False, True):
         async with (
@@ -215,7 +213,7 @@ def with_total(count: int, total: Callable[[int], int]) -> Callable[[Received], 
 
 
 @pytest.mark.parametrize(("total", "requests"), [(8, 3), (11, 2 * 4), (30, 2 * 5)])
-async def test_row_48_and_row_77_a_total_that_is_wrong_for_good_fails_nothing_and_is_said(
+async def test_row_48_and_row_77_a_total_that_stays_wrong_is_logged_and_no_error(
     server: Server, api: ImagesAPI, total: int, requests: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answer_with(with_total(9, lambda _: total))
@@ -241,7 +239,7 @@ async def test_strict_takes_a_list_that_is_longer_than_its_total(server: Server,
     assert len([image async for image in api.list(per_page=3, strict=True)]) == 9
 
 
-async def test_totals_that_never_stand_still_are_logged_and_end(
+async def test_totals_that_always_change_are_logged_and_the_listing_ends(
     server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answer_with(with_total(9, lambda requests: 8 - requests % 7))
@@ -251,7 +249,7 @@ async def test_totals_that_never_stand_still_are_logged_and_end(
     assert len(server.received) == PASSES * 3
 
 
-async def test_strict_gives_up_on_totals_that_never_stand_still(server: Server, api: ImagesAPI) -> None:
+async def test_strict_raises_on_totals_that_always_change(server: Server, api: ImagesAPI) -> None:
     server.answer_with(with_total(9, lambda requests: 8 - requests % 7))
     with pytest.raises(errors.IncompleteListingError) as caught:
         _ = [image async for image in api.list(per_page=3, concurrency=1, strict=True)]

@@ -1,4 +1,4 @@
-"""Writes under random faults, counted by the server; and finding what a doubtful creation has made."""
+"""Writes under random faults, counted by the server; and finding the image of an ambiguous creation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_no_creation_is_carried_out_twice_and_every_error_knows_its_outcom
     assert all(outcomes.values())
 
 
-async def test_what_a_doubtful_creation_made_is_found() -> None:
+async def test_the_image_of_an_ambiguous_creation_is_found() -> None:
     async with ImagesEmulator(images=250) as emulator, client(emulator) as api:
         emulator.images.add(name=NAME, tags=["prod", "web"], created_at="2020-01-01T00:00:00Z")
         emulator.images.add(name=NAME, tags=["other"])
@@ -83,7 +83,7 @@ async def test_what_a_doubtful_creation_made_is_found() -> None:
         assert not await api.find_created(name=NAME, since=since + timedelta(hours=1))
 
 
-async def test_what_can_not_be_ruled_out_is_found() -> None:
+async def test_an_image_without_a_date_or_tags_is_found_too() -> None:
     async with ImagesEmulator(images=0) as emulator, client(emulator) as api:
         emulator.images.add(name=NAME, tags=None)
         assert len(await api.find_created(name=NAME, since=datetime.now(UTC), tags=["prod"])) == 1

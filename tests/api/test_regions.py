@@ -1,4 +1,4 @@
-"""`ensure_regions`: transfers what is missing, waits for what is in progress, and doubles nothing."""
+"""`ensure_regions`: start missing transfers once, and wait for those in progress."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_many_at_once_begin_each_transfer_once(emulator: ImagesEmulator, a
 
 
 @pytest.mark.parametrize("broken", [{"broken": "reset"}, {"status": 502}])
-async def test_a_transfer_whose_answer_is_lost_is_found_and_not_begun_again(
+async def test_a_transfer_whose_response_is_lost_is_found_and_not_repeated(
     emulator: ImagesEmulator, account: ImagesAPI, broken: dict[str, Any]
 ) -> None:
     image = emulator.images.add(regions=["nyc3"])
@@ -98,7 +98,7 @@ async def test_a_transfer_whose_answer_is_lost_is_found_and_not_begun_again(
     assert emulator.images[image]["regions"] == ["nyc3", "ams3"]
 
 
-async def test_a_transfer_that_was_surely_not_begun_is_the_regions_error(
+async def test_a_transfer_that_was_not_started_is_the_regions_error(
     emulator: ImagesEmulator, account: ImagesAPI
 ) -> None:
     image = emulator.images.add(regions=["nyc3"])
@@ -130,7 +130,7 @@ async def test_row_80_nothing_is_transferred_because_another_image_lacks_a_regio
         ("progress", (7, ["ams3"]), {"progress": 5}),
     ],
 )
-async def test_bad_arguments_are_told_when_it_is_called(
+async def test_bad_arguments_raise_when_it_is_called(
     api: ImagesAPI, name: str, arguments: Any, options: dict[str, Any]
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=name):

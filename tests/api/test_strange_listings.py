@@ -1,4 +1,4 @@
-"""Listings from servers that cap, repeat and miscount: never silently short, and never without end."""
+"""Listings from servers that cap, repeat and miscount: never silently incomplete, never endless."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Links = Literal["next", "none", "empty", "counting"]
 
 @attrs.frozen
 class Strange:
-    """A server of `count` images that does not do as the API page says.
+    """A server of `count` images that does not follow the API page.
 
     Attributes:
         count: how many images there are.
@@ -125,7 +125,7 @@ IGNORING = {
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("strange", IGNORING.values(), ids=IGNORING.keys())
-async def test_row_75_a_server_that_ignores_the_page_is_found_out(strange: Strange, strict: bool) -> None:
+async def test_row_75_a_server_that_ignores_the_page_is_an_error(strange: Strange, strict: bool) -> None:
     reading = await read(strange, strict=strict)
     assert isinstance(reading.error, errors.IncompleteListingError)
     assert reading.says_so(strange.total)
@@ -161,7 +161,7 @@ TOO_LARGE = [
 
 
 @pytest.mark.parametrize("strange", TOO_LARGE)
-async def test_row_77_a_total_that_the_pages_do_not_reach_is_said(strange: Strange) -> None:
+async def test_row_77_a_total_that_the_pages_do_not_reach_is_reported(strange: Strange) -> None:
     reading = await read(strange)
     assert reading.says_so(strange.total)
     assert len(reading.warnings) == 1
@@ -196,7 +196,7 @@ async def test_windows_that_overlap_are_read_to_the_last_image() -> None:
 
 @st.composite
 def strange_servers(draw: st.DrawFn) -> Strange:
-    """Draw a server that says of its size at least something that is not wrong in its favour."""
+    """Draw a server whose total or links show when images are missing."""
     count = draw(st.integers(0, 40))
     first = min(count, draw(st.integers(1, 12)))
     total = draw(

@@ -1,4 +1,4 @@
-"""What ends a wait for an image or an action, and what costs it one poll."""
+"""Waits for an image or an action: errors that end them, and errors that cost one poll."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ waits = pytest.mark.parametrize("wait", [image_wait, action_wait])
 
 
 def state(status: str, *, image_id: int = 42, action: str = "in-progress") -> Answer:
-    """An answer that an image's and an action's poll can read."""
+    """Return a response that an image's and an action's poll can read."""
     return reply(
         {
             "image": image_document(image_id, status=status),
@@ -48,7 +48,7 @@ PASSING: dict[str, Answer] = {
 @waits
 @pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING.keys())
 @pytest.mark.parametrize("before", [[BEGUN], []], ids=["after an answer", "as the first"])
-async def test_what_passes_costs_a_poll(
+async def test_an_error_that_passes_costs_a_poll(
     server: Server, api: ImagesAPI, wait: Wait, answer: Answer, before: list[Answer]
 ) -> None:
     server.script(*before, answer, DONE)
@@ -122,7 +122,7 @@ async def test_the_last_error_is_known_when_time_is_up_within_a_poll(
 
 
 @waits
-async def test_an_attempt_that_a_retry_made_good_is_no_last_error(
+async def test_an_attempt_whose_retry_succeeded_is_no_last_error(
     server: Server, api: ImagesAPI, wait: Wait
 ) -> None:
     server.answer_with(lambda _: BEGUN)

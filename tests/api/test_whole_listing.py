@@ -55,14 +55,14 @@ async def test_an_id_that_comes_twice_is_one_image_if_both_are_the_same(
     assert [image.id for image in await api.list_whole()] == [6]
 
 
-async def test_an_id_that_comes_twice_and_differs_is_not_believed(server: Server, api: ImagesAPI) -> None:
+async def test_an_id_that_comes_twice_and_differs_is_an_error(server: Server, api: ImagesAPI) -> None:
     other = image_document(6) | {"name": "another"}
     server.answer_with(lambda request: page(image_document(6), other, total=2))
     with pytest.raises(errors.IncompleteListingError, match="image 6 is listed twice, and not the same"):
         await api.list_whole()
 
 
-def test_nothing_else_makes_one() -> None:
+def test_a_whole_listing_can_not_be_made_directly() -> None:
     with pytest.raises(TypeError, match=r"images\.list_whole\(\)"):
         WholeListing()
 

@@ -1,4 +1,4 @@
-"""Tokens that a function provides: asked for once, renewed after a 401, shown nowhere."""
+"""Tokens that a function provides: read once, renewed after a 401, shown nowhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Source = Callable[[], str | Awaitable[str]]
 
 
 class Vault:
-    """Provides the newest of some tokens, and counts how often it is asked."""
+    """A token function that returns the newest of some tokens, and counts its calls."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
@@ -53,7 +53,9 @@ def accepting(token: str, seen: Counter[str] | None = None) -> Script:
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine function", "file"])
-async def test_a_token_is_asked_for_once_for_each_client(server: Server, kind: str, tmp_path: Path) -> None:
+async def test_the_token_function_is_called_once_for_each_client(
+    server: Server, kind: str, tmp_path: Path
+) -> None:
     server.answer_with(lambda _: image_reply(7))
     vault = Vault(NEW)
     (tmp_path / "token").write_text(NEW)
@@ -70,7 +72,7 @@ async def test_a_token_is_asked_for_once_for_each_client(server: Server, kind: s
     assert {request.headers["authorization"] for request in server.received} == {f"Bearer {NEW}"}
 
 
-async def test_after_a_401_the_token_is_asked_for_once_for_all_calls_in_flight(server: Server) -> None:
+async def test_after_a_401_the_token_function_is_called_once_for_all_calls_in_flight(server: Server) -> None:
     seen: Counter[str] = Counter()
     refused = asyncio.Event()
     server.script(*[Held(refusal(401), refused)] * 20)
@@ -89,7 +91,7 @@ async def test_after_a_401_the_token_is_asked_for_once_for_all_calls_in_flight(s
     assert seen == {NEW: 20}
 
 
-async def test_a_write_that_met_a_401_is_sent_with_the_new_token(server: Server) -> None:
+async def test_a_write_after_a_401_is_retried_with_the_new_token(server: Server) -> None:
     server.script(refusal(401), image_reply(7, status=202))
     vault = Vault(OLD, NEW)
     async with ImagesAPI(vault.read, base_url=server.url, retry=ONCE) as api:
@@ -101,9 +103,7 @@ async def test_a_write_that_met_a_401_is_sent_with_the_new_token(server: Server)
 
 
 @pytest.mark.parametrize("tokens", [(OLD,), (OLD, NEW, OLD, NEW)], ids=["the same", "another each time"])
-async def test_a_call_whose_new_token_is_refused_too_raises_and_asks_no_more(
-    server: Server, tokens: tuple[str, ...]
-) -> None:
+async def test_a_call_whose_new_token_is_refused_too_raises(server: Server, tokens: tuple[str, ...]) -> None:
     server.answer_with(lambda _: refusal(401))
     vault = Vault(*tokens)
     async with ImagesAPI(vault.read, base_url=server.url, retry=FAST) as api:
@@ -113,7 +113,7 @@ async def test_a_call_whose_new_token_is_refused_too_raises_and_asks_no_more(
         assert len(server.received) == min(len(tokens), 2)
 
 
-async def test_the_default_limiter_is_the_one_of_the_token_that_is_spent(server: Server) -> None:
+async def test_the_default_limiter_is_that_of_the_current_token(server: Server) -> None:
     server.answer_with(accepting(NEW))
     vault = Vault(OLD, NEW)
     api = ImagesAPI(vault.read, base_url=server.url)
@@ -125,7 +125,7 @@ async def test_the_default_limiter_is_the_one_of_the_token_that_is_spent(server:
         assert (old.limiter.stats().granted, new.limiter.stats().granted) == (1, 1)
 
 
-async def test_a_limiter_that_was_given_pays_for_every_token(server: Server) -> None:
+async def test_a_limiter_that_is_passed_in_serves_every_token(server: Server) -> None:
     server.answer_with(accepting(NEW))
     limiter = RateLimiter()
     async with ImagesAPI(Vault(OLD, NEW).read, base_url=server.url, limiter=limiter) as api:
@@ -135,7 +135,7 @@ async def test_a_limiter_that_was_given_pays_for_every_token(server: Server) -> 
     assert limiter.stats().granted == 2
 
 
-async def test_a_call_that_waits_for_quota_goes_out_with_the_token_of_the_moment(server: Server) -> None:
+async def test_a_call_that_waited_for_quota_uses_the_newest_token(server: Server) -> None:
     server.answer_with(accepting(NEW))
     vault = Vault(OLD, NEW)
     async with ImagesAPI(vault.read, base_url=server.url) as api:
@@ -178,7 +178,7 @@ async def hang() -> str:
     ids=["raises", "may not", "hangs", "nothing", "a line"],
 )
 @pytest.mark.parametrize("first", [True, False], ids=["at the first call", "after a 401"])
-async def test_a_function_that_brings_no_token_is_an_error_without_a_secret(
+async def test_a_token_function_that_fails_raises_an_error_without_a_secret(
     server: Server, provider: object, says: str, first: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -201,7 +201,7 @@ async def test_a_function_that_brings_no_token_is_an_error_without_a_secret(
     assert len([end for end in ends if isinstance(end, AttemptEnded)]) == (not first)
 
 
-async def test_a_function_that_failed_is_asked_again_by_the_next_call(server: Server) -> None:
+async def test_a_token_function_that_failed_is_called_by_the_next_call(server: Server) -> None:
     server.answer_with(lambda _: image_reply(7))
     answers: Iterator[Exception | str] = iter([OSError("away"), NEW])
 
@@ -217,7 +217,7 @@ async def test_a_function_that_failed_is_asked_again_by_the_next_call(server: Se
         assert (await api.get(7)).id == 7
 
 
-async def test_a_call_that_is_cancelled_leaves_the_question_to_the_others(server: Server) -> None:
+async def test_a_cancelled_call_does_not_cancel_the_token_function_of_others(server: Server) -> None:
     server.answer_with(lambda _: image_reply(7))
     vault = Vault(NEW)
     vault.open.clear()
@@ -231,7 +231,7 @@ async def test_a_call_that_is_cancelled_leaves_the_question_to_the_others(server
     assert vault.asked == 1
 
 
-async def test_a_client_that_is_closed_waits_for_no_token(server: Server) -> None:
+async def test_closing_the_client_ends_the_wait_for_a_token(server: Server) -> None:
     vault = Vault(NEW)
     vault.open.clear()
     api = ImagesAPI(vault.fetch, base_url=server.url)

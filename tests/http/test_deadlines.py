@@ -1,4 +1,4 @@
-"""Time limits that share one timer, in virtual time where time is long."""
+"""Deadlines that share one timer, in virtual time where time is long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.virtual_time import VirtualLoop, run_virtually
 
 
 async def limited(deadlines: Deadlines, seconds: float | None, work: float) -> float:
-    """Sleep under a limit; returns when it ended."""
+    """Sleep under a deadline; return the time at which it ended."""
     with deadlines.new() as deadline:
         if seconds is not None:
             deadline.start(seconds)
@@ -26,7 +26,7 @@ def virtual_loop() -> VirtualLoop:
     return loop
 
 
-def test_a_limit_ends_what_takes_too_long_at_its_moment() -> None:
+def test_a_deadline_ends_a_block_that_takes_too_long() -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             await limited(Deadlines(), 30.0, 60.0)
@@ -36,7 +36,7 @@ def test_a_limit_ends_what_takes_too_long_at_its_moment() -> None:
     run_virtually(main())
 
 
-def test_what_is_done_in_time_is_left_alone() -> None:
+def test_a_block_that_ends_in_time_is_not_interrupted() -> None:
     async def main() -> None:
         deadlines = Deadlines()
         assert await limited(deadlines, 30.0, 29.0) == pytest.approx(29.0)
@@ -46,7 +46,7 @@ def test_what_is_done_in_time_is_left_alone() -> None:
     run_virtually(main())
 
 
-def test_each_of_many_ends_at_its_own_moment() -> None:
+def test_each_of_many_deadlines_expires_at_its_own_time() -> None:
     async def ended(deadlines: Deadlines, seconds: float) -> float:
         try:
             return await limited(deadlines, seconds, 1000.0)
@@ -62,7 +62,7 @@ def test_each_of_many_ends_at_its_own_moment() -> None:
     run_virtually(main())
 
 
-def test_a_thousand_limits_one_after_the_other_set_one_timer() -> None:
+def test_a_thousand_deadlines_in_a_row_set_one_timer() -> None:
     async def main() -> None:
         deadlines = Deadlines()
         for _ in range(1000):
@@ -73,7 +73,7 @@ def test_a_thousand_limits_one_after_the_other_set_one_timer() -> None:
     run_virtually(main())
 
 
-def test_a_timer_that_finds_nothing_to_limit_is_the_last() -> None:
+def test_without_deadlines_no_timer_is_set_again() -> None:
     async def main() -> None:
         deadlines = Deadlines()
         await limited(deadlines, 30.0, 1.0)
@@ -83,7 +83,7 @@ def test_a_timer_that_finds_nothing_to_limit_is_the_last() -> None:
     run_virtually(main())
 
 
-def test_a_nearer_limit_moves_the_timer_forward() -> None:
+def test_an_earlier_deadline_moves_the_timer_forward() -> None:
     async def main() -> None:
         deadlines = Deadlines()
         far = asyncio.create_task(limited(deadlines, 30.0, 1000.0))
@@ -98,7 +98,7 @@ def test_a_nearer_limit_moves_the_timer_forward() -> None:
     run_virtually(main())
 
 
-def test_without_a_start_there_is_no_limit() -> None:
+def test_a_deadline_that_is_not_started_never_expires() -> None:
     async def main() -> None:
         assert await limited(Deadlines(), None, 10_000.0) == pytest.approx(10_000.0)
         assert not virtual_loop().pending_timers()
@@ -106,7 +106,7 @@ def test_without_a_start_there_is_no_limit() -> None:
     run_virtually(main())
 
 
-def test_the_first_start_counts() -> None:
+def test_only_the_first_start_counts() -> None:
     async def started_twice(deadlines: Deadlines) -> None:
         with deadlines.new() as deadline:
             deadline.start(3.0)
@@ -121,7 +121,7 @@ def test_the_first_start_counts() -> None:
     run_virtually(main())
 
 
-async def test_all_can_be_ended_at_once() -> None:
+async def test_all_deadlines_can_be_expired_at_once() -> None:
     deadlines = Deadlines()
     tasks = [asyncio.create_task(limited(deadlines, 30.0, 1000.0)) for _ in range(3)]
     tasks.append(asyncio.create_task(limited(deadlines, None, 1000.0)))
@@ -133,7 +133,7 @@ async def test_all_can_be_ended_at_once() -> None:
 
 
 @pytest.mark.parametrize("expired_first", [True, False])
-async def test_a_cancellation_by_somebody_else_stays_one(*, expired_first: bool) -> None:
+async def test_a_cancellation_by_another_task_stays_a_cancellation(*, expired_first: bool) -> None:
     deadlines = Deadlines()
     task = asyncio.create_task(limited(deadlines, 30.0, 1000.0))
     await asyncio.sleep(0)
@@ -146,7 +146,7 @@ async def test_a_cancellation_by_somebody_else_stays_one(*, expired_first: bool)
     assert task.cancelled()
 
 
-async def test_another_failure_is_not_hidden_by_the_limit() -> None:
+async def test_another_exception_is_not_hidden_by_the_deadline() -> None:
     async def fail() -> None:
         with deadlines.new():
             try:
@@ -163,7 +163,7 @@ async def test_another_failure_is_not_hidden_by_the_limit() -> None:
     assert task.cancelling() == 0
 
 
-def test_a_limit_is_for_a_task() -> None:
+def test_a_deadline_needs_a_task() -> None:
     deadline = Deadlines().new()
     with pytest.raises(RuntimeError, match="no running event loop"), deadline:
         pass

@@ -1,4 +1,4 @@
-"""What goes wrong becomes one tree of errors that say enough and never the token."""
+"""Errors: one tree of exceptions with enough detail, and never the token."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ async def test_every_status_has_its_class(
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/42"), ("PUT", "/42"), ("DELETE", "/42"), ("POST", "")]
 )
-async def test_row_24_errors_say_what_was_asked(
-    server: Server, api: ImagesAPI, method: str, path: str
-) -> None:
+async def test_row_24_errors_name_the_request(server: Server, api: ImagesAPI, method: str, path: str) -> None:
     server.script(refusal(422, id="unprocessable_entity"))
     error = await api_failure(api, method)
     assert (error.method, error.url) == (method, f"{server.url}/v2/images{path}")
@@ -134,7 +132,7 @@ async def test_row_26_a_page_of_html_gives_a_short_clear_error(server: Server, a
     [b"", b"   ", b"{", b"[]", b"null", b'"x"', b'{"id": 5, "message": {}}', b"\xff\xfe\x00", b"[" * 100_000],
     ids=repr,
 )
-async def test_a_strange_error_body_is_an_error_of_its_status(
+async def test_an_unexpected_error_body_is_an_error_of_its_status(
     server: Server, api: ImagesAPI, body: bytes
 ) -> None:
     server.script(content(body, status=404))
@@ -162,9 +160,7 @@ async def test_an_error_body_with_a_byte_order_mark_is_read(server: Server, api:
         "ratelimit-limit: 5000\r\nratelimit-remaining: 10\r\nratelimit-reset: " + "9" * 400 + "\r\n",
     ],
 )
-async def test_row_30_senseless_quota_headers_are_ignored(
-    server: Server, api: ImagesAPI, headers: str
-) -> None:
+async def test_row_30_invalid_quota_headers_are_ignored(server: Server, api: ImagesAPI, headers: str) -> None:
     head = f"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n{headers}\r\n"
     server.script(raw(head.encode() + b"{}", "keep"))
     error = await api_failure(api)
@@ -177,7 +173,7 @@ async def test_row_30_senseless_quota_headers_are_ignored(
     [("30", 30.0), ("0", 0.0), ("", None), ("soon", None), ("-5", None), ("nan", None), ("inf", None),
      ("1e3", None), ("\u0663".encode().decode("latin-1"), None)],
 )  # fmt: skip
-async def test_row_19_retry_after_in_seconds_is_kept_and_junk_is_not(
+async def test_row_19_retry_after_is_read_as_seconds_and_ignored_when_invalid(
     server: Server, api: ImagesAPI, header: str, expected: float | None
 ) -> None:
     server.script(refusal(429, headers={"retry-after": header}))
@@ -197,7 +193,7 @@ async def test_row_20_retry_after_as_a_date_is_read_against_the_servers_clock(
 
 
 @pytest.mark.parametrize(("reset", "expected"), [("1445412490", 10.0), ("1445412470", None)])
-async def test_row_17_and_row_18_without_retry_after_the_reset_tells_unless_it_is_past(
+async def test_row_17_and_row_18_without_retry_after_the_reset_is_used_unless_it_is_past(
     server: Server, api: ImagesAPI, reset: str, expected: float | None
 ) -> None:
     headers = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "ratelimit-reset": reset}

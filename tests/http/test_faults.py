@@ -1,4 +1,4 @@
-"""Faults that belong to no one part of the client: clocks, the machine, secrets in tracebacks.
+"""Faults that concern the whole client: clocks, the machine, secrets in tracebacks.
 
 The numbers are those of the catalogue of faults, one for each thing that goes wrong; `row_NN` in the name or
 the id of a test anywhere in this directory says which one it covers.
@@ -25,7 +25,7 @@ from tests.support.servers import HANG, Answer, Received, Server, eventually, im
 
 
 class Log:
-    """A server's sliding log: it notes the most requests that any window has held."""
+    """A server's sliding log, with the largest number of requests in any window."""
 
     def __init__(self, period: float) -> None:
         self._period = period
@@ -45,7 +45,7 @@ class Log:
 
 
 @pytest.mark.parametrize("step", [-86400.0, 86400.0])
-async def test_row_53_a_step_of_the_wall_clock_moves_no_wait(
+async def test_row_53_a_step_of_the_wall_clock_changes_no_wait(
     server: Server, api: ImagesAPI, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     real = time.time
@@ -63,7 +63,7 @@ async def test_row_53_a_step_of_the_wall_clock_moves_no_wait(
 
 
 @pytest.mark.parametrize("counts", [True, False], ids=["clock counts the sleep", "clock stands still"])
-async def test_row_54_a_machine_that_slept_only_ever_waits_longer(server: Server, counts: bool) -> None:
+async def test_row_54_after_a_suspend_a_wait_is_never_too_short(server: Server, counts: bool) -> None:
     slept = 0
 
     def clock() -> int:

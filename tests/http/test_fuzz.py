@@ -1,4 +1,4 @@
-"""Whatever comes in, only documented exceptions come out, never the token, in bounded time and memory.
+"""Random input: only documented exceptions, never the token, in bounded time and memory.
 
 A short pass by default; `FUZZ_SCALE=1000` in the environment makes it a thousand times as long.
 """
@@ -170,7 +170,7 @@ BATCHES = st.lists(
 
 
 class Wire:
-    """A server, and a session on which all cases of a pass go to it, those of one example at once."""
+    """A server and a session for all cases of a test; the cases of one example run at once."""
 
     def __init__(self, server: Server, session: aiohttp.ClientSession) -> None:
         self._server = server
@@ -214,7 +214,7 @@ class Wire:
 
 @contextlib.contextmanager
 def wire() -> Generator[Callable[[list[Case]], None], None, None]:
-    """What tries a list of cases; one loop, one server and one session for all of a pass."""
+    """Yield a function that tries a list of cases, on one loop, one server and one session."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
 
         async def open_all() -> tuple[contextlib.AsyncExitStack, Wire]:
@@ -316,7 +316,7 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
 
 
 def arguments_of(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Good values beside bad ones: otherwise the first argument would hide the others."""
+    """Draw arguments, some of them good: otherwise the first bad one would hide the others."""
     return st.fixed_dictionaries({each: GOOD.get(each, st.none()) | ANYTHING for each in ARGUMENTS[name]})
 
 
@@ -324,7 +324,7 @@ INPUTS = st.sampled_from(sorted(ARGUMENTS)).flatmap(lambda name: st.tuples(st.ju
 
 
 async def _call(api: ImagesAPI, name: str, arguments: dict[str, Any]) -> None:
-    """Call it; raises the first error of one that yields outcomes."""
+    """Call a method; raise the first error of one that yields outcomes."""
     made = attrgetter(name)(api)(**arguments)
     if not hasattr(made, "aclose"):
         await made

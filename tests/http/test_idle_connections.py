@@ -1,4 +1,4 @@
-"""Bytes on a connection before the request is written are never the request's answer (row 79)."""
+"""Bytes on a connection before the request is written: never the response (row 79)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def asked_for(request: Received) -> Any:
 @EVERY_SESSION
 @EVERY_KIND
 @pytest.mark.parametrize("read", [True, False], ids=["read meanwhile", "not read yet"])
-async def test_row_79_what_came_while_the_connection_was_idle_answers_nothing(
+async def test_row_79_bytes_that_came_while_the_connection_was_idle_are_no_response(
     server: Server, data: bytes, close: bool, read: bool, borrowed: bool
 ) -> None:
     server.answer_with(asked_for)
@@ -78,7 +78,7 @@ async def test_row_79_what_came_while_the_connection_was_idle_answers_nothing(
 
 
 @EVERY_SESSION
-async def test_row_79_every_connection_of_the_pool_is_looked_at(server: Server, borrowed: bool) -> None:
+async def test_row_79_every_connection_of_the_pool_is_checked(server: Server, borrowed: bool) -> None:
     server.answer_with(asked_for)
     async with client(server, borrowed) as api:
         await asyncio.gather(*(api.get(number) for number in range(1, 21)))
@@ -90,7 +90,7 @@ async def test_row_79_every_connection_of_the_pool_is_looked_at(server: Server, 
 
 
 @EVERY_SESSION
-async def test_row_79_a_connection_without_such_bytes_is_used_again(server: Server, borrowed: bool) -> None:
+async def test_row_79_a_connection_without_such_bytes_is_reused(server: Server, borrowed: bool) -> None:
     server.answer_with(asked_for)
     async with client(server, borrowed) as api:
         for number in range(1, 6):
@@ -98,7 +98,7 @@ async def test_row_79_a_connection_without_such_bytes_is_used_again(server: Serv
     assert server.connections == 1
 
 
-async def test_row_79_a_connection_of_the_users_own_requests_is_looked_at_too(server: Server) -> None:
+async def test_row_79_a_connection_of_the_users_own_requests_is_checked_too(server: Server) -> None:
     server.answer_with(asked_for)
     async with (
         aiohttp.ClientSession() as session,

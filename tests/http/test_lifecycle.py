@@ -1,4 +1,4 @@
-"""Sessions, loops, closing and cancelling: what is borrowed is left as it is, and nothing is left behind."""
+"""Sessions, loops, closing and cancelling: the user's session is not changed, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_row_71_a_borrowed_session_is_never_closed(server: Server) -> None
         assert server.connections == 1
 
 
-async def test_a_borrowed_session_may_bring_what_it_likes(server: Server) -> None:
+async def test_a_borrowed_session_may_have_any_headers_and_cookies(server: Server) -> None:
     body = json.dumps({"image": image_document(1)}).encode()
     server.script(
         content(gzip.compress(body), headers={"content-encoding": "gzip"}),
@@ -138,7 +138,7 @@ async def test_a_session_whose_length_is_no_number_can_not_write(server: Server)
     assert not server.received
 
 
-async def test_a_limiter_of_ones_own_may_raise_what_it_likes(server: Server) -> None:
+async def test_a_custom_limiter_may_raise_any_exception(server: Server) -> None:
     class Broken(RateLimiter):
         async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Any:
             raise ValueError("mine")
@@ -179,7 +179,7 @@ async def test_row_64_a_session_closed_while_a_call_waits_for_quota_is_a_clear_e
     assert len(server.received) == 1
 
 
-async def test_row_63_proxies_netrc_and_cookies_are_none_of_our_business(
+async def test_row_63_proxies_netrc_and_cookies_are_ignored(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -281,7 +281,7 @@ async def test_row_70_closing_ends_calls_between_attempts(server: Server) -> Non
     assert caught.value.outcome_unknown
 
 
-async def test_closing_ends_a_listing_and_its_look_ahead(server: Server) -> None:
+async def test_closing_ends_a_listing_and_its_prefetch(server: Server) -> None:
     catalogue = listing(100)
     never = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What the log, the metrics and the traces say of a call, and what they never say."""
+"""The log, the metrics and the traces of a call, which never hold the token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LIMITS = {"ratelimit-limit": "5000", "ratelimit-remaining": "4999", "ratelimit-r
 
 
 class Told:
-    """A hook that remembers."""
+    """A hook that records its events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -118,7 +118,7 @@ async def test_neither_the_token_nor_a_body_is_ever_logged(
         assert "signature" not in text
 
 
-async def test_a_quiet_log_costs_no_description(
+async def test_without_a_log_or_a_hook_no_event_is_built(
     server: Server, api: ImagesAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def must_not_be_asked() -> None:
@@ -136,7 +136,7 @@ async def test_a_quiet_log_costs_no_description(
 # The hook.
 
 
-async def test_the_hook_hears_of_permit_and_end(server: Server) -> None:
+async def test_the_hook_is_called_for_the_permit_and_the_end(server: Server) -> None:
     told = Told()
     server.script(image_reply(7, slug="ubuntu-24-04-x64"))
     async with client(server, told) as api:
@@ -152,7 +152,7 @@ async def test_the_hook_hears_of_permit_and_end(server: Server) -> None:
     assert 0 < end.duration < 10
 
 
-async def test_the_hook_hears_of_retries_and_of_what_the_server_says(server: Server) -> None:
+async def test_the_hook_is_called_for_retries_with_the_servers_quota(server: Server) -> None:
     told = Told()
     server.script(
         refusal(429, headers={"retry-after": "0", "x-request-id": "r-9"}),
@@ -182,7 +182,7 @@ async def test_the_hook_hears_of_retries_and_of_what_the_server_says(server: Ser
         (content(b"{}"), DecodeError, 200),
     ],
 )
-async def test_the_hook_hears_how_an_attempt_failed(
+async def test_the_hook_gets_the_error_of_a_failed_attempt(
     server: Server, answer: Answer, error: type[Exception], status: int | None
 ) -> None:
     told = Told()
@@ -196,7 +196,7 @@ async def test_the_hook_hears_how_an_attempt_failed(
     assert end.outcome == ("404" if status == 404 else error.__name__)
 
 
-async def test_the_hook_hears_of_waits_and_of_their_refusal(server: Server) -> None:
+async def test_the_hook_is_called_for_waits_and_for_refused_waits(server: Server) -> None:
     told = Told()
     limiter = RateLimiter(TokenBucket(1, per=1, margin=0))
     server.answer_with(lambda _: image_reply(7))
@@ -214,7 +214,7 @@ async def test_the_hook_hears_of_waits_and_of_their_refusal(server: Server) -> N
     assert len(told.permits) == 2
 
 
-async def test_the_hook_hears_of_cancellation(server: Server) -> None:
+async def test_the_hook_is_called_for_a_cancelled_attempt(server: Server) -> None:
     told = Told()
     server.script(HANG)
     async with client(server, told) as api:
@@ -226,7 +226,7 @@ async def test_the_hook_hears_of_cancellation(server: Server) -> None:
     assert (end.outcome, end.error, end.status) == ("cancelled", None, None)
 
 
-async def test_the_hook_hears_of_a_client_that_is_closed(server: Server) -> None:
+async def test_the_hook_is_called_when_the_client_is_closed(server: Server) -> None:
     told = Told()
     api = client(server, told)
     await api.aclose()
@@ -235,7 +235,9 @@ async def test_the_hook_hears_of_a_client_that_is_closed(server: Server) -> None
     assert [end.outcome for end in told.ends] == ["ClientStateError"]
 
 
-async def test_a_hook_that_raises_breaks_no_call(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_raises_does_not_end_the_call(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(_: Event) -> None:
         raise ZeroDivisionError("the hook's own fault")
 
@@ -246,7 +248,7 @@ async def test_a_hook_that_raises_breaks_no_call(server: Server, caplog: pytest.
     assert "the hook's own fault" in caplog.text
 
 
-async def test_what_a_limiter_of_ones_own_raises_is_named_and_not_shown(
+async def test_the_exception_of_a_custom_limiter_is_named_and_not_shown(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(RateLimiter):
@@ -289,7 +291,7 @@ def test_a_route_has_no_ids(path: str, route: str) -> None:
 # Metrics, as the documentation wires them.
 
 
-async def test_prometheus_counts_what_happened(server: Server) -> None:
+async def test_prometheus_counts_requests_retries_and_waits(server: Server) -> None:
     def value(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(name, labels) or 0.0
 

@@ -1,4 +1,4 @@
-"""`quota_middleware`: one quota for sessions that are not ours."""
+"""`quota_middleware`: one quota for the user's own sessions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_a_429_makes_all_later_messages_wait(server: Server) -> None:
     assert 29 < limiter.next_permit_in() < 37
 
 
-async def test_every_redirect_and_hidden_resend_takes_a_permit(server: Server) -> None:
+async def test_every_redirect_and_hidden_retry_takes_a_permit(server: Server) -> None:
     moved = content(b"", status=302, headers={"location": "/v2/b"})
     server.script(moved, image_reply(7), RESET, image_reply(7))
     limiter = RateLimiter()
@@ -107,7 +107,7 @@ async def test_a_reserve_is_left_for_others(server: Server) -> None:
         ({"reserve": True}, TypeError, "reserve"),
     ],
 )
-def test_what_the_middleware_can_not_use_is_refused(
+def test_bad_arguments_of_the_middleware_are_refused(
     arguments: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     arguments.setdefault("limiter", RateLimiter())

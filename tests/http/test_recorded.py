@@ -1,4 +1,4 @@
-"""Answers that others have recorded: each success decodes with every value equal, each error keeps its words.
+"""Responses that others have recorded: models with equal values, and errors with equal messages.
 
 They are other people's data and not part of this repository: without their folder, the tests are skipped.
 """
@@ -43,7 +43,7 @@ WITHOUT_AN_ID = {"037-get-200", "090-transfer-201"}
 
 @attrs.frozen
 class Recorded:
-    """A recorded answer."""
+    """A recorded response."""
 
     name: str
     kind: str
@@ -57,7 +57,7 @@ class Recorded:
         return cls(path.stem, document["kind"], **document["response"])
 
     def serve(self, server: Server) -> None:
-        """Let the server give this answer, once."""
+        """Make the server send this response, once."""
         body = self.body if isinstance(self.body, str) else json.dumps(self.body)
         kept = {
             name.lower(): value
@@ -105,7 +105,7 @@ def total(body: Mapping[str, Any]) -> int | None:
 
 
 def page_number(body: Mapping[str, Any]) -> int:
-    """Return the number of a recorded page, which its links tell."""
+    """Return the number of a recorded page, from its links."""
     links: Mapping[str, Any] = body.get("links") or {}
     pages: Mapping[str, str] = links.get("pages") or {}
     for name, step in (("prev", 1), ("next", -1)):

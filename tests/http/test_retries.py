@@ -1,4 +1,4 @@
-"""Which failures are sent again, counted by the server; and what a permit is spent for."""
+"""Retries, counted by the server, and the permits that they take."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def failure(api: ImagesAPI, method: str) -> errors.DOImagesError:
 
 @IDEMPOTENT
 @EVERY_BREAK
-async def test_a_broken_attempt_is_sent_again(
+async def test_a_broken_attempt_is_retried(
     server: Server, api: ImagesAPI, method: str, fault: Answer
 ) -> None:
     server.script(fault, fault, success(method))
@@ -101,7 +101,7 @@ async def test_a_broken_attempt_is_sent_again(
 
 @IDEMPOTENT
 @EVERY_BREAK
-async def test_it_is_sent_four_times_at_most(
+async def test_a_call_has_four_attempts_at_most(
     server: Server, api: ImagesAPI, method: str, fault: Answer
 ) -> None:
     server.script(*[fault] * 9)
@@ -123,7 +123,7 @@ async def test_one_attempt_sends_once(server: Server, api: ImagesAPI, method: st
 
 
 @EVERY_BREAK
-async def test_row_25_a_creation_that_broke_is_never_sent_again(
+async def test_row_25_a_broken_creation_is_never_retried(
     server: Server, api: ImagesAPI, fault: Answer
 ) -> None:
     server.script(fault, *[image_reply(42, status=202)] * 3)
@@ -134,7 +134,7 @@ async def test_row_25_a_creation_that_broke_is_never_sent_again(
 
 @EVERY_METHOD
 @pytest.mark.parametrize("status", FINAL)
-async def test_row_22_a_refusal_is_never_sent_again(
+async def test_row_22_a_refusal_is_never_retried(
     server: Server, api: ImagesAPI, method: str, status: int
 ) -> None:
     server.script(refusal(status), success(method))
@@ -145,7 +145,7 @@ async def test_row_22_a_refusal_is_never_sent_again(
 
 
 @EVERY_METHOD
-async def test_an_unusual_server_error_is_not_sent_again(server: Server, api: ImagesAPI, method: str) -> None:
+async def test_an_unusual_server_error_is_not_retried(server: Server, api: ImagesAPI, method: str) -> None:
     server.script(refusal(501), success(method))
     error = await failure(api, method)
     assert isinstance(error, errors.ServerError)
@@ -164,7 +164,7 @@ async def test_a_timeout(server: Server, api: ImagesAPI, method: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
-async def test_row_14_an_answer_that_drips_is_cut_off_by_the_deadline(
+async def test_row_14_a_response_that_arrives_byte_by_byte_is_ended_by_the_deadline(
     server: Server, api: ImagesAPI, part: str
 ) -> None:
     whole = image_reply(42).data
@@ -184,9 +184,7 @@ async def test_after_a_timeout_the_next_attempt_has_its_own_deadline(server: Ser
 
 
 @IDEMPOTENT
-async def test_a_storm_of_failures_does_not_multiply_the_traffic(
-    server: Server, api: ImagesAPI, method: str
-) -> None:
+async def test_many_failures_do_not_multiply_the_traffic(server: Server, api: ImagesAPI, method: str) -> None:
     server.answer_with(lambda _: refusal(503))
     calls = [CALLS[method](api) for _ in range(80)]
     results = await asyncio.gather(*calls, return_exceptions=True)
@@ -201,7 +199,7 @@ async def test_a_storm_of_failures_does_not_multiply_the_traffic(
     assert len(server.received) == 2
 
 
-async def test_refusals_for_the_quota_leave_the_retry_budget_alone(server: Server, api: ImagesAPI) -> None:
+async def test_429_responses_do_not_use_the_retry_budget(server: Server, api: ImagesAPI) -> None:
     # Large: a limiter that was refused goes evenly, at the pace of its bucket.
     limiter = RateLimiter(TokenBucket(100_000, per=60))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, retry=FAST) as other:
@@ -211,13 +209,15 @@ async def test_refusals_for_the_quota_leave_the_retry_budget_alone(server: Serve
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-async def test_a_body_that_is_no_json_is_sent_again(server: Server, api: ImagesAPI, method: str) -> None:
+async def test_a_request_answered_without_json_is_retried(
+    server: Server, api: ImagesAPI, method: str
+) -> None:
     server.script(content(b'{"image": {"id"'), image_reply(42, name="a"))
     await CALLS[method](api)
     assert server.methods == [method] * 2
 
 
-async def test_a_creation_answered_with_no_json_is_not_sent_again(server: Server, api: ImagesAPI) -> None:
+async def test_a_creation_answered_without_json_is_not_retried(server: Server, api: ImagesAPI) -> None:
     server.script(content(b'{"image": {"id"', status=202), image_reply(42))
     error = await failure(api, "POST")
     assert isinstance(error, errors.DecodeError)
@@ -229,7 +229,7 @@ async def test_a_creation_answered_with_no_json_is_not_sent_again(server: Server
 
 
 @EVERY_METHOD
-async def test_row_21_too_many_requests_is_sent_again_since_it_was_not_carried_out(
+async def test_row_21_a_429_is_retried_since_it_was_not_executed(
     server: Server, api: ImagesAPI, method: str
 ) -> None:
     refused = refusal(429, headers={"retry-after": "0"})
@@ -273,9 +273,7 @@ async def test_a_429_without_retry_after_waits_a_minute_at_most_and_fails_nobody
 
 
 @EVERY_METHOD
-async def test_row_16_retry_after_closes_the_gate_for_everybody(
-    server: Server, api: ImagesAPI, method: str
-) -> None:
+async def test_row_16_after_retry_after_every_call_waits(server: Server, api: ImagesAPI, method: str) -> None:
     server.script(refusal(429, headers={"retry-after": "30"}))
     call = asyncio.ensure_future(CALLS[method](api))
     await eventually(lambda: api.limiter.next_permit_in() > 0)
@@ -304,7 +302,7 @@ async def test_row_19_a_pause_longer_than_allowed_raises_at_once(
 
 
 @pytest.mark.parametrize("header", ["", "soon", "nan", "inf", "-1", "1e9", "30, 30", "Wed, 99 Foo 2015"])
-async def test_row_19_junk_in_retry_after_falls_back_to_the_usual_delay(
+async def test_row_19_an_invalid_retry_after_is_replaced_by_the_backoff(
     server: Server, api: ImagesAPI, header: str
 ) -> None:
     server.script(refusal(429, headers={"retry-after": header}), image_reply(42))
@@ -313,17 +311,13 @@ async def test_row_19_junk_in_retry_after_falls_back_to_the_usual_delay(
 
 
 @IDEMPOTENT
-async def test_unavailable_with_retry_after_is_sent_again(
-    server: Server, api: ImagesAPI, method: str
-) -> None:
+async def test_a_503_with_retry_after_is_retried(server: Server, api: ImagesAPI, method: str) -> None:
     server.script(refusal(503, headers={"retry-after": "0"}), success(method))
     await CALLS[method](api)
     assert server.methods == [method] * 2
 
 
-async def test_unavailable_with_retry_after_waits_as_long_as_the_cap_allows(
-    server: Server, api: ImagesAPI
-) -> None:
+async def test_a_503_with_retry_after_waits_as_long_as_the_cap_allows(server: Server, api: ImagesAPI) -> None:
     server.script(refusal(503, headers={"retry-after": "3600"}), image_reply(42))
     patient = api.with_options(retry=RetryPolicy(base=0.0, cap=0.1))
     before = time.monotonic()
@@ -331,7 +325,7 @@ async def test_unavailable_with_retry_after_waits_as_long_as_the_cap_allows(
     assert time.monotonic() - before >= 0.09
 
 
-async def test_a_creation_refused_as_unavailable_is_not_sent_again(server: Server, api: ImagesAPI) -> None:
+async def test_a_creation_answered_503_is_not_retried(server: Server, api: ImagesAPI) -> None:
     server.script(refusal(503, headers={"retry-after": "0"}), image_reply(42))
     error = await failure(api, "POST")
     assert isinstance(error, errors.ServerError)
@@ -372,14 +366,16 @@ async def test_row_23_not_found_after_a_refusal_for_the_quota_is_an_error(
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-async def test_not_found_after_a_break_is_an_error_for_others(
+async def test_not_found_after_a_broken_attempt_is_an_error_except_for_a_deletion(
     server: Server, api: ImagesAPI, method: str
 ) -> None:
     server.script(RESET, refusal(404))
     assert isinstance(await failure(api, method), errors.NotFoundError)
 
 
-async def test_a_refusal_after_a_doubtful_attempt_keeps_the_doubt(server: Server, api: ImagesAPI) -> None:
+async def test_a_refusal_after_an_ambiguous_attempt_keeps_the_outcome_unknown(
+    server: Server, api: ImagesAPI
+) -> None:
     server.script(RESET, refusal(401))
     error = await failure(api, "DELETE")
     assert isinstance(error, errors.AuthenticationError)
@@ -401,7 +397,7 @@ async def test_row_06_a_stale_connection_costs_one_counted_attempt(
     assert api.limiter.stats().granted == 3
 
 
-async def test_row_06_a_stale_connection_leaves_a_creation_in_doubt(server: Server, api: ImagesAPI) -> None:
+async def test_row_06_a_stale_connection_makes_a_creation_ambiguous(server: Server, api: ImagesAPI) -> None:
     server.script(image_reply(1), RESET)
     await api.get(1)
     error = await failure(api, "POST")
@@ -410,7 +406,7 @@ async def test_row_06_a_stale_connection_leaves_a_creation_in_doubt(server: Serv
     assert server.methods == ["GET", "POST"]
 
 
-async def test_a_connection_closed_while_idle_is_no_trouble(server: Server, api: ImagesAPI) -> None:
+async def test_a_connection_closed_while_idle_is_replaced(server: Server, api: ImagesAPI) -> None:
     server.script(Answer(image_reply(1).data, "close"), image_reply(2))
     await api.get(1)
     await eventually(lambda: server.open_connections == 0)
@@ -418,7 +414,7 @@ async def test_a_connection_closed_while_idle_is_no_trouble(server: Server, api:
     assert server.methods == ["GET", "GET"]
 
 
-async def test_a_good_connection_is_used_again(server: Server, api: ImagesAPI) -> None:
+async def test_a_good_connection_is_reused(server: Server, api: ImagesAPI) -> None:
     server.script(image_reply(1), refusal(404), NO_CONTENT, image_reply(2))
     await api.get(1)
     await failure(api, "GET")
@@ -443,7 +439,7 @@ async def test_a_deletion_answered_with_200_is_done(server: Server, api: ImagesA
 
 
 class Resolver(AbstractResolver):
-    """Finds the host where it is told to: each step is a port, an error, or None to hang."""
+    """A resolver that answers from a script: each step is a port, an error, or None to hang."""
 
     def __init__(self, *steps: int | Exception | None) -> None:
         self.steps = list(steps)
@@ -469,7 +465,7 @@ class Resolver(AbstractResolver):
 async def misled(
     server: Server, *steps: int | Exception | None, **options: Any
 ) -> AsyncGenerator[ImagesAPI, None]:
-    """A client that finds the server only after these steps."""
+    """Yield a client whose name resolution finds the server only after these steps."""
     connector = aiohttp.TCPConnector(resolver=Resolver(*steps), use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector) as session:
         base_url = f"http://localhost:{server.port}"
@@ -479,7 +475,7 @@ async def misled(
 
 
 @EVERY_METHOD
-async def test_row_02_a_refused_connection_is_tried_again_and_costs_no_permit(
+async def test_row_02_a_refused_connection_is_retried_and_costs_no_permit(
     server: Server, method: str
 ) -> None:
     server.script(success(method))
@@ -491,7 +487,7 @@ async def test_row_02_a_refused_connection_is_tried_again_and_costs_no_permit(
 
 
 @EVERY_METHOD
-async def test_row_01_a_name_that_is_not_found_is_tried_again(server: Server, method: str) -> None:
+async def test_row_01_a_failed_name_resolution_is_retried(server: Server, method: str) -> None:
     server.script(success(method))
     async with misled(server, OSError("no such name")) as api:
         await CALLS[method](api)
@@ -500,7 +496,7 @@ async def test_row_01_a_name_that_is_not_found_is_tried_again(server: Server, me
 
 
 @EVERY_METHOD
-async def test_row_04_a_connection_that_hangs_is_tried_again(server: Server, method: str) -> None:
+async def test_row_04_a_connection_that_hangs_is_retried(server: Server, method: str) -> None:
     server.script(success(method))
     async with misled(server, None, timeout=0.5) as api:
         await CALLS[method](api)
@@ -509,7 +505,7 @@ async def test_row_04_a_connection_that_hangs_is_tried_again(server: Server, met
 
 
 @EVERY_METHOD
-async def test_a_connection_refused_for_good_surely_did_nothing(server: Server, method: str) -> None:
+async def test_a_connection_that_stays_refused_has_a_known_outcome(server: Server, method: str) -> None:
     async with misled(server, *[unused_port()] * 4) as api:
         error = await failure(api, method)
         stats = api.limiter.stats()
@@ -545,7 +541,7 @@ async def test_row_15_waiting_for_a_pooled_connection_is_not_sending(server: Ser
 
 
 def certificates() -> dict[str, tuple[trustme.CA, trustme.LeafCert]]:
-    """What is wrong with a server's certificate; the authority is the one that the client trusts."""
+    """Return bad certificates by their fault, each with the authority that the client trusts."""
     trusted, stranger = trustme.CA(), trustme.CA()
     past = datetime(2020, 1, 1, tzinfo=UTC)
     return {
@@ -602,7 +598,7 @@ async def test_a_connection_that_is_refused_does_not_end_a_wait(server: Server) 
 
 
 @EVERY_METHOD
-async def test_a_good_certificate_is_no_trouble(method: str) -> None:
+async def test_a_good_certificate_is_accepted(method: str) -> None:
     authority = trustme.CA()
     async with behind_tls(authority, authority.issue_cert("127.0.0.1")) as (server, api):
         server.script(success(method))
@@ -676,7 +672,7 @@ async def test_row_13_a_gzip_bomb_is_not_unpacked(server: Server, api: ImagesAPI
     await eventually(lambda: server.open_connections == 0)
 
 
-async def test_row_12_a_gzipped_answer_that_is_cut_gives_no_part(server: Server, api: ImagesAPI) -> None:
+async def test_row_12_a_gzipped_response_that_is_cut_off_is_an_error(server: Server, api: ImagesAPI) -> None:
     body = image_reply(42).data.partition(b"\r\n\r\n")[2]
     packed = gzip.compress(body)
     for length in (5, 20, len(packed) // 2):
@@ -756,7 +752,7 @@ async def test_row_55_and_row_66_a_call_cancelled_in_the_queue_has_spent_nothing
 # --- delays ---
 
 
-def test_delays_are_drawn_below_a_doubling_ceiling() -> None:
+def test_the_backoff_is_random_below_a_limit_that_doubles() -> None:
     policy = RetryPolicy(base=0.5, cap=3.0)
     for attempt, ceiling in [(1, 0.5), (2, 1.0), (3, 2.0), (4, 3.0), (5, 3.0), (5000, 3.0)]:
         delays = [policy.delay(attempt) for _ in range(300)]

@@ -1,4 +1,4 @@
-"""No part of a token, and no secret of a constructor's arguments, is ever shown (rows 91 and 92)."""
+"""Secrets: no part of a token, and none of a constructor's arguments, is shown (rows 91 and 92)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statuses of edges and proxies, broken bodies of errors, and what each means for a retry and a write."""
+"""Statuses of edge servers and proxies, broken error bodies, and their effect on retries and writes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_the_edges_failures_are_retried(
 
 
 @pytest.mark.parametrize("status", TRANSIENT)
-async def test_a_creation_that_meets_them_is_not_sent_again_and_its_outcome_is_unknown(
+async def test_a_creation_that_meets_them_is_not_retried_and_its_outcome_is_unknown(
     server: Server, api: ImagesAPI, status: int
 ) -> None:
     server.script(content(b"<html>edge</html>", status=status))
@@ -86,7 +86,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE.keys())
 @pytest.mark.parametrize("method", CALLS)
-async def test_row_84_an_answer_that_does_not_say_what_was_done_leaves_a_writes_outcome_unknown(
+async def test_row_84_a_response_that_does_not_say_what_was_done_makes_a_write_ambiguous(
     server: Server, api: ImagesAPI, answer: Answer, method: str
 ) -> None:
     server.answer_with(lambda _: answer)
@@ -99,9 +99,7 @@ async def test_row_84_an_answer_that_does_not_say_what_was_done_leaves_a_writes_
 
 
 @pytest.mark.parametrize("status", [400, 402, 405, 409, 410, 418, 422, 451, 499])
-async def test_row_84_a_refusal_of_the_4xx_kind_leaves_no_doubt(
-    server: Server, api: ImagesAPI, status: int
-) -> None:
+async def test_row_84_a_4xx_refusal_has_a_known_outcome(server: Server, api: ImagesAPI, status: int) -> None:
     server.script(refusal(status))
     assert not (await failure(api, "POST")).outcome_unknown
 
@@ -127,7 +125,7 @@ BROKEN_BODIES: dict[str, tuple[str, str]] = {
 
 
 def timeout_of(name: str) -> float:
-    """Return a short timeout for the body that only a timeout ends, and one that no other test reaches."""
+    """Return a short timeout for the body that never ends, and a long one for the others."""
     return 0.5 if name == "never whole" else 30.0
 
 
@@ -168,7 +166,7 @@ async def test_row_85_an_errors_status_counts_when_its_body_is_broken(
 
 
 @pytest.mark.parametrize("name", ["no gzip", "cut short", "never whole"])
-async def test_row_85_a_creation_whose_429_is_cut_short_is_sent_again(server: Server, name: str) -> None:
+async def test_row_85_a_creation_whose_429_is_cut_short_is_retried(server: Server, name: str) -> None:
     server.script(broken(429, name), image_reply(7, status=202, name="a"))
     limiter = RateLimiter(TokenBucket(50, per=0.02, margin=0))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, timeout=timeout_of(name)) as api:
@@ -265,7 +263,7 @@ async def test_row_93_a_session_of_another_loop_is_a_clear_error(server: Server)
 
 
 class Proxy:
-    """An HTTP proxy that answers CONNECT with a status and connects nobody."""
+    """An HTTP proxy that answers CONNECT with a status and never connects."""
 
     def __init__(self, status: int) -> None:
         self.status = status

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven over its DevTools protocol."""
+"""Headless Chromium, driven over its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SWITCHES = (
 
 
 class Browser:
-    """One tab. `errors` holds what its console and its scripts complained of."""
+    """One tab; `errors` holds the errors of its console and scripts."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.errors: list[str] = []
@@ -87,7 +87,7 @@ class Browser:
 
 @asynccontextmanager
 async def browser() -> AsyncGenerator[Browser, None]:
-    """Start Chromium with a new tab; it ends with the block."""
+    """Start Chromium with a new tab, until the end of the block."""
     assert BROWSER is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         switches = [f"--{switch}" for switch in (*_SWITCHES, f"user-data-dir={profile}")]

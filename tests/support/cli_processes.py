@@ -1,4 +1,4 @@
-"""The command line as a process of its own, in a terminal, or on a thread of the test's own process."""
+"""The command line in a process, in a terminal, or on a thread of the test's process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ended:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what the command reads, and with these variables."""
+    """Return this process's environment without the command's variables, and with these."""
     read = ("DIGITALOCEAN_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "TERM")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(read)}
     fixed = {"TERM": "xterm-256color", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
@@ -63,7 +63,7 @@ async def do_images(*arguments: str, stdin: str = "", **variables: str) -> Ended
 
 
 async def do_images_here(*arguments: str, **variables: str) -> Ended:
-    """Run the command on a thread: what needs no process is spared the start of one. One at a time."""
+    """Run the command on a thread, which is faster than a process; one at a time."""
 
     def call() -> Ended:
         with (
@@ -82,7 +82,7 @@ def account(server: Server | ImagesEmulator, token: str = TOKEN) -> Mapping[str,
 
 
 async def in_terminal(*arguments: str, typed: str | None = None, **variables: str) -> Ended:
-    """Run the command with stdout and stderr each a terminal, and stdin one where something is typed."""
+    """Run the command with stdout and stderr as terminals, and stdin too if something is typed."""
     out, out_side = pty.openpty()
     err, err_side = pty.openpty()
     keys, keys_side = pty.openpty()

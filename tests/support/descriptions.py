@@ -1,4 +1,4 @@
-"""OpenAPI descriptions of the API, and whether an answer is one that they document."""
+"""OpenAPI descriptions of the API, to check responses against."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(path: Path) -> Document:
 
 @attrs.frozen
 class Description:
-    """A description, read for what it says of answers."""
+    """A description, and the responses that it documents."""
 
     name: str
     document: Document
@@ -43,7 +43,7 @@ class Description:
     def check(
         self, method: str, path: str, status: int, headers: Mapping[str, str], body: object | None
     ) -> None:
-        """Fail unless the answer is documented; without an operation of that kind, it must be an error."""
+        """Fail unless the response is documented; without such an operation it must be an error."""
         answer = self._answer(method, path, status)
         content = answer.get("content", {})
         if body is None:
@@ -83,7 +83,7 @@ class Description:
 
 
 def _as_json_schema(node: Any) -> Any:
-    """OpenAPI 3.0 says `nullable` where JSON Schema has a type of its own."""
+    """Return a schema of OpenAPI 3.0 as JSON Schema, which has the type null instead of `nullable`."""
     if isinstance(node, list):
         return [_as_json_schema(item) for item in node]  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""A process that spends the quota of this machine: `python -m tests.support.file_worker CALLS`.
+"""A worker process that spends the quota of this machine: `python -m tests.support.file_worker CALLS`.
 
 It makes so many calls, 50 at once, or goes on until its standard input ends when CALLS is 0. Then it prints
 how many were answered. A call that fails is never retried, and ends the process with an error.

@@ -1,4 +1,4 @@
-"""Looks for a secret everywhere an exception could show it."""
+"""Search an exception for a secret in every place that could show it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import do_images_async
 
 
 def family(error: BaseException) -> Iterator[BaseException]:
-    """The exception, and all that it was raised from or during."""
+    """Return the exception, and all exceptions in its causes and contexts."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -30,7 +30,7 @@ def frames(error: BaseException) -> Iterator[FrameType]:
 
 
 def shown(error: BaseException) -> Iterator[tuple[str, str]]:
-    """Everything that a log, a debugger or an error tracker would show, with the place of each."""
+    """Return every text that a log, a debugger or an error tracker would show, with its place."""
     package = do_images_async.__name__
     for member in family(error):
         name = type(member).__name__

@@ -1,4 +1,4 @@
-"""The documentation's programs, started as their users would: as processes. Every warning is an error.
+"""The documentation's programs, run as processes in which every warning is an error.
 
 Not in development mode ("-X dev"), in which asyncio reports whatever a busy machine is slow to do.
 """
@@ -22,13 +22,13 @@ PROGRAMS = Path(__file__).parents[1] / "docs" / "programs"
 
 
 def impatient(code: str) -> str:
-    """A documented block that looks again at once where its reader's would after seconds."""
+    """Return a documented block that polls at once instead of after seconds."""
     return re.sub(r"(timeout=\d+)(?=[,)])(?!, poll_interval)", r"\1, poll_interval=0.05", code)
 
 
 @attrs.frozen
 class Program:
-    """One that runs; what it writes to its standard error is kept."""
+    """A running program, and its standard error."""
 
     process: asyncio.subprocess.Process
     errors: asyncio.Task[bytes]
@@ -37,7 +37,7 @@ class Program:
         self.process.send_signal(signal_number)
 
     async def stop(self, *, within: float = 20.0) -> tuple[int, str]:
-        """End it by SIGTERM; returns its exit code and what it wrote to its standard error."""
+        """End it with SIGTERM; return its exit code and its standard error."""
         if self.process.returncode is None:
             self.send(signal.SIGTERM)
         async with asyncio.timeout(within):
@@ -47,7 +47,7 @@ class Program:
 
 @asynccontextmanager
 async def running(name: str, *, url: str, token: str, **environment: str) -> AsyncGenerator[Program]:
-    """Start a program that finds the API at a URL; it is killed at the end unless it has been stopped."""
+    """Start a program with the API at a URL; kill it at the end unless it was stopped."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-W", "error", str(PROGRAMS / name)),

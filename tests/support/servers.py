@@ -1,4 +1,4 @@
-"""A scripted HTTP/1.1 server without an HTTP library: it sees every byte and can answer with any.
+"""A scripted HTTP/1.1 server without an HTTP library: it can send any bytes.
 
 Nothing of the client's stack is in it, so that a fault of that stack can't hide itself here.
 """
@@ -23,7 +23,7 @@ After = Literal["keep", "close", "reset", "hang"]
 
 @attrs.frozen
 class Received:
-    """A request as it came in; header names are in lower case."""
+    """A received request; header names are in lower case."""
 
     method: str
     target: str
@@ -47,7 +47,7 @@ class Received:
 
 @attrs.frozen
 class Answer:
-    """The bytes of an answer, and what becomes of the connection then.
+    """The bytes of a response, and the end of the connection after it.
 
     With `drip`, they come one by one, so many seconds apart.
     """
@@ -59,7 +59,7 @@ class Answer:
 
 @attrs.frozen
 class Held:
-    """An answer that is given when `until` is set."""
+    """A response that is sent when `until` is set."""
 
     answer: Answer
     until: asyncio.Event
@@ -80,7 +80,7 @@ HANG = Answer(after="hang")
 def content(
     body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, after: After = "keep"
 ) -> Answer:
-    """A well-formed answer with this body."""
+    """Return a well-formed response with this body."""
     fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return Answer(f"HTTP/1.1 {status} Status\r\n{head}\r\n".encode() + body, after)
@@ -89,12 +89,12 @@ def content(
 def reply(
     document: object, *, status: int = 200, headers: Mapping[str, str] | None = None, after: After = "keep"
 ) -> Answer:
-    """A well-formed answer with this JSON document."""
+    """Return a well-formed response with this JSON document."""
     return content(json.dumps(document).encode(), status=status, headers=headers, after=after)
 
 
 def refusal(status: int, *, id: str = "some_id", headers: Mapping[str, str] | None = None) -> Answer:  # noqa: A002
-    """A well-formed error of the API."""
+    """Return a well-formed error response of the API."""
     return reply({"id": id, "message": f"message of {id}"}, status=status, headers=headers)
 
 
@@ -102,7 +102,7 @@ NO_CONTENT = Answer(b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
 def image_document(image_id: int = 7, **fields: object) -> dict[str, object]:
-    """An image as the API sends it."""
+    """Return an image as the API sends it."""
     return {
         "id": image_id,
         "name": f"image {image_id}",
@@ -130,7 +130,7 @@ _SERVING = {"Server._serve", "BaseSelectorEventLoop._accept_connection2"}
 
 
 class Server:
-    """Answers requests from a script, in the order they come in, and remembers them.
+    """A server that answers requests from a script, in order, and records them.
 
     Attributes:
         received: every request, oldest first.
@@ -159,7 +159,7 @@ class Server:
 
     @property
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """The server's own tasks: a connection's from the moment at which asyncio accepts it."""
+        """Return the server's own tasks; a connection's begins when asyncio accepts it."""
         every = asyncio.all_tasks()
         return self._tasks | {
             task for task in every if getattr(task.get_coro(), "__qualname__", "") in _SERVING
@@ -170,15 +170,15 @@ class Server:
         return [request.method for request in self.received]
 
     def script(self, *answers: Answer | Held) -> None:
-        """Give these answers, one to each request that comes in."""
+        """Answer the next requests with these responses, one each."""
         self._script.extend(answers)
 
     def answer_with(self, function: Script) -> None:
-        """Ask the function for every answer that is not scripted."""
+        """Answer requests that are not scripted with the result of this function."""
         self._function = function
 
     def push(self, data: bytes, *, close: bool = False) -> None:
-        """Write bytes that nobody has asked for to every open connection, and close it if so told."""
+        """Write unsolicited bytes to every open connection, and close it if `close`."""
         for writer in self._writers:
             writer.write(data)
             if close:
@@ -289,7 +289,7 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Receiv
 
 
 def listing(count: int, *, first_id: int = 1, links: bool = True, total: bool = True) -> Script:
-    """A catalogue of `count` images in pages, as the API page describes."""
+    """Return a function that answers as a list of `count` images in pages."""
 
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
@@ -313,7 +313,7 @@ def listing(count: int, *, first_id: int = 1, links: bool = True, total: bool = 
 
 
 def unused_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """Return a port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

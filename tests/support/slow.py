@@ -1,4 +1,4 @@
-"""Whether the slow tests run as well: `pytest --run-slow`, or `RUN_SLOW=1` in the environment."""
+"""The switch for the slow tests: `pytest --run-slow`, or `RUN_SLOW=1` in the environment."""
 
 from __future__ import annotations
 

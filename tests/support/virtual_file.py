@@ -22,7 +22,7 @@ class _Clock(BootClock):
         self._boots = 0
 
     def reboot(self) -> None:
-        """Start from zero, under another name."""
+        """Restart the clock at zero, with a new boot id."""
         self._booted = self._microseconds()
         self._boots += 1
 
@@ -37,7 +37,7 @@ class _Clock(BootClock):
 
 
 class VirtualFile:
-    """A file of its own, and the processes that use it.
+    """A quota file, and the processes that use it.
 
     Args:
         buckets: the limits.

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when everybody sleeps: an hour of quota in a moment.
+"""An event loop with virtual time, which jumps to the next timer when nothing is ready.
 
 The loops of the packages for this (looptime, async-solipsism) take a turn of the real selector, or more, for
 each jump; a million requests ask for less.
@@ -18,11 +18,11 @@ SECOND = 1_000_000_000
 
 
 class NothingWillHappenError(RuntimeError):
-    """Somebody waits, but no timer is set that could end it: a hang, if time were real."""
+    """A task waits and no timer is set: with real time the test would hang."""
 
 
 class _Jump(selectors.BaseSelector):
-    """Waits by moving the time; nothing ever arrives from outside."""
+    """A selector that moves the time instead of waiting; no I/O ever happens."""
 
     def __init__(self, turn: int) -> None:
         self.now = 0
@@ -62,5 +62,5 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jump.now / SECOND
 
     def now_ns(self) -> int:
-        """The loop's time, exactly: a float of seconds holds nanoseconds for three weeks."""
+        """Return the loop's time in nanoseconds; exact, as a float of seconds is for three weeks."""
         return self._jump.now

@@ -26,7 +26,7 @@ START = 1_700_000_000_000_000
 
 
 class _VirtualRedis:
-    """As much of a client as the limiter uses; an exchange takes no time."""
+    """The methods of a Redis client that the limiter uses; an exchange takes no time."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
@@ -41,5 +41,5 @@ class _VirtualRedis:
 
 
 def virtual_redis(server: RedisServer) -> Redis:
-    """A client for one or more limiters in a `VirtualLoop`."""
+    """Return a client for one or more limiters in a `VirtualLoop`."""
     return cast("Redis", _VirtualRedis(server.client()))

@@ -1,4 +1,4 @@
-"""Time that passes only when everybody sleeps: an hour of quota in a moment, exact to the nanosecond.
+"""Virtual time that jumps to the next timer, exact to the nanosecond.
 
 The benchmarks' loop, which fails (`NothingWillHappenError`) instead of hanging when nothing can ever happen
 again, with a list of the timers that are pending.
@@ -24,7 +24,7 @@ TICK = SECOND // 64
 
 
 class VirtualLoop(virtual_loop.VirtualLoop):
-    """The loop, and what it has been asked to do later."""
+    """A loop with virtual time, and its timers."""
 
     def __init__(self, *, turn: int = 0) -> None:
         self._timers: list[asyncio.TimerHandle] = []
@@ -44,7 +44,7 @@ class VirtualLoop(virtual_loop.VirtualLoop):
         return handle
 
     def pending_timers(self) -> list[asyncio.TimerHandle]:
-        """Timers that are neither cancelled nor due yet."""
+        """Return the timers that are neither cancelled nor due."""
         now = self.time()
         self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > now]
         return list(self._timers)
@@ -57,7 +57,7 @@ def run_virtually(main: Coroutine[Any, Any, T], *, turn: int = 0) -> T:
 
 
 def clock() -> int:
-    """The running loop's time in nanoseconds."""
+    """Return the running loop's time in nanoseconds."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     return loop.now_ns()
