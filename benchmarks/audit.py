@@ -14,10 +14,10 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from benchmarks.measure import peak_memory
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket
 from do_images_async.audit import audit
 from do_images_async.testing import ImagesEmulator
+from tests.support.memory import peak_memory
 
 SIZES = (1_000, 10_000, 100_000)
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gc
-import re
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 
 import attrs
 
@@ -22,7 +18,6 @@ __all__ = [
     "at_least",
     "at_most",
     "compare",
-    "peak_memory",
     "ratio",
 ]
 
@@ -133,13 +128,3 @@ async def compare(
             spent[name].append((clock() - begin) / calls)
         order.append(order.pop(0))
     return {name: Sample.of(seconds, scale=scale) for name, seconds in spent.items()}
-
-
-def peak_memory() -> float:
-    """The most memory that this program has held so far, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # `ru_maxrss` remembers what the process held before it became this program: a fork of its parent.
-        return int(re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[0]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from contextlib import aclosing
 
-from benchmarks.measure import Result, Sample, at_most, peak_memory
+from benchmarks.measure import Result, Sample, at_most
 from benchmarks.peers import TOKEN, plenty
 from benchmarks.server import running_server
 from do_images_async import ImagesAPI
+from tests.support.memory import peak_memory
 
 __all__ = ["run"]
 

@@ -120,6 +120,10 @@ class OpenEnum(StrEnum):
         member._name_ = member._value_ = value
         return member
 
+    def __reduce_ex__(self, protocol: object) -> tuple[type[Self], tuple[str]]:
+        # Some releases of Python 3.11 pickle a member by its name, which an unknown value does not have.
+        return type(self), (self._value_,)
+
 
 class ImageStatus(OpenEnum):
     """The state of an image (API page: `status`): for an import NEW, pending, then available or deleted."""

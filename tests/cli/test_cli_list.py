@@ -121,6 +121,7 @@ async def test_wrong_usage(arguments: list[str], named: str, emulator: ImagesEmu
     assert not emulator.requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["--public"], ["--public", "--type", "distribution"]])
 async def test_a_table_fits_a_terminal_of_80_columns(arguments: list[str]) -> None:
     async with ImagesEmulator(images=60, quotas=None) as emulator:

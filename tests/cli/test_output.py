@@ -64,6 +64,7 @@ REPORTS: dict[str, Callable[[str], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)  # twelve processes, each with a slow server
 async def test_every_row_arrives_while_a_terminal_shows_the_progress() -> None:
     async with ImagesEmulator(images=IMAGES, quotas=None, latency=0.7) as slow:

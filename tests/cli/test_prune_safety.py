@@ -264,6 +264,7 @@ async def scenario(folder: Path, faults: list[Fault], mishaps: list[Mishap], ret
         assert kept <= prepared.there
 
 
+@pytest.mark.slow
 @settings(deadline=None, database=None, derandomize=True, max_examples=examples(60))
 @given(FAULTS, MISHAPS, st.integers(0, 1))
 def test_faults_and_others_at_random_never_delete_what_is_kept(

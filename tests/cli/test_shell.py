@@ -51,6 +51,7 @@ def commands(emulator: ImagesEmulator) -> Mapping[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 async def test_output_that_can_not_be_written_is_one_line_and_74(redirection: str) -> None:
     async with ImagesEmulator(images=40, quotas=None, action_seconds=0) as emulator:

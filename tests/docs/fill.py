@@ -18,6 +18,7 @@ import ast
 import enum
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
@@ -261,13 +262,14 @@ def _prose(doc: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Write every page that is not up to date, and print its name."""
+    """Write every page that is not up to date, and print its name; with `--check`, only print it."""
     for page in PAGES:
         text = page.read_text()
         filled = fill(text)
         if filled != text:
-            page.write_text(filled)
             print(page.relative_to(HERE))  # noqa: T201
+            if "--check" not in sys.argv:
+                page.write_text(filled)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def passed(outcome: subprocess.CompletedProcess[str]) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mark", "options", "ini"),
     [

@@ -23,22 +23,23 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.measure import peak_memory
 from do_images_async import Image, ImagesAPI, Outcome, RateLimiter, TokenBucket, converter, errors
 from do_images_async._http.bodies import ImageBody, ImageListBody
 from tests.conftest import ONCE, TOKEN
 from tests.support.leaks import assert_not_shown
+from tests.support.memory import peak_memory
 from tests.support.servers import CLOSE, After, Answer, Server, image_document
+from tests.support.slow import RUN_SLOW
 
 PLENTY = RateLimiter(TokenBucket(10**9, per=60), slow_start=False)
-SCALE = float(os.environ.get("FUZZ_SCALE", "1"))
+SCALE = float(os.environ.get("FUZZ_SCALE", "1" if RUN_SLOW else "0.25"))
 
 
 def cases(count: int) -> settings:
     return settings(
         max_examples=max(1, int(count * SCALE)),
         deadline=None,
-        derandomize=SCALE == 1,
+        derandomize=SCALE <= 1,
         database=None,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -66,6 +66,7 @@ async def serving(name: str, *, url: str, token: str) -> AsyncGenerator[Backend]
         assert code in (0, -signal.SIGTERM)  # uvicorn hands the signal on when it has shut down
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKENDS)
 async def test_requests_share_one_client_until_its_quota_is_spent(name: str) -> None:
     connections: Counter[object] = Counter()

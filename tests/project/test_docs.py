@@ -22,13 +22,12 @@ import attrs
 import click
 import pytest
 
-import benchmarks.__main__ as benchmarks
 import do_images_async
 from do_images_async import ImagesAPI, audit, events, redis, retention, testing
 from do_images_async.audit import rules
 from do_images_async.cli.app import main as do_images
 from do_images_async.testing import ImagesEmulator
-from tests.docs.fill import MARKER, PAGES, PROGRAMS, fill
+from tests.docs.fill import MARKER, PAGES, PROGRAMS
 from tests.support.programs import impatient
 from tests.support.redis_servers import EXECUTABLE, NO_SERVER, RedisServer, redis_server, shared_redis
 
@@ -36,6 +35,7 @@ __all__ = ["redis_server", "shared_redis"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "tests" / "docs"
+BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAM_SHOWN = re.compile(r"^<!-- program: (.+) -->$", re.MULTILINE)
 
@@ -49,7 +49,7 @@ RUN_ELSEWHERE = {
     "bash .ci/run": "it runs this test",
     "nox -f .ci/noxfile.py -s release": ".ci/run builds the package; the tag is the release's",
     ".venv/bin/pytest": "it runs this test",
-    ".venv/bin/python -m tests.docs.fill": "test_what_is_filled_into_a_page_is_up_to_date",
+    ".venv/bin/python -m tests.docs.fill": "test_what_is_filled_into_the_pages_is_up_to_date",
     "mkdocs build": "test_the_site_builds_without_a_warning",
 }
 """What the sh blocks that are not run here begin with, and who runs them instead."""
@@ -211,7 +211,7 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
         if module == "benchmarks":
-            assert {word for word in rest.split() if word.isalpha()} <= set(benchmarks.NAMES), rest
+            assert {word for word in rest.split() if word.isalpha()} <= BENCHMARKS, rest
     for target, anchor in re.findall(r"\]\(([^():#]*)(?:#([^()]+))?\)", text):
         linked = (page.parent / target).resolve() if target else page
         assert linked.exists(), target
@@ -257,12 +257,16 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
+def test_what_is_filled_into_the_pages_is_up_to_date() -> None:
+    done = outcome_of(sys.executable, "-m", "tests.docs.fill", "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "run `python -m tests.docs.fill`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_what_is_filled_into_a_page_is_up_to_date(page: Path) -> None:
+def test_every_marker_has_an_end(page: Path) -> None:
     text = page.read_text()
     markers = re.findall(r"^<!-- (?:program|reference|modules|commands|picture): .+ -->$", text, re.MULTILINE)
-    assert len(markers) == len(MARKER.findall(text)) == text.count("\n<!-- end -->\n"), "a marker has no end"
-    assert fill(text) == text, "run `python -m tests.docs.fill`"
+    assert len(markers) == len(MARKER.findall(text)) == text.count("\n<!-- end -->\n")
 
 
 def test_the_architecture_page_names_the_modules_of_every_directory() -> None:

@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.support.file_worker import BUCKETS, LEASE
 from tests.support.servers import eventually
@@ -43,6 +45,7 @@ async def test_runs_back_to_back_go_on_where_the_last_one_ended(tmp_path: Path) 
         assert served(emulator) == {200: 240}
 
 
+@pytest.mark.slow
 async def test_six_processes_of_which_one_is_killed_and_one_is_stopped(tmp_path: Path) -> None:
     async with ImagesEmulator(quotas=QUOTAS, latency=0.01, jitter=0.04) as emulator:
         processes = [await start(emulator, tmp_path, 0) for _ in range(6)]

@@ -590,6 +590,7 @@ async def work_for_a_hundred(waiters: int) -> tuple[int, int, int]:
     return queueing.calls, serving.calls, cancelling.calls
 
 
+@pytest.mark.slow
 def test_twenty_thousand_waiters_cost_no_more_each_than_two_hundred() -> None:
     few = run_virtually(work_for_a_hundred(200))
     many = run_virtually(work_for_a_hundred(20_000))
@@ -606,6 +607,7 @@ def seconds_at_best(requests: int) -> int:
     return hours * 3600 + rest // MINUTE.capacity * 60
 
 
+@pytest.mark.slow
 def test_twelve_thousand_requests_are_never_rejected_and_within_three_percent_of_the_optimum() -> None:
     requests = 12_000
 
