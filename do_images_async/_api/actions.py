@@ -11,7 +11,7 @@ from typing import Final
 from do_images_async._api.bulk import Outcome, fan_out
 from do_images_async._api.identity import check_action, check_image, mismatch, region_of
 from do_images_async._api.listing import check_listing, page_position, page_query
-from do_images_async._api.pagination import read_whole
+from do_images_async._api.pagination import Fetched, LinkedPages, read_whole
 from do_images_async._api.polling import check_wait
 from do_images_async._api.waits import until_completed
 from do_images_async._arguments import check_hook, check_image_id, check_text, check_texts, shown
@@ -55,8 +55,8 @@ class ImageActions:
         check_image_id(image_id)
         check_listing(per_page, concurrency, strict)
 
-        async def fetch(number: int) -> ActionPage:
-            return await self.list_page(image_id, page=number, per_page=per_page)
+        async def fetch(number: int) -> Fetched[ActionPage]:
+            return await self._fetch(image_id, number, per_page)
 
         return _actions_of(read_whole(fetch, concurrency=concurrency, strict=strict))
 
@@ -73,13 +73,18 @@ class ImageActions:
             NotFoundError: there is no such image.
             DOImagesError: the request failed.
         """
+        return (await self._fetch(image_id, page, per_page)).page
+
+    async def _fetch(self, image_id: int, page: int, per_page: int) -> Fetched[ActionPage]:
         query = page_query(page, per_page)
         call = Call(method="GET", path=_actions_path(image_id), model=ActionListBody, query=query)
         reply = await self._transport.send(call, self._options)
-        position = page_position(reply, page=page, base_url=self._transport.base_url)
-        for action in reply.value.actions:
+        actions = reply.value.actions
+        links = LinkedPages.read(reply.value.links, page=page, base_url=self._transport.base_url)
+        position = page_position(reply, links, count=len(actions), page=page, per_page=per_page)
+        for action in actions:
             check_action(action, image_id, action.id)
-        return ActionPage(actions=reply.value.actions, **position)
+        return Fetched(ActionPage(actions=actions, **position), links, len(actions) >= per_page)
 
     async def get(self, image_id: int, action_id: int) -> Action:
         """Read one action; one request (API page: "Retrieve an Existing Action").

@@ -19,7 +19,7 @@ from do_images_async._api.changes import Change, Changes, check_changes, check_f
 from do_images_async._api.identity import check_image, check_name
 from do_images_async._api.latest import LatestFilter, LatestType, newest
 from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_position, page_query
-from do_images_async._api.pagination import read_whole
+from do_images_async._api.pagination import Fetched, LinkedPages, read_whole
 from do_images_async._api.polling import check_wait
 from do_images_async._api.recovery import check_since, find_candidates
 from do_images_async._api.regions import RegionCopies
@@ -317,8 +317,8 @@ class ImagesAPI:
         filters = ImageFilters(type, private, tag_name).query()
         check_listing(per_page, concurrency, strict)
 
-        async def fetch(number: int) -> ImagePage:
-            return await self._page(page_query(number, per_page, filters), number)
+        async def fetch(number: int) -> Fetched[ImagePage]:
+            return await self._fetch(number, per_page, filters)
 
         return read_whole(fetch, concurrency=concurrency, strict=strict)
 
@@ -384,9 +384,8 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             DOImagesError: the request failed.
         """
-        return await self._page(
-            page_query(page, per_page, ImageFilters(type, private, tag_name).query()), page
-        )
+        filters = ImageFilters(type, private, tag_name).query()
+        return (await self._fetch(page, per_page, filters)).page
 
     async def latest(
         self,
@@ -741,12 +740,14 @@ class ImagesAPI:
             fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
         )
 
-    async def _page(self, query: Mapping[str, str], page: int) -> ImagePage:
-        reply = await self._transport.send(
-            Call(method="GET", path=_PATH, model=ImageListBody, query=query), self._options
-        )
-        position = page_position(reply, page=page, base_url=self._transport.base_url)
-        return ImagePage(images=reply.value.images, **position)
+    async def _fetch(self, page: int, per_page: int, filters: Mapping[str, str]) -> Fetched[ImagePage]:
+        query = page_query(page, per_page, filters)
+        call = Call(method="GET", path=_PATH, model=ImageListBody, query=query)
+        reply = await self._transport.send(call, self._options)
+        images = reply.value.images
+        links = LinkedPages.read(reply.value.links, page=page, base_url=self._transport.base_url)
+        position = page_position(reply, links, count=len(images), page=page, per_page=per_page)
+        return Fetched(ImagePage(images=images, **position), links, len(images) >= per_page)
 
     def _send(
         self, method: str, path: str, body: Mapping[str, object] | None = None

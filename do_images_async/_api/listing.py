@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Literal, Protocol, TypedDict, TypeVar
 
 import attrs
-from yarl import URL
 
-from do_images_async._api.pagination import next_page_number
+from do_images_async._api.pagination import LinkedPages
 from do_images_async._arguments import check_bool, check_range, check_text, shown
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Reply
@@ -82,12 +81,20 @@ def page_query(page: object, per_page: object, filters: Mapping[str, str] | None
     return {"page": str(number), "per_page": str(size), **(filters or {})}
 
 
-def page_position(reply: Reply[B], *, page: int, base_url: URL) -> PagePosition:
-    """Return a page's position in its listing."""
-    body = reply.value
+def page_position(
+    reply: Reply[B], links: LinkedPages, *, count: int, page: int, per_page: int
+) -> PagePosition:
+    """Return the position in its listing of a page of `count` items.
+
+    Without a link to the next page, there is one if the last link or the total says so.
+    """
+    meta = reply.value.meta
+    total = meta.total if meta else None
+    read = (page - 1) * per_page + count
+    more = count > 0 and ((links.last_page or 0) > page or (total is not None and total > read))
     return PagePosition(
-        total=body.meta.total if body.meta else None,
+        total=total,
         rate_limit=reply.rate_limit,
         page=page,
-        next_page=next_page_number(body.links, page=page, base_url=base_url),
+        next_page=page + 1 if links.next_page is None and more else links.next_page,
     )

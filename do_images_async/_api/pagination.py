@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Con
 from contextlib import aclosing
 from typing import Final, Generic, Protocol, Self, TypeVar
 
+import attrs
 from yarl import URL
 
 from do_images_async._api.idset import IdSet
 from do_images_async._http.bodies import Links
 from do_images_async.errors import DecodeError, DOImagesError, IncompleteListingError
 
-__all__ = ["next_page_number", "read_whole"]
+__all__ = ["Fetched", "LinkedPages", "next_page_number", "read_whole"]
 
 logger = logging.getLogger("do_images_async")
 
@@ -38,8 +39,6 @@ class Page(Protocol):
     @property
     def page(self) -> int: ...
     @property
-    def next_page(self) -> int | None: ...
-    @property
     def total(self) -> int | None: ...
     @property
     def ids(self) -> Collection[int]: ...
@@ -48,6 +47,44 @@ class Page(Protocol):
 
 
 P = TypeVar("P", bound=Page)
+
+
+@attrs.frozen(kw_only=True)
+class LinkedPages:
+    """What the links of a page say.
+
+    Attributes:
+        next_page: the number of the page that the link `next` leads to.
+        last_page: the same of `last`: there are at least so many pages.
+        sent: whether there were links at all; without, a page does not say that it is the last.
+    """
+
+    next_page: int | None
+    last_page: int | None
+    sent: bool
+
+    @classmethod
+    def read(cls, links: Links | None, *, page: int, base_url: URL) -> Self:
+        """Read the links of page number `page`; raises `DecodeError` as `next_page_number` does."""
+        return cls(
+            next_page=next_page_number(links, page=page, base_url=base_url),
+            last_page=_last_page_number(links, base_url=base_url),
+            sent=links is not None,
+        )
+
+
+@attrs.frozen
+class Fetched(Generic[P]):
+    """A page, and how it was answered.
+
+    Attributes:
+        links: what its links say.
+        full: whether it holds as many items as were asked for.
+    """
+
+    page: P
+    links: LinkedPages
+    full: bool
 
 
 def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | None:
@@ -62,17 +99,29 @@ def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | 
     link = links.pages.next if links and links.pages else None
     if link is None:
         return None
-    try:
-        number = int(base_url.join(URL(link)).query["page"])
-    except (ValueError, KeyError):
-        raise _bad_link("is no link to a page", page) from None
+    number = _number_in(link, base_url)
+    if number is None:
+        raise _bad_link("is no link to a page", page)
     if number <= page:
         raise _bad_link(f"leads back to page {number}", page)
     return number
 
 
+def _last_page_number(links: Links | None, *, base_url: URL) -> int | None:
+    """Return the number of the page that the link `last` leads to; None when there is none to be read."""
+    link = links.pages.last if links and links.pages else None
+    return None if link is None else _number_in(link, base_url)
+
+
+def _number_in(link: str, base_url: URL) -> int | None:
+    try:
+        return int(base_url.join(URL(link)).query["page"])
+    except (ValueError, KeyError):
+        return None
+
+
 async def read_whole(
-    fetch: Callable[[int], Awaitable[P]], *, concurrency: int, strict: bool
+    fetch: Callable[[int], Awaitable[Fetched[P]]], *, concurrency: int, strict: bool
 ) -> AsyncGenerator[P, None]:
     """Yield pages until all items have come, each item in one page only.
 
@@ -83,7 +132,9 @@ async def read_whole(
     the same show that the list is at rest; if it is shorter than its total all the same, that is said.
 
     A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
-    `STRICT_PASSES`. Of the first pass every page is yielded, of the others those that hold something new.
+    `STRICT_PASSES`. A server that sends no links does not say which page is the last: one page more is read
+    unless a total shows the end, with `strict` also after a full page. Of the first pass every page is
+    yielded, of the others those that hold something new.
 
     Args:
         fetch: reads one page, by its number from 1.
@@ -99,7 +150,7 @@ async def read_whole(
     before: _Pass | None = None
     at_rest = False
     for _ in range(STRICT_PASSES if strict else PASSES):
-        current = _Pass(seen, first=before is None)
+        current = _Pass(seen, first=before is None, strict=strict)
         pages = _read_pages(fetch, current, concurrency=concurrency)
         async with aclosing(pages):
             async for page in pages:
@@ -137,27 +188,30 @@ class _Pass:
         last_page: the last page that is known to exist, or must be read to know that it does not.
     """
 
-    def __init__(self, seen: IdSet, *, first: bool) -> None:
+    def __init__(self, seen: IdSet, *, first: bool, strict: bool) -> None:
         self.total: int | None = None
         self.digest = 0
         self.last_page = 1
         self._seen = seen
+        self._strict = strict
         self._read = None if first else IdSet()  # the ids of this pass; in the first, they are those seen
         self._count = 0  # items on the pages that brought something new
         self._distinct = 0  # the same without what earlier pages of this pass had
         self._fresh = 0  # items that no pass before had
         self._page_size = 0  # of the first page; less than was asked for where the server caps it
-        self._linked = False
+        self._has_links = False
+        self._linked = False  # some page had a link to a later one
         self._moved = False
         self._repeats_a_page = False
         self._stalled = self._stalled_at_rest = 0
 
-    def take(self, page: P) -> P:
+    def take(self, fetched: Fetched[P]) -> P:
         """Count a page, and return it without what earlier pages had.
 
         Raises:
             IncompleteListingError: this and the pages before it brought nothing new, and more are announced.
         """
+        page = fetched.page
         ids = page.ids
         known = self._seen.absorb(ids)
         repeated = known if self._read is None else self._read.absorb(ids)
@@ -172,8 +226,10 @@ class _Pass:
         self._distinct += new
         self._count += len(page) if new else 0
         self._page_size = self._page_size or len(page)
-        self._linked = self._linked or page.next_page is not None
-        self.last_page = self._known_last_page(page)
+        links = fetched.links
+        self._has_links = self._has_links or links.sent
+        self._linked = self._linked or links.next_page is not None or (links.last_page or 0) > page.page
+        self.last_page = self._known_last_page(fetched, new=new)
         self._check_progress(page, new=new, moved_now=moved_now)
         return fresh
 
@@ -196,22 +252,39 @@ class _Pass:
             return self._repeats_a_page
         return self._count < self.total
 
-    def _known_last_page(self, page: Page) -> int:
-        """Return the last page to read, as far as `page` shows.
+    def _known_last_page(self, fetched: Fetched[P], *, new: int) -> int:
+        """Return the last page to read, as far as this one shows.
 
-        The total is believed as long as pages are not empty and have not held more than it says. A next link
-        is always believed. Without either, a page that is as full as the first one is not the last.
+        The total and a last link are believed as long as pages are not empty, and the total as long as they
+        have not held more than it says. A next link is always believed. Without any, a page that is as full
+        as the first one is not the last.
         """
-        announced = page.page if page.next_page is None else page.page + 1
+        page = fetched.page
+        announced = page.page if fetched.links.next_page is None else page.page + 1
         if not len(page):
             return announced
-        following = page.page + 1
+        announced = max(announced, fetched.links.last_page or 0)
+        full = len(page) >= self._page_size
         if self.total is None or self.total < self._count:
-            full = not self._linked and len(page) >= self._page_size
-            return following if full else announced
-        if self._distinct < self.total:
-            announced = following
-        return max(announced, -(-self.total // self._page_size))
+            more = full and not self._linked
+        else:
+            more = self._distinct < self.total
+            announced = max(announced, -(-self.total // self._page_size))
+        if more or (new and not self._proves_its_end(fetched)):
+            announced = max(announced, page.page + 1)
+        return announced
+
+    def _proves_its_end(self, fetched: Fetched[P]) -> bool:
+        """Return whether a page that nothing seems to follow can be known to be the last.
+
+        Links show it, and a total that agrees with what was read. Without links, the total of a full page may
+        be the page's own count.
+        """
+        if self._has_links:
+            return True
+        if self.total is None or self.total < self._count:
+            return False
+        return not fetched.full or not (self._strict or self.total == len(fetched.page))
 
     def _check_progress(self, page: Page, *, new: int, moved_now: bool) -> None:
         if new:
@@ -232,7 +305,7 @@ class _Pass:
 
 
 async def _read_pages(
-    fetch: Callable[[int], Awaitable[P]], current: _Pass, *, concurrency: int
+    fetch: Callable[[int], Awaitable[Fetched[P]]], current: _Pass, *, concurrency: int
 ) -> AsyncGenerator[P, None]:
     """Yield all pages of a pass in order, each read whole, without what earlier pages had.
 
@@ -259,8 +332,8 @@ async def _read_pages(
 class _Prefetch(Generic[P]):
     """The pages that are in flight, in order."""
 
-    def __init__(self, fetch: Callable[[int], Awaitable[P]]) -> None:
-        self.tasks: deque[asyncio.Task[P]] = deque()
+    def __init__(self, fetch: Callable[[int], Awaitable[Fetched[P]]]) -> None:
+        self.tasks: deque[asyncio.Task[Fetched[P]]] = deque()
         self._fetch = fetch
         self._launched = 1
 
@@ -277,7 +350,7 @@ class _Prefetch(Generic[P]):
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-async def _numbered(fetch: Callable[[int], Awaitable[P]], number: int) -> P:
+async def _numbered(fetch: Callable[[int], Awaitable[Fetched[P]]], number: int) -> Fetched[P]:
     try:
         return await fetch(number)
     except DOImagesError as error:

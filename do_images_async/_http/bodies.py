@@ -49,9 +49,10 @@ class AccountTransferBody:
 
 @attrs.frozen(kw_only=True)
 class PageLinks:
-    """The one link of a listing that is used."""
+    """The links of a listing that are used."""
 
     next: str | None = None
+    last: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -90,17 +91,19 @@ def holds_models(body: object, model: type[object]) -> bool:
     """Return whether a body is one of this class that holds images or actions: a user's hook made them."""
     if not isinstance(body, model):
         return False
+    items: tuple[object, ...]
     match body:
-        case ImageBody(image=image):
-            return isinstance(image, Image)
-        case ActionBody(action=action):
-            return isinstance(action, Action)
-        case ImageListBody(images=images):
-            return all(isinstance(image, Image) for image in images)
-        case ActionListBody(actions=actions):
-            return all(isinstance(action, Action) for action in actions)
+        case ImageBody():
+            items = (body.image,)
+        case ActionBody():
+            items = (body.action,)
+        case ImageListBody():
+            items = body.images
+        case ActionListBody():
+            items = body.actions
         case _:
-            return True
+            items = ()
+    return all(isinstance(item, Image | Action) for item in items)
 
 
 LISTINGS: Final = {ImageListBody: "images", ActionListBody: "actions"}

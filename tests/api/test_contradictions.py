@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +15,11 @@ from tests.support.servers import Answer, Received, Server, image_document, repl
 ACTION: dict[str, Any] = {"id": 5, "type": "transfer", "resource_id": 42, "region_slug": "ams3"}
 
 
-def listed(*images: dict[str, object]) -> Answer:
+def listed(*images: Mapping[str, object]) -> Answer:
     return reply({"images": images, "links": {}, "meta": {"total": len(images)}})
 
 
-def listed_actions(*actions: dict[str, object]) -> Answer:
+def listed_actions(*actions: Mapping[str, object]) -> Answer:
     return reply({"actions": actions, "links": {}, "meta": {"total": len(actions)}})
 
 

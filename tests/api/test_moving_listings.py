@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from do_images_async import Image, ImagePage, ImagesAPI, errors
 from do_images_async._api.idset import IdSet
-from do_images_async._api.pagination import PASSES, STRICT_PASSES, read_whole
+from do_images_async._api.pagination import PASSES, STRICT_PASSES, Fetched, LinkedPages, read_whole
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import ONCE
 from tests.support.servers import Answer, Received, Server, image_document, reply
@@ -317,13 +317,16 @@ def test_a_set_of_ids_is_a_set(groups: list[list[int]]) -> None:
         assert ids.absorb(model | neighbours) == model
 
 
+LINKS = LinkedPages(next_page=None, last_page=None, sent=True)
+
+
 @pytest.mark.parametrize("gap", [1, 7])
 async def test_memory_stays_flat_however_long_the_list_is(gap: int) -> None:
     count, per_page = 100_000, 200
 
-    async def fetch(number: int) -> _Ids:
+    async def fetch(number: int) -> Fetched[_Ids]:
         await asyncio.sleep(0)
-        return _Ids(number, gap, per_page, count)
+        return Fetched(_Ids(number, gap, per_page, count), LINKS, full=True)
 
     pages = read_whole(fetch, concurrency=4, strict=False)
     read = 0
@@ -370,7 +373,7 @@ def test_the_page_is_what_pagination_asks_for() -> None:
     assert page.ids == (1, 2, 1)
     assert page.without({1}).ids == (2,)
 
-    async def fetch(_: int) -> ImagePage:
-        return page
+    async def fetch(_: int) -> Fetched[ImagePage]:
+        return Fetched(page, LINKS, full=False)
 
     assert read_whole(fetch, concurrency=1, strict=True)

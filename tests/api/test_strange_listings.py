@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
@@ -233,3 +234,50 @@ def test_a_listing_is_never_silently_short_and_always_ends(
     pages = -(-strange.count // max(1, min(strange.cap, per_page) - strange.overlap))
     passes = 10 if strict else 4
     assert reading.requests <= passes * (pages + 14 + concurrency)
+
+
+LAST = {"pages": {"last": "https://api.digitalocean.com/v2/images?page=3"}}
+UNDERSTATED: dict[str, Callable[[int, int], dict[str, object]]] = {
+    "a last link is a lower bound": lambda _, __: {"links": LAST, "meta": {"total": 200}},
+    "a last link without a total": lambda _, __: {"links": LAST},
+    "neither links nor a total": lambda _, __: {},
+    "the total is the page's own": lambda _, count: {"meta": {"total": count}},
+}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("missing", [0, 1], ids=["full pages", "a short page"])
+@pytest.mark.parametrize("said", UNDERSTATED.values(), ids=UNDERSTATED.keys())
+async def test_a_listing_that_says_too_little_is_read_to_its_end(
+    server: Server,
+    api: ImagesAPI,
+    said: Callable[[int, int], dict[str, object]],
+    missing: int,
+    strict: bool,
+) -> None:
+    def answer(request: Received) -> Answer:
+        page = int(request.query["page"])
+        numbers = list(range(450)[200 * (page - 1) : 200 * page])
+        if page == 2:
+            numbers = numbers[missing:]
+        images = [image_document(1 + number) for number in numbers]
+        return reply({"images": images} | said(page, len(images)))
+
+    server.answer_with(answer)
+    assert len([image async for image in api.list(strict=strict)]) == 450 - missing
+
+
+@pytest.mark.parametrize("links", ["none", "empty", "next"])
+async def test_next_page_leads_to_the_end_with_and_without_links(
+    server: Server, api: ImagesAPI, links: Links
+) -> None:
+    server.answer_with(Strange(45, total=45, links=links))
+    number: int | None = 1
+    numbers: list[int] = []
+    while number is not None:
+        page = await api.list_page(page=number)
+        numbers.append(len(page))
+        number = page.next_page
+    assert numbers == [20, 20, 5]
+    assert (await api.list_page(page=9)).next_page is None
+    assert [page.next_page async for page in api.list_pages(per_page=20)] == [2, 3, None]
