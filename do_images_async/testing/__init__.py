@@ -1,4 +1,4 @@
-"""The API as a local server, for tests of whatever talks to it."""
+"""A local server that behaves as the API does, for tests of any client."""
 
 from do_images_async.testing.emulator import ImagesEmulator
 from do_images_async.testing.faults import Fault, Faults

@@ -21,9 +21,9 @@ _SIZES = ("s-1vcpu-1gb", "s-1vcpu-2gb", "s-2vcpu-2gb", "s-2vcpu-4gb", "s-4vcpu-8
 
 
 class ActionStore:
-    """The account's image actions. Each is in progress for its time, then completed, or errored.
+    """The account's image actions. Each is in progress for `seconds`, then completed or errored.
 
-    A completed transfer has put its region among the image's; a completed conversion has made the image a
+    A completed transfer adds its region to the image; a completed conversion makes the image a
     snapshot. An action on an image that is deleted meanwhile errors.
 
     Args:
@@ -89,7 +89,7 @@ class ActionStore:
         return dict(action)
 
     def add(self, action: Record) -> None:
-        """Add an action as it is; one in progress stays so."""
+        """Add an action as it is; one in progress stays in progress."""
         self._actions[action["id"]] = dict(action)
 
     def dump(self) -> list[Record]:
@@ -111,7 +111,7 @@ class ActionStore:
     def _advance(self) -> None:
         now = self._clock()
         due = [number for number, end in self._ends.items() if end <= now]
-        # All are taken out first: finishing one looks at the images, which comes back here.
+        # Remove all of them first: `_finish` reads the images, which calls `_advance` again.
         for number, end in [(number, self._ends.pop(number)) for number in due]:
             self._finish(self._actions[number], end)
 
@@ -142,10 +142,10 @@ class Transfer:
     """An offer of an image to another account.
 
     Attributes:
-        id: names it; 0 for one that was accepted at once.
-        image_id: what is offered.
+        id: the transfer's id; 0 if it was accepted at once.
+        image_id: the offered image.
         email, team: who it is offered to, one of the two.
-        state: how it stands.
+        state: the transfer's status.
     """
 
     id: int
@@ -158,7 +158,7 @@ class Transfer:
 class TransferStore:
     """The account's transfers to others. An image whose transfer is accepted leaves the account.
 
-    There is one account here: it makes the offers, and whoever answers them is taken for the recipient.
+    The emulator has one account, which makes the offers. Any client that answers one counts as the recipient.
 
     Args:
         images: the account's images.

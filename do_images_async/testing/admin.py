@@ -1,6 +1,6 @@
 """The emulator's own endpoints under `/_emulator`: faults, journal, tokens and state.
 
-They need no token, spend no quota, and are neither in the journal nor subject to faults.
+Their requests need no token, spend no quota, are not in the journal, and meet no faults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decide who may use the endpoints under `/_emulator`: programs, and not the web pages of other sites."""
+"""The access rule of `/_emulator`: programs may use it, web pages of other sites may not."""
 
 from __future__ import annotations
 

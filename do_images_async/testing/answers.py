@@ -1,4 +1,4 @@
-"""Build responses: JSON documents, the API's errors, and the HTML pages of the servers in front of it."""
+"""The responses: JSON documents, the API's errors, and the HTML pages of the servers in front of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 __all__ = ["Problem", "Style", "edge_page", "failure", "new_request_id", "success", "usual_problem"]
 
 Style = Literal["documented", "observed"]
-"""Whether answers follow the documentation to the letter, or vary as recorded answers of the service do."""
+"""The style of the answers: exactly as documented, or with the variations of recorded answers."""
 
 _JSON = "application/json; charset=utf-8"
 
@@ -35,7 +35,7 @@ _OF_THE_EDGE = {
     401: ("Unauthorized", "Unable to authenticate you"),
     403: ("Forbidden", "You are not authorized to perform this operation"),
 }
-"""What the edge servers say before a request reaches the API."""
+"""Messages of the edge servers, which answer before a request reaches the API."""
 
 _EDGE_REASONS = {
     520: "Web server is returning an unknown error",
@@ -90,8 +90,8 @@ def failure(problem: Problem, headers: Mapping[str, str], style: Style = "docume
     Args:
         problem: the error.
         headers: headers of the response, beside those of the problem.
-        style: "observed" words 401 and 403 as the edge servers do. Those leave out `request_id`, and a 401 of
-            theirs speaks of no quota.
+        style: "observed" words 401 and 403 as the edge servers do: without `request_id`, and a 401 without
+            quota headers.
     """
     sent = {"x-request-id": new_request_id(), **headers, **problem.headers}
     document = {"id": problem.identifier, "message": problem.message, "request_id": sent["x-request-id"]}

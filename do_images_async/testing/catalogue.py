@@ -1,4 +1,4 @@
-"""A realistic set of images: the provider's public ones by slug, and a private account's from a seed."""
+"""A realistic set of images: the provider's public ones with slugs, and private ones drawn from a seed."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ _DAY = 86_400.0
 
 
 def timestamp(seconds: float) -> str:
-    """Unix time as the API writes it."""
+    """Return Unix time as the API writes it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def public_images(now: float) -> Iterator[Record]:
-    """The provider's distributions, then its 1-Click applications."""
+    """Return the provider's distributions, then its 1-Click applications."""
     for position, (slug, name, distribution, size, status) in enumerate(_BASE):
         yield _public(100_000_000 + position, slug, name, distribution, size, status, now, "base")
     for position, (slug, name, size) in enumerate(_APPLICATIONS):
@@ -111,7 +111,7 @@ def _public(
 
 
 def private_images(count: int, seed: int, now: float) -> Iterator[Record]:
-    """An account's snapshots, backups and custom images; the same for the same arguments."""
+    """Return an account's snapshots, backups and custom images; the same for the same arguments."""
     dice = random.Random(seed)
     for position in range(count):
         yield _private(130_000_000 + position * 7 + dice.randrange(7), dice, now)
@@ -159,7 +159,7 @@ def _tags(dice: random.Random) -> list[str] | None:
 
 
 def _with_trouble(image: Record, dice: random.Random) -> Record:
-    """Some imports failed, some hang, some images are retired."""
+    """Return the image, sometimes with a failed import, an unfinished one, or as retired."""
     chance = dice.random()
     if chance < 0.04:
         return image | {

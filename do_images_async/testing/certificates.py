@@ -1,4 +1,4 @@
-"""Make a TLS certificate for a test server, and the authority that clients must trust (extra `testing`)."""
+"""A TLS certificate for a test server, and the authority that clients must trust (extra `testing`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Certificate"]
 
 @attrs.frozen(kw_only=True)
 class Certificate:
-    """A server's certificate, made for this run by an authority of its own.
+    """A server certificate for this run, issued by an authority made for it.
 
     Attributes:
         server: the server's context, for `ImagesEmulator(tls=...)`.
-        client: a context that trusts it, for aiohttp's `TCPConnector(ssl=...)` and the like.
+        client: a context that trusts it, for example for aiohttp's `TCPConnector(ssl=...)`.
         authority: the authority's certificate as PEM, for clients that want a file.
     """
 

@@ -1,4 +1,4 @@
-"""Send a response with a fault applied to its headers, its bytes, or the connection."""
+"""Damaged responses: a fault applied to the headers, the bytes, or the connection."""
 
 from __future__ import annotations
 

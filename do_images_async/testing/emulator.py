@@ -1,4 +1,4 @@
-"""`ImagesEmulator`: the account, the quota, the faults and the journal, and the server around them."""
+"""`ImagesEmulator`: the account, the quota, the faults, the journal, and the server that uses them."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ __all__ = ["ImagesEmulator"]
 class ImagesEmulator:
     """The Images API on a local socket, with a catalogue, quotas, faults and a journal.
 
-    `async with` runs it in the event loop that enters it; `with` runs it on a thread of its own, for clients
-    that block. What a test reads and changes may be read and changed from either side.
+    `async with` runs it in the current event loop; `with` runs it on a thread of its own, for clients
+    that block. A test may read and change its state from any thread.
 
     Args:
         images: how many private images the account has, beside the provider's public ones.
-        seed: what the account and the faults' probabilities are drawn from.
+        seed: the seed of the account and of the faults' probabilities.
         quotas: the limits for each token; None for no limit.
         import_seconds: how long an import takes.
         action_seconds: how long an image action takes.
         latency: seconds before each request is handled.
-        jitter: seconds that are drawn at random and added to `latency`, at most.
+        jitter: the most seconds that are drawn at random and added to `latency`.
         token: the token that is accepted, by default a new one; `tokens` issues more.
-        host, port: where it listens; port 0 takes a free one.
+        host, port: the address to listen on; port 0 takes a free one.
         tls: the server's TLS context; without one it speaks plain HTTP.
-        clock: Unix time in seconds, by which quotas, imports and tokens run.
+        clock: returns Unix time in seconds, for quotas, imports and tokens.
         journal_limit: how many requests the journal keeps; None keeps all.
         style: "documented" answers as the documentation says. "observed" answers as recordings of the service
             do: 401 and 403 have ids such as `Unauthorized`, `links` may be empty or vary, half of the resets
             lie in the past, and the account also has old images, whose fields are missing or odd.
-        burst_remaining_zero: whether the 429 of a spent minute says `ratelimit-remaining: 0`, as the
-            documentation describes it; False reports what the hour has left.
-        names: host names by which clients reach it, beside this machine's; `/_emulator` refuses other names.
+        burst_remaining_zero: whether the 429 for a spent minute says `ratelimit-remaining: 0`, as documented;
+            False reports the hour's remaining requests.
+        names: host names by which clients reach it, besides this machine's; `/_emulator` refuses other names.
         remote_admin: whether `/_emulator` answers to other machines as well.
 
     Attributes:
@@ -152,7 +152,7 @@ class ImagesEmulator:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a trailing slash."""
+        """Return the server's URL, without a trailing slash."""
         if self._runner is None:
             raise RuntimeError("the emulator is not running: use it as a context manager")
         host, port = self._runner.addresses[0][:2]
@@ -161,7 +161,7 @@ class ImagesEmulator:
 
     @property
     def admin_url(self) -> str:
-        """Where other programs look at it and change it; outside of the API, and without a token."""
+        """Return the URL under which other programs read and change the emulator, without a token."""
         return f"{self.url}{Admin.PREFIX}"
 
     async def __aenter__(self) -> Self:
@@ -172,7 +172,7 @@ class ImagesEmulator:
             app.router.add_route(route.method, route.path, endpoint)
             if route.authenticated:  # the others match any path
                 app.router.add_route(route.method, f"{route.path}/", endpoint)  # old clients send the slash
-        # To aiohttp 0 is no limit: whoever stalls would keep the emulator from ending.
+        # 0 means no limit to aiohttp: a client that stalls would keep the emulator from stopping.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await runner.setup()
         try:
@@ -215,13 +215,14 @@ class ImagesEmulator:
         return {**self.images.dump(), "actions": self.actions.dump(), "transfers": self.transfers.dump()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Replace the account by what `dump` returned, here or elsewhere.
+        """Replace the account by a state that `dump` returned, of this emulator or another.
 
         Args:
-            state: all of it, or just `{"images": [{"name": "golden"}]}`: what an image lacks is filled in.
+            state: a whole state, or a part such as `{"images": [{"name": "golden"}]}`; missing fields of an
+                image are filled in.
 
         Raises:
-            ValueError: a field is wrong, or the parts do not fit together; the account is as it was.
+            ValueError: a field is wrong, or the parts contradict each other; the account is unchanged.
         """
         checked = parse_state(state)
         self.images.load(checked)

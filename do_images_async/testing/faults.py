@@ -1,4 +1,4 @@
-"""Faults: what goes wrong, for which requests, and how often."""
+"""Faults: the failures, the requests that they apply to, and their number."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _as_bytes(body: Body | None) -> bytes | None:
 
 
 def _from(least: float, most: float | None = None) -> Any:
-    """A validator: a number in these bounds, or None where that is the default."""
+    """Return a validator for a number in these bounds, or None where that is the default."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is None and attribute.name in ("times", "status", "reset_in"):
@@ -45,7 +45,7 @@ def _from(least: float, most: float | None = None) -> Any:
 
 
 def _one_of(literal: Any) -> Any:
-    """A validator: one of the literal's values, or None."""
+    """Return a validator for one of the literal's values, or None."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is not None and value not in get_args(literal):
@@ -72,16 +72,16 @@ class Fault:
 
     Args:
         method: only requests with this method.
-        path: only this path; `*` in it stands for anything.
+        path: only this path; `*` in it matches anything.
         times: how many requests it applies to; None for all.
-        probability: how likely it applies to a request that it matches.
-        after: whether the request is carried out first, so that only the response is lost or damaged.
+        probability: the probability that it applies to a matching request, from 0 to 1.
+        after: whether the request is executed first, so that only the response is lost or damaged.
         delay: seconds to wait before anything else.
-        jitter: seconds that are drawn at random and added to `delay`, at most.
+        jitter: the most seconds that are drawn at random and added to `delay`.
         status: answer with this status instead; 520 to 530 with the edge's HTML page, see `edge`.
         body: answer with this body instead, as it is or as JSON; with `status` alone, an error body of the
             API's shape.
-        headers: headers to add to the answer; an empty value takes a header away.
+        headers: headers to add to the answer; an empty value removes a header.
         edge: answer `status`, by default 502, with an HTML page as the servers in front of the API do: no
             JSON, no quota headers and no request id.
         raw: send these bytes instead of an HTTP answer, and close.
@@ -92,14 +92,14 @@ class Fault:
         malformed: whether the body's JSON ends too early, with everything else in order.
         encoding: "gzip" compresses the body, whether or not the client asked for it; "corrupt-gzip" also
             damages it.
-        pages: what a page of a listing shows: "duplicated" the images of the page before, "created" and
-            "deleted" what it shows when an image was created or deleted on an earlier page since that was
-            read, "looping" a link to the next page that leads to this one.
-        reset_skew: seconds by which the clock behind `ratelimit-reset` is fast.
+        pages: how a page of a listing is wrong: "duplicated" repeats the images of the page before; "created"
+            and "deleted" shift it, as if an image had been created or deleted on an earlier page
+            meanwhile; "looping" links to this page as the next.
+        reset_skew: seconds by which the clock for `ratelimit-reset` is ahead.
         reset_in: seconds from now to `ratelimit-reset`; negative for a reset in the past.
 
     Attributes:
-        struck: how many requests it has applied to.
+        struck: the number of requests that it has applied to.
     """
 
     method: str | None = attrs.field(default=None, validator=_TEXT)
@@ -124,14 +124,14 @@ class Fault:
     struck: int = attrs.field(default=0, init=False)
 
     def matches(self, request: web.BaseRequest) -> bool:
-        """Return whether it may apply to this request."""
+        """Return whether the fault may apply to this request."""
         if self.times is not None and self.struck >= self.times:
             return False
         return self.method in (None, request.method) and matches(self.path, request.path)
 
     @property
     def answers(self) -> bool:
-        """Return whether it replaces the response."""
+        """Return whether the fault replaces the response."""
         return self.status is not None or self.body is not None or self.edge
 
     @property
@@ -146,7 +146,7 @@ class Fault:
 
     @property
     def prevents(self) -> bool:
-        """Return whether the request is not carried out."""
+        """Return whether the fault keeps the request from being executed."""
         return not self.after and (self.answers or self.silent)
 
 
@@ -154,7 +154,7 @@ class Faults:
     """The active faults; the first that matches a request applies.
 
     Args:
-        seed: what the probabilities are drawn from.
+        seed: the seed of the probabilities.
     """
 
     def __init__(self, seed: int) -> None:
@@ -168,16 +168,16 @@ class Faults:
         return iter(tuple(self._faults))
 
     def add(self, fault: Fault) -> Fault:
-        """Activate a fault, after those that are active; return it."""
+        """Activate a fault, after the active ones, and return it."""
         self._faults.append(fault)
         return fault
 
     def storm(self, times: int | None = 100, *, retry_after: int | None = 1) -> Fault:
-        """Refuse the next requests with 429, regardless of the quota.
+        """Answer the next requests with 429, regardless of the quota.
 
         Args:
             times: how many; None refuses all.
-            retry_after: whole seconds for `retry-after`; None leaves it out, as for a spent hour.
+            retry_after: whole seconds for `retry-after`; None omits it, as for a spent hour.
         """
         headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         return self.add(Fault(status=429, times=times, headers=headers))

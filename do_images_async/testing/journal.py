@@ -19,7 +19,7 @@ def digest(token: str) -> str:
 
 
 def matches(pattern: str | None, path: str) -> bool:
-    """Return whether a path matches; `*` matches anything, None any path. A slash at its end is ignored."""
+    """Return whether a path matches; `*` matches anything, None any path. A trailing slash is ignored."""
     if pattern is None or fnmatchcase(path, pattern):
         return True
     return path.endswith("/") and fnmatchcase(path[:-1], pattern)
@@ -35,7 +35,7 @@ class Entry:
         query: the query's last value for each name.
         body: the decoded JSON body; None without one.
         token: the token's digest; never the token itself.
-        status: what was answered; None while nothing was, and when the connection was broken instead.
+        status: the status of the answer; None before it, and if the connection was broken instead.
         carried_out: whether the request was executed.
     """
 
@@ -54,7 +54,7 @@ class Journal:
 
     Args:
         limit: how many entries are kept; None keeps all.
-        entries: what is in it from the beginning.
+        entries: the first entries.
     """
 
     def __init__(self, limit: int | None = None, entries: Iterable[Entry] = ()) -> None:
@@ -96,11 +96,11 @@ class Journal:
 
         Args:
             method: the method.
-            path: the path, where `*` stands for anything.
-            status: what was answered.
+            path: the path, where `*` matches anything.
+            status: the status of the answer.
             token: the token itself.
-            since: Unix time in seconds; what came earlier is left out.
-            when: anything else, asked of each entry.
+            since: Unix time in seconds; earlier requests are left out.
+            when: any other condition, called with each entry.
         """
         owner = None if token is None else digest(token)
         return Journal(

@@ -1,4 +1,4 @@
-"""Images and an action in the forms that the service has returned for old ones: fields are missing or odd."""
+"""Images and an action in the forms that the service returns for old ones: fields are missing or unusual."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST = 6_376_601  # ids of those years were small
 
 
 def old_images() -> Iterator[Record]:
-    """Yield one image in each form, the public ones first. Their ids follow each other."""
+    """Yield one image of each form, the public ones first, with consecutive ids."""
     forms = (
         # A public distribution that is called a snapshot, from before imports and tags.
         _without("description", "tags", "status", "error_message", "size_gigabytes")
@@ -32,7 +32,7 @@ def old_images() -> Iterator[Record]:
 
 
 def old_action(image_id: int) -> Record:
-    """Return an action that is completed and does not say when."""
+    """Return a completed action without a completion time."""
     return {
         "id": 24_138_500,
         "status": "completed",

@@ -1,4 +1,4 @@
-"""Count requests on the server's side: a sliding log for each token and each limit."""
+"""The server's count of requests: a sliding log for each token and each limit."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DOCUMENTED = (Quota(250, 60.0), Quota(5000, 3600.0))
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """Whether a request is accepted, and the values of its headers.
+    """The decision on a request, and the values of its quota headers.
 
     Attributes:
-        accepted: whether every window had room for it.
+        accepted: whether every window had room for the request.
         limit, remaining, reset: the `ratelimit-*` headers; they describe the longest window, but `remaining`
-            is 0 when a shorter one refuses the request, unless the log was told otherwise.
+            is 0 when a shorter one refuses the request, unless `burst_remaining_zero` is False.
         retry_after: whole seconds until a shorter window has room; None when the longest one is spent.
     """
 
@@ -44,11 +44,11 @@ class Verdict:
 
 
 class QuotaLog:
-    """Log the requests of one token. Rejected ones count as well.
+    """A log of the requests of one token. Rejected ones count as well.
 
     Args:
         quotas: the limits.
-        burst_remaining_zero: whether a request that a shorter window refuses is told `remaining: 0`.
+        burst_remaining_zero: whether a 429 of a shorter window says `remaining: 0`.
     """
 
     def __init__(self, quotas: Sequence[Quota], *, burst_remaining_zero: bool = True) -> None:
@@ -84,13 +84,13 @@ class QuotaLog:
 
 
 class Meter:
-    """Keep a log for each token; requests without a token share one.
+    """The logs of all tokens; requests without a token share one.
 
     Args:
         quotas: the limits; None for no limit and no quota headers.
         clock: Unix time, in seconds.
         burst_remaining_zero: as for `QuotaLog`.
-        stale_resets: draws by how much half of the resets lie in the past; None for resets that are right.
+        stale_resets: draws how far in the past half of the resets lie; None for correct resets.
     """
 
     def __init__(

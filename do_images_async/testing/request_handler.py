@@ -1,4 +1,4 @@
-"""Handle a request: log it, wait the latency, count the quota, authenticate, answer, and apply a fault."""
+"""The handling of a request: journal, latency, quota, authentication, answer, fault."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _NO_FAULT = Fault()
 
 @attrs.frozen(kw_only=True)
 class RequestHandler:
-    """Handle every request under the API's paths.
+    """The handler of every request under the API's paths.
 
     Args:
         tokens, meter, faults, journal, served: the emulator's.
         hooks: called with each request before anything else.
         pause: returns the seconds to wait before a request is handled.
         clock: Unix time in seconds.
-        style: how errors are worded.
+        style: the style of the answers.
     """
 
     tokens: Tokens
@@ -136,7 +136,7 @@ class RequestHandler:
 
 @attrs.frozen(kw_only=True)
 class _Exchange:
-    """A request while it is handled."""
+    """A request that is being handled."""
 
     request: web.Request
     route: Route

@@ -1,4 +1,4 @@
-"""The endpoints under `/v2/images`: check the request, then answer as the API page documents."""
+"""The endpoints under `/v2/images`. Each checks the request, then answers as the API page documents."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Window:
         return items[(self.page - 1) * self.per_page : self.page * self.per_page]
 
     def envelope(self, request: web.Request, links_to: Links, count: int) -> Body:
-        """Return what stands beside the items: the links and the total."""
+        """Return the fields beside the items: the links and the total."""
 
         def link(number: int) -> str:
             return links_to.page(request, number)
@@ -88,12 +88,12 @@ class Window:
 
 @attrs.frozen
 class Links:
-    """Build the links between pages.
+    """The builder of the links between pages.
 
     Attributes:
         url: returns the emulator's own URL, for requests whose `Host` is unusable.
         style: "observed" leaves out `links.pages` where it would be empty, and varies the links: some lack
-            `per_page`, others have a slash at the end of the path and a parameter more.
+            `per_page`, others have a trailing slash and an additional parameter.
     """
 
     url: Callable[[], str]
@@ -199,7 +199,7 @@ def image_for_change(images: ImageStore, request: web.Request) -> Record:
 
 
 def _origin(request: web.Request) -> str | None:
-    """Return the origin that the client used: it may refuse links to another one."""
+    """Return the origin that the client used; clients may refuse links to another one."""
     try:
         return str(request.url.origin())
     except ValueError:

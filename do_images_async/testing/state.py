@@ -50,18 +50,18 @@ class _Import:
 
 
 class ImageStore:
-    """The images in the order of a listing. What a test adds, changes or removes shows in the next response.
+    """The images in the order of a listing. The next response shows every change that a test makes.
 
     An import is NEW for the first half of its time, then pending, then available; one whose URL does not end
     in an image format (raw, img, qcow2, vhdx, vdi, vmdk, also with .gz or .bz2) ends as deleted.
 
     Args:
-        images: what is there from the beginning.
+        images: the first images.
         clock: Unix time, in seconds.
         import_seconds: how long an import takes.
 
     Attributes:
-        on_look: called before anything is read, to apply what has become due.
+        on_look: called before anything is read, to apply changes that have become due.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class ImageStore:
         """Add an available private snapshot, changed by `fields`; return its id.
 
         Args:
-            at: its place in the order of the listing, from 0; by default it is the last.
-            fields: what it has instead of the usual.
+            at: its index in the listing, from 0; by default it is the last.
+            fields: fields that replace the defaults.
         """
         image = self._record(fields)
         behind = [] if at is None else list(self._images.values())[at:]

@@ -1,4 +1,4 @@
-"""Check a state from outside, field by field, before it replaces the emulator's own."""
+"""The check of a loaded state, field by field, before it replaces the emulator's own."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ TransferState = Literal["pending", "accepted", "cancelled", "declined"]
 
 _STATES = get_args(TransferState)
 _KEPT = ("name", "type", "distribution", "public", "regions", "created_at")
-_LARGEST = 2**53 - 1  # JSON readers elsewhere lose digits above it
+_LARGEST = 2**53 - 1  # JSON readers of other languages lose digits above it
 _LONGEST = 1e9  # seconds; more than any import or action takes, and still a date
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @attrs.frozen(kw_only=True)
 class State:
-    """A state whose fields have the right types and fit together.
+    """A state whose fields have the right types and agree with each other.
 
     Attributes:
         images, imports, actions, transfers: records of each kind.
-        incomplete: ids of images that lack fields on purpose; what other images lack is filled in.
+        incomplete: ids of images that lack fields on purpose; missing fields of other images are filled in.
     """
 
     images: Sequence[Record]
@@ -41,7 +41,7 @@ class State:
 
 @attrs.frozen
 class _Field:
-    """What a field may hold, as a predicate and in words."""
+    """The values that a field may have, as a predicate and in words."""
 
     accepts: Callable[[Any], bool]
     words: str
@@ -136,7 +136,7 @@ def parse_state(document: object) -> State:
     """Return the state that a document describes.
 
     Raises:
-        ValueError: a field has a wrong type or an unknown name, or the parts do not fit together.
+        ValueError: a field has a wrong type or an unknown name, or the parts contradict each other.
     """
     if not isinstance(document, Mapping):
         raise ValueError("a state must be an object")  # noqa: TRY004  (it is data from outside)

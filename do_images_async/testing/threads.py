@@ -1,4 +1,4 @@
-"""Run a server in an event loop on a thread of its own."""
+"""A server in an event loop on a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["ServingThread"]
 
 
 class ServingThread:
-    """Holds an asynchronous context manager open on another thread.
+    """A thread that holds an asynchronous context manager open.
 
     Args:
-        server: what is entered when the thread starts and left when it stops.
+        server: the context manager, entered when the thread starts and left when it stops.
     """
 
     def __init__(self, server: AbstractAsyncContextManager[Any]) -> None:
@@ -26,7 +26,7 @@ class ServingThread:
         self._thread = threading.Thread(target=self._run, name="images-emulator", daemon=True)
 
     def start(self) -> None:
-        """Return when the server is entered; raise what entering it raised."""
+        """Start the thread and wait until the server is entered; raise its error if that fails."""
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
@@ -34,7 +34,7 @@ class ServingThread:
             raise self._failure
 
     def stop(self) -> None:
-        """Return when the server is left."""
+        """Leave the server and wait until that is done."""
         if self._loop is not None and self._stopping is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()

@@ -18,10 +18,10 @@ _SCOPE = re.compile(r"[a-z_]+:(read|create|update|delete)")
 
 @attrs.frozen
 class Grant:
-    """What a token may do.
+    """The rights of a token.
 
     Attributes:
-        scopes: what it may do; None stands for everything.
+        scopes: the scopes that it has; None stands for all.
         expires: Unix time in seconds from which it is refused; None for never.
     """
 
@@ -62,7 +62,7 @@ class Tokens:
         """Accept a token from now on; return it.
 
         Args:
-            scopes: what it may do, such as "image:read" and "tag:create"; None stands for everything.
+            scopes: the scopes that it has, such as "image:read" and "tag:create"; None stands for all.
             expires_in: seconds until it is refused; 0 is an expired token, None one that never expires.
             token: the token, by default a new one.
         """
@@ -92,10 +92,10 @@ class Tokens:
         return grant is not None and (grant.expires is None or grant.expires > self._clock())
 
     def authenticate(self, token: str | None) -> Grant:
-        """Return what the token may do.
+        """Return the rights of the token.
 
         Raises:
-            Problem: there is none, or it is unknown or expired: the API says the same of all three.
+            Problem: the token is missing, unknown or expired; the API's answer is the same for all three.
         """
         if token is None or not self.accepts(token):
             raise usual_problem(401)

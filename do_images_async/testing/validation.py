@@ -1,4 +1,4 @@
-"""Check queries and bodies as strictly as the API describes them."""
+"""The checks of queries and bodies, as strict as the API's description."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def invalid(message: str) -> Problem:
 
 
 async def json_object(request: web.Request) -> Body:
-    """Return the body, which must be a JSON object, and declared as JSON if it is declared at all."""
+    """Return the body, which must be a JSON object and, if it has a content type, declared as JSON."""
     if "Content-Type" in request.headers and request.content_type != "application/json":
         raise usual_problem(415)
     try:
@@ -105,7 +105,7 @@ def integer_of(query: Query, name: str, default: int, least: int, most: int | No
 
 
 def choice_of(query: Query, name: str, allowed: Sequence[str]) -> str | None:
-    """One of a few words of the query; None without one."""
+    """Return a parameter of the query that is one of a few words, or None without one."""
     text = query.get(name)
     if text is not None and text not in allowed:
         raise invalid(f"{name} must be one of {', '.join(allowed)}")
