@@ -170,7 +170,7 @@ def audit_command(
         if earlier is not None:
             report = attrs.evolve(report, comparison=compare(report, earlier))
         text = report_as(form, report, parts, shown, _label(options, sources))
-        target.write(text, styled=form == "text")
+        target.write(text, styled=form == "text", data=form != "text")
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
         return _status(report, fail_on)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import selectors
 import stat
 import sys
 import tempfile
@@ -10,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, Protocol, TextIO
+from typing import BinaryIO, Protocol, TextIO, cast
 
 import attrs
 
@@ -24,7 +26,7 @@ __all__ = ["Stdout", "Target", "destination", "stdout", "write", "write_file"]
 class Target(Protocol):
     """Something that takes text, all of it before `write` returns."""
 
-    def write(self, text: str, *, styled: bool = False) -> None: ...
+    def write(self, text: str, *, styled: bool = False, data: bool = False) -> None: ...
 
 
 class Stdout:
@@ -37,12 +39,13 @@ class Stdout:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def write(self, text: str, *, styled: bool = False) -> None:
+    def write(self, text: str, *, styled: bool = False, data: bool = False) -> None:
         """Write all of the text before returning.
 
         Args:
             text: what to write.
             styled: whether its escape sequences are the command's own. Otherwise a terminal gets none.
+            data: whether it is for a program, so that it is UTF-8 whatever the terminal's encoding is.
 
         Raises:
             Stopped: it can't be written, as on a full disk, or the reader has left, as `head` does.
@@ -50,14 +53,43 @@ class Stdout:
         if not styled and self.stream.isatty():
             text = printable_lines(text)
         try:
-            self.stream.write(text)
-            self.stream.flush()
+            _write_text(self.stream, text, data=data)
         except BrokenPipeError:
             abandon(self.stream)
             raise Stopped(Exit.BROKEN_PIPE) from None
         except OSError as error:
             abandon(self.stream)
             raise _unwritten("the output", error) from None
+
+
+def _write_text(stream: TextIO, text: str, *, data: bool) -> None:
+    stream.flush()
+    binary: io.RawIOBase | None = getattr(stream, "buffer", None)
+    if binary is None:  # a test's stdout may have no bytes
+        stream.write(text)
+        return
+    encoding = "utf-8" if data else stream.encoding
+    _write_all(getattr(binary, "raw", binary), text.encode(encoding, errors="backslashreplace"))
+
+
+def _write_all(raw: io.RawIOBase, content: bytes) -> None:
+    """Write all of it: a file that becomes full, or a pipe, may take a part, which Python does not tell.
+
+    With `PYTHONUNBUFFERED` nothing else would write the rest, or find out why it can't be written.
+    """
+    left = memoryview(content)
+    while left:
+        written = raw.write(left)
+        if written is None:  # a pipe that does not block, and is full
+            _wait_until_writable(raw)
+        else:
+            left = left[written:]
+
+
+def _wait_until_writable(raw: io.RawIOBase) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(raw, selectors.EVENT_WRITE)
+        selector.select()
 
 
 _stdout: ContextVar[Stdout | None] = ContextVar("_stdout", default=None)
@@ -91,9 +123,9 @@ class _File:
     path: Path
     file: BinaryIO
 
-    def write(self, text: str, *, styled: bool = False) -> None:
+    def write(self, text: str, *, styled: bool = False, data: bool = False) -> None:
         with _failures(self.path):
-            self.file.write(text.encode(errors="backslashreplace"))
+            _write_all(cast("io.RawIOBase", self.file), text.encode(errors="backslashreplace"))
 
 
 @contextmanager

@@ -253,14 +253,14 @@ def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
 
 def _write_plan(plan: PrunePlan, target: Target, form: str) -> None:
     writers = {"text": plan_as_text, "json": plan_as_json, "csv": plan_as_csv}
-    target.write(writers[form](plan), styled=form == "text")
+    target.write(writers[form](plan), styled=form == "text", data=form != "text")
 
 
 def _write_outcomes(plan: PrunePlan, outcomes: Sequence[Removed], target: Target, form: str) -> None:
     if form == "text":
         target.write("\n" * bool(outcomes) + outcomes_as_text(outcomes))
     else:
-        target.write((plan_as_json if form == "json" else plan_as_csv)(plan, outcomes))
+        target.write((plan_as_json if form == "json" else plan_as_csv)(plan, outcomes), data=True)
 
 
 def _status(plan: PrunePlan, outcomes: Sequence[Removed], stopped_by: BaseException | None) -> int:

@@ -74,7 +74,7 @@ class Rows:
             header: False for rows that follow others.
         """
         text = self._text(list(items), known, header=header and self.header)
-        target.write(text, styled=self.form == "table")
+        target.write(text, styled=self.form == "table", data=self.form != "table")
 
     def _text(self, items: list[Item], known: Sequence[Column[Item]], *, header: bool) -> str:
         if self.form == "json":

@@ -10,15 +10,16 @@ import os
 import pty
 import signal
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from do_images_async.cli.output import destination, write_file
+from do_images_async.cli.output import Stdout, destination, write_file
 from do_images_async.cli.status import Stopped
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images_here, drain, start
+from tests.support.cli_processes import Ended, account, do_images_here, drain, environment, start
 from tests.support.servers import HANG, Server, eventually, listing, refusal
 
 IMAGES = 1000
@@ -84,6 +85,51 @@ async def test_every_row_arrives_while_a_terminal_shows_the_progress() -> None:
         assert COUNTS[form](ended.stdout) == IMAGES, (form, to_file)
     for (form, is_whole), ended in zip(REPORTS.items(), reports, strict=True):
         assert is_whole(ended.stdout), form
+
+
+# --- stdout ---
+
+
+async def test_a_pipe_that_does_not_block_gets_all_of_the_text() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    text = "ä line\n" * 100_000  # ten times what a pipe holds
+    received = asyncio.create_task(asyncio.to_thread(read_all, reader))
+    with io.TextIOWrapper(io.FileIO(writer, "w"), encoding="utf-8", write_through=True) as stream:
+        await asyncio.to_thread(Stdout(stream).write, text)
+    assert await received == text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_data_is_utf_8_whatever_the_encoding_of_stdout(encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+    Stdout(stream).write("naïve 🐧\n", data=True)
+    stream.seek(0)
+    assert stream.buffer.read().decode() == "naïve 🐧\n"
+
+
+def test_a_table_has_escapes_for_what_the_encoding_of_stdout_lacks() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", errors="backslashreplace")
+    Stdout(stream).write("naïve 🐧\n")
+    stream.seek(0)
+    assert stream.buffer.read().decode("cp1252") == "naïve \\U0001f427\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("ulimit -f 100; exec {} >{}", 74), ("{} | head -n 1 >{}; exit ${{PIPESTATUS[0]}}", 141)],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_output_that_is_cut_short_never_ends_with_0(
+    script: str, status: int, unbuffered: str, tmp_path: Path
+) -> None:
+    command = f"{sys.executable} -m do_images_async audit --demo -q -o json"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", script.format(command, tmp_path / "out")),
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+    )
+    assert await process.wait() == status
 
 
 # --- files ---
