@@ -89,21 +89,21 @@ class ActionListBody:
 
 def holds_models(body: object, model: type[object]) -> bool:
     """Return whether a body is one of this class that holds images or actions: a user's hook made them."""
-    if not isinstance(body, model):
-        return False
-    items: tuple[object, ...]
+    return isinstance(body, model) and all(isinstance(item, Image | Action) for item in _items_of(body))
+
+
+def _items_of(body: object) -> tuple[object, ...]:
     match body:
         case ImageBody():
-            items = (body.image,)
+            return (body.image,)
         case ActionBody():
-            items = (body.action,)
+            return (body.action,)
         case ImageListBody():
-            items = body.images
+            return body.images
         case ActionListBody():
-            items = body.actions
+            return body.actions
         case _:
-            items = ()
-    return all(isinstance(item, Image | Action) for item in items)
+            return ()
 
 
 LISTINGS: Final = {ImageListBody: "images", ActionListBody: "actions"}
