@@ -33,6 +33,8 @@ _SHORTEST_PART: Final = 8
 """Characters of a token that are redacted where they stand alone; fewer may be there by chance."""
 _SHORTEST_IN_DATA: Final = 16
 """Characters of a token that is taken out of data; a shorter one may be a part of it by chance."""
+_ASCII_ESCAPE = re.compile(rb"\\u00[2-7]")
+_ESCAPABLE = re.compile(r"[\"\\/]")
 _JSON_ESCAPE = re.compile(r"\\(?:u00([0-9a-fA-F]{2})|([\"\\/]))")
 
 
@@ -110,8 +112,10 @@ class Token:
         """Return JSON without the token in it, also where its characters are escaped."""
         if len(self.__value) < _SHORTEST_IN_DATA:
             return data
-        if b"\\" not in data:
-            return data.replace(self.__value.encode(), b"***")
+        data = data.replace(self.__value.encode(), b"***")
+        # The search for escapes takes far longer: only where a character of a token may be escaped.
+        if not (_ASCII_ESCAPE.search(data) or (_ESCAPABLE.search(self.__value) and b"\\" in data)):
+            return data
         either = (f"(?:{re.escape(c)}|\\\\{re.escape(c)}|(?i:\\\\u{ord(c):04x}))" for c in self.__value)
         return re.sub("".join(either).encode(), b"***", data)
 
