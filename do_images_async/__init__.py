@@ -38,15 +38,22 @@ __all__ = [  # those of `_names`
 
 if TYPE_CHECKING:
     from do_images_async._names import *  # noqa: F403
+    from do_images_async._quota.file_limiter import FileRateLimiter
 else:
 
     def __getattr__(name: str) -> object:
         """Import the public names, and aiohttp, when the first name is used: `--help` needs neither."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "FileRateLimiter":
+            # It takes its worker and store along, which a client with the default limiter does not need.
+            from do_images_async._quota.file_limiter import FileRateLimiter
+
+            globals()[name] = FileRateLimiter
+            return FileRateLimiter
         from do_images_async import _names
 
-        names = {each: getattr(_names, each) for each in __all__}
+        names = {each: getattr(_names, each) for each in __all__ if each != "FileRateLimiter"}
         globals().update(names)
         return names[name]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -99,8 +98,10 @@ class Token:
         A token that is escaped for JSON, HTML or a URL is found as well, and so is one in base64. Takes time
         in proportion to the text: cut a long one first.
         """
+        from html import unescape  # a millisecond that only errors need
+
         text = _without(text, self.__value)
-        for decode in (_without_json_escapes, unquote, html.unescape):
+        for decode in (_without_json_escapes, unquote, unescape):
             decoded = decode(text)
             if decoded != text and (clean := _without(decoded, self.__value)) != decoded:
                 text = clean

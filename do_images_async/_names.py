@@ -1,4 +1,4 @@
-"""The public names, from their modules; `do_images_async` imports them at the first use."""
+"""The public names but `FileRateLimiter`, from their modules; `do_images_async` imports them at first use."""
 
 from do_images_async import errors, events
 from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
@@ -7,7 +7,6 @@ from do_images_async._http.converter import converter
 from do_images_async._http.messages import quota_middleware
 from do_images_async._http.retry import RetryPolicy
 from do_images_async._quota.buckets import TokenBucket
-from do_images_async._quota.file_limiter import FileRateLimiter
 from do_images_async._quota.limiter import RateLimiter
 from do_images_async._quota.protocols import Limiter, LimiterStats, Permit, Report
 from do_images_async._version import __version__
@@ -31,7 +30,6 @@ __all__ = [
     "ActionPage",
     "ActionStatus",
     "BulkProgress",
-    "FileRateLimiter",
     "Image",
     "ImagePage",
     "ImageStatus",

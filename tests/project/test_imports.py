@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": set(),
     "cli": CORE | {"_api", "audit", "redis", "retention", "testing", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"_names", "_version"},
+    "__init__": {"_names", "_quota", "_version"},
     "_names": CORE | {"_api", "audit", "retention"},
 }
 """Which parts each part may import."""
