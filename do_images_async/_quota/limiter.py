@@ -34,6 +34,8 @@ __all__ = ["RateLimiter", "TokenPermit"]
 
 _SECOND = 1_000_000_000
 _NO_WORD = Report()
+_STARVED_PART = 8
+"""One permit in so many goes to a call that has waited for a whole period because of its reserve."""
 
 
 class _Reports(msgspec.Struct, frozen=True):
@@ -92,11 +94,14 @@ class _Alarm:
 class RateLimiter:
     """Grants permits so that no window of any bucket ever holds more requests than its capacity.
 
-    First come, first served; a waiter that must leave a reserve is passed by those that need not. It may be
-    used from any number of event loops and threads; in each loop that has waiters one timer runs, none
-    otherwise. A forked child shares the quota with its parent, and neither knows what the other does: where
-    requests were made before, the child starts with all buckets spent but the longest, of which it knows what
-    the parent knew.
+    Calls with the same reserve are served in the order in which they came, and a smaller reserve goes first.
+    A steady load does not starve larger reserves for ever: one permit in eight goes to the call that has
+    waited the longest for its reserve, once it has waited for a period of the shortest bucket.
+
+    The limiter may be used from any number of event loops and threads. It has one timer in each loop in
+    which calls wait, and none otherwise. A forked child shares the quota with its parent, and neither knows
+    what the other does. If requests were made before the fork, the child starts with all buckets spent but
+    the longest, of which it knows what the parent knew.
 
     Args:
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
@@ -139,6 +144,7 @@ class RateLimiter:
         self._reports = _Reports(self._settled, self._take_lost, self._released)
         self._serial = 0
         self._disowned = 0
+        self._served_starved = 0
         self._granted = 0
         self._in_flight = 0
         self._finished = 0
@@ -147,8 +153,8 @@ class RateLimiter:
         self._abandoned: deque[Ticket] = deque()
         # What was granted to a waiter in another loop that has not seen it yet.
         self._on_their_way: dict[asyncio.Future[TokenPermit], Ticket] = {}
-        # One queue for each reserve that somebody must leave; a future in it gets a Permit.
-        self._queues: dict[int, OrderedDict[asyncio.Future[TokenPermit], None]] = {}
+        # One queue for each reserve. A future in it gets a Permit; its value is when it began to wait.
+        self._queues: dict[int, OrderedDict[asyncio.Future[TokenPermit], int]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
         _limiters.add(self)
 
@@ -349,7 +355,7 @@ class RateLimiter:
     def _enter(self, reserve: int) -> asyncio.Future[TokenPermit]:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[TokenPermit] = loop.create_future()
-        self._queues.setdefault(reserve, OrderedDict())[waiter] = None
+        self._queues.setdefault(reserve, OrderedDict())[waiter] = self._clock()
         self._alarms.setdefault(loop, _Alarm()).waiting += 1
         return waiter
 
@@ -458,18 +464,37 @@ class RateLimiter:
 
     def _grant(self, now: int) -> list[tuple[asyncio.Future[TokenPermit], Ticket]]:
         granted: list[tuple[asyncio.Future[TokenPermit], Ticket]] = []
-        for reserve in sorted(self._queues):
-            queue = self._queues[reserve]
-            while queue:
-                waiter = next(iter(queue))
-                # A waiter that was cancelled in this turn of its loop has not left the queue yet.
-                if not waiter.done():
-                    ticket = self._take(now, reserve)
-                    if ticket is None:
-                        return granted
-                    granted.append((waiter, ticket))
-                self._remove(waiter, reserve)
+        while self._queues:
+            reserve = min(self._queues)
+            waiter = next(iter(self._queues[reserve]))
+            # A waiter that was cancelled in this turn of its loop has not left the queue yet.
+            if not waiter.done():
+                ticket = self._take(now, reserve)
+                if ticket is None:
+                    break
+                if ticket.serial >= self._served_starved + _STARVED_PART:
+                    starved = self._longest_starved(now, reserve)
+                    if starved is not None:
+                        self._served_starved = ticket.serial
+                        reserve, waiter = starved
+                granted.append((waiter, ticket))
+            self._remove(waiter, reserve)
         return granted
+
+    def _longest_starved(self, now: int, above: int) -> tuple[int, asyncio.Future[TokenPermit]] | None:
+        """Return the call with a larger reserve that has waited the longest, if it has waited a period."""
+        starved: tuple[int, asyncio.Future[TokenPermit]] | None = None
+        oldest = now - self._shortest.period
+        for reserve in sorted(self._queues):
+            if reserve <= above:
+                continue
+            waiting = (
+                (waiter, since) for waiter, since in self._queues[reserve].items() if not waiter.done()
+            )
+            waiter, since = next(waiting, (None, now))
+            if waiter is not None and (since < oldest or (since == oldest and starved is None)):
+                starved, oldest = (reserve, waiter), since
+        return starved
 
     def _hand_over(self, waiter: asyncio.Future[TokenPermit], ticket: Ticket) -> bool:
         """Give a waiter its permit in its own loop; False when that loop is closed."""
@@ -538,6 +563,10 @@ class RateLimiter:
             level.collect(now)
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
         due = max(level.earliest(ahead + reserve + 1, now) for level in self._levels)
+        if reserve:
+            # After a period it may get the next token, whatever it leaves and whoever is ahead.
+            starved = max(level.earliest(1, now) for level in self._levels)
+            due = min(due, max(starved, now + self._shortest.period))
         return (max(due, self._gate.earliest(now, self._granted, self._in_flight)) - now) / _SECOND
 
 

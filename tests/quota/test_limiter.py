@@ -318,6 +318,77 @@ def test_a_timer_that_fires_early_is_set_again() -> None:
     run_virtually(main())
 
 
+@pytest.mark.parametrize("reserve", [1, 40])
+def test_one_permit_in_eight_goes_to_calls_with_a_reserve_under_a_load_that_never_leaves_it(
+    reserve: int,
+) -> None:
+    async def main() -> None:
+        limiter = limiter_of(bucket(50, per=6))
+        granted = dict.fromkeys((0, reserve), 0)
+        first: dict[int, float] = {}
+
+        async def work(reserve: int) -> None:
+            while seconds() < 120:
+                permit = await limiter.acquire(reserve=reserve)
+                first.setdefault(reserve, seconds())
+                granted[reserve] += seconds() < 120
+                await asyncio.sleep(0.1)
+                permit.settle()
+
+        await asyncio.gather(*(work(each) for each in (0, reserve) for _ in range(60)))
+        total = sum(granted.values())
+        assert total >= 50 * 19
+        assert total / 10 <= granted[reserve] <= total / 7
+        assert first[reserve] <= 12.2  # the first tokens that come back after a period of waiting
+
+    run_virtually(main())
+
+
+def test_the_call_that_was_starved_the_longest_is_served_first_whatever_it_leaves() -> None:
+    async def main() -> None:
+        limiter = limiter_of(bucket(4, per=6))
+        order: list[int] = []
+        running = [await limiter.acquire() for _ in range(4)]
+
+        async def call(reserve: int) -> None:
+            running.append(await limiter.acquire(reserve=reserve))
+            order.append(reserve)
+
+        async with asyncio.TaskGroup() as group:
+            for reserve in (3, 1, 2, *[0] * 27):
+                group.create_task(call(reserve))
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(6)
+            for _ in range(30):
+                running.pop().release()
+                await let_run()
+        assert [order.index(reserve) for reserve in (3, 1, 2)] == [3, 11, 19]
+        assert len(order) == 30
+
+    run_virtually(main())
+
+
+def test_a_call_with_a_reserve_is_not_refused_while_it_may_yet_be_served_as_a_starved_one() -> None:
+    async def main() -> None:
+        limiter = limiter_of(bucket(2, per=6))
+        held = [await limiter.acquire() for _ in range(2)]
+        for _ in range(5):
+            held.pop().release()
+            held.append(await limiter.acquire())
+        starved = asyncio.create_task(limiter.acquire(reserve=1, max_wait=7))
+        await let_run()
+        others = [await waiting(limiter) for _ in range(2)]
+        await asyncio.sleep(6.5)
+        held.pop().release()
+        await let_run()
+        assert starved.done()
+        assert not starved.exception()
+        for other in others:
+            other.cancel()
+
+    run_virtually(main())
+
+
 def test_a_caller_without_reserve_passes_those_that_must_leave_one() -> None:
     async def main() -> None:
         limiter = limiter_of(bucket(3))

@@ -220,7 +220,8 @@ class AgainstTheNaiveLimiter(RuleBasedStateMachine):
     """Whatever is done to it, the limiter grants when the naive one grants, and to the same callers.
 
     The naive one shows by construction that a free token is never withheld, that callers with the same
-    reserve are served in order, that a smaller reserve goes first, and that a reserve is kept.
+    reserve are served in order, that a smaller reserve goes first, that a reserve is kept, but that one
+    permit in eight goes to a call that has waited a period for its reserve.
     """
 
     def __init__(self) -> None:

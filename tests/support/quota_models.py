@@ -102,7 +102,9 @@ class NaiveLimiter:
         self.now = 0
         self.closed_until = 0
         self.holding: set[int] = set()
-        self.waiting: list[tuple[int, int]] = []
+        self.waiting: list[tuple[int, int, int]] = []
+        self.granted = 0
+        self.served_starved = 0
         self._back: list[list[int]] = [[] for _ in limits]
 
     def free(self) -> tuple[int, ...]:
@@ -112,7 +114,7 @@ class NaiveLimiter:
         )
 
     def acquire(self, key: int, reserve: int) -> None:
-        self.waiting.append((reserve, key))
+        self.waiting.append((reserve, key, self.now))
         self._serve()
 
     def leave(self, key: int) -> None:
@@ -139,11 +141,22 @@ class NaiveLimiter:
             self._serve()
 
     def _serve(self) -> None:
-        for reserve, key in sorted(self.waiting, key=lambda waiter: waiter[0]):
-            if self.now < self.closed_until or min(self.free()) <= reserve:
+        while self.waiting:
+            waiter = min(self.waiting, key=lambda waiter: waiter[0])
+            if self.now < self.closed_until or min(self.free()) <= waiter[0]:
                 return
-            self.waiting.remove((reserve, key))
-            self.holding.add(key)
+            self.granted += 1
+            starved = self._starved(waiter[0])
+            if starved and self.granted >= self.served_starved + 8:
+                self.served_starved = self.granted
+                waiter = min(starved, key=lambda waiter: (waiter[2], waiter[0]))
+            self.waiting.remove(waiter)
+            self.holding.add(waiter[1])
+
+    def _starved(self, reserve: int) -> list[tuple[int, int, int]]:
+        """Return the waiters with a larger reserve that have waited for a whole period."""
+        since = self.now - min(limit.period for limit in self.limits)
+        return [waiter for waiter in self.waiting if waiter[0] > reserve and waiter[2] <= since]
 
 
 class Ticket(Protocol):
