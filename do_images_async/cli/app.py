@@ -15,6 +15,7 @@ import click
 
 from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
+from do_images_async.cli.running import terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped, complain, described
 from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError
@@ -95,7 +96,7 @@ def main() -> None:
       5   refused: prune would delete too much, or an image has changed since the plan
       70  an internal error
       74  the output can't be written
-      130 interrupted
+      130 interrupted, by Ctrl-C or SIGTERM
       141 the reader of the output has left, as `head` does
 
     \b
@@ -112,6 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     with stdout():
         try:
+            terminate_as_ctrl_c()
             return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))
         except KeyboardInterrupt:
             return _fail(Exit.INTERRUPTED, "interrupted before it was complete")

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import attrs
 import click
+from click.core import ParameterSource
 
 from do_images_async.audit import (
     PRICE,
@@ -30,6 +31,7 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
+from do_images_async.cli.connection import check_one_token
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import amount, client_options, file_option, split, watch
@@ -42,6 +44,7 @@ __all__ = ["audit_command"]
 
 _SHOWN = 10
 _KEPT = 10_000
+_SHOWN_BY_DEFAULT = {"text": _SHOWN, "json": _KEPT, "csv": _KEPT, "html": None}
 _LEVELS = tuple(severity.name.lower() for severity in Severity)
 _RULES = (
     *(
@@ -132,7 +135,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--top",
     type=click.IntRange(0),
-    show_default=f"{_SHOWN}; as data {_KEPT:,}",
+    show_default=f"{_SHOWN}; as data {_KEPT:,}; as html some of each rule",
     help="Findings shown, the worst first.",
 )
 @client_options
@@ -159,14 +162,14 @@ def audit_command(
       do-images audit --account prod=PROD_TOKEN --account lab=LAB_TOKEN
       do-images audit -o json | jq '.findings[] | select(.rule == "old") | .image_id'
     """
-    if options["demo"] and accounts:
-        raise click.UsageError("--demo and --account exclude each other")
+    _check_demo(accounts, options)
     earlier = read_baseline(baseline) if baseline else None
-    shown = top if top is not None else (_SHOWN if form == "text" else _KEPT)
+    shown = top if top is not None else _SHOWN_BY_DEFAULT[form]
+    keep = max(shown or 0, _KEPT)
     sources = _accounts(accounts, options)
     with destination(file) as target:
-        results = run_interruptibly(read_accounts(sources, _reading(options, max(shown, _KEPT))))
-        report, parts = _report(sources, results, max(shown, _KEPT))
+        results = run_interruptibly(read_accounts(sources, _reading(options, keep)))
+        report, parts = _report(sources, results, keep)
         if earlier is not None:
             report = attrs.evolve(report, comparison=compare(report, earlier))
         text = report_as(form, report, parts, shown, _label(options, sources))
@@ -174,6 +177,21 @@ def audit_command(
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
         return _status(report, fail_on)
+
+
+def _check_demo(accounts: Sequence[str], options: dict[str, Any]) -> None:
+    """Raise UsageError for options of the demo without it, and for those of a connection with it."""
+    if options["demo"]:
+        check_one_token(options, "--demo", *(["--account"] if accounts else []))
+    unused = ("proxy", "timeout", "retries") if options["demo"] else ("images", "seed")
+    context = click.get_current_context()
+    given = [
+        f"--{name}" for name in unused if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given and options["demo"]:
+        raise click.UsageError(f"--demo and {given[0]} exclude each other")
+    if given:
+        raise click.UsageError(f"{given[0]} is for the demo: add --demo")
 
 
 def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:

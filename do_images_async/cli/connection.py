@@ -19,7 +19,7 @@ from do_images_async.cli.quota import shared_quota
 from do_images_async.cli.tokens import Credential, TokenSource, find_token
 from do_images_async.errors import AuthenticationError
 
-__all__ = ["Connection", "connection_of"]
+__all__ = ["Connection", "check_one_token", "connection_of"]
 
 
 @attrs.frozen(kw_only=True)
@@ -57,7 +57,7 @@ class Connection:
                     timeout=self.timeout,
                 )
             except ValueError as error:
-                raise click.ClickException(f"{self.credential.origin}: {error}") from None
+                raise click.ClickException(_blamed(str(error), self.credential.origin)) from None
             async with api:
                 try:
                     yield api
@@ -89,6 +89,7 @@ def connection_of(options: Mapping[str, Any], credential: Credential | None = No
         options: the values of `client_options`.
         credential: the token; None looks for it, as the options say.
     """
+    check_one_token(options)
     start_log(verbose=options["verbose"])
     if credential is None:
         source = TokenSource(
@@ -101,6 +102,27 @@ def connection_of(options: Mapping[str, Any], credential: Credential | None = No
         timeout=options["timeout"],
         retries=options["retries"],
     )
+
+
+def _blamed(message: str, origin: str) -> str:
+    """Return what is wrong with the client's arguments, by where they came from."""
+    if not message.startswith("base_url "):
+        return f"{origin}: {message}"
+    message = message.replace(" (allow_insecure_http=True allows it)", "")  # no option does
+    return message.replace("base_url", "DIGITALOCEAN_API_URL", 1)
+
+
+def check_one_token(options: Mapping[str, Any], *others: str) -> None:
+    """Raise UsageError if two options name a token, where all but one would have no effect.
+
+    Args:
+        options: the values of `client_options`.
+        others: further options that name the account and were given.
+    """
+    names = {"token": "--access-token", "token_file": "--token-file", "context": "--context"}
+    given = [*others, *(name for key, name in names.items() if options[key] is not None)]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other")
 
 
 def _proxy(given: str | None) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from do_images_async.cli.output import write_file
+from do_images_async.cli.output import write, write_file
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
@@ -264,5 +264,4 @@ def _farewell(statuses: Counter[int | None], seconds: float) -> str:
 
 
 def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+    write("".join(f"{line}\n" for line in lines))

@@ -248,6 +248,8 @@ def delete_command(
       do-images delete 7938391 --yes -o json
       do-images list --tag old --columns ID --no-header | do-images delete - --yes
     """
+    if "-" in image_ids and options["token_file"] == "-":  # noqa: S105  (no password)
+        raise click.UsageError("the ids and --token-file can't both be read from stdin")
     ids = read_ids(image_ids)
     connection = connection_of(options)
     shown = watch(options)

@@ -38,7 +38,8 @@ def read_baseline(path: Path) -> Baseline:
     """Return the earlier report of a file.
 
     Raises:
-        ClickException: it is no report, one of another version, or a partial one; the message says where.
+        ClickException: it is no report, one of another version, a partial one, or one that does not hold all
+            of its findings; the message says where.
     """
     data = _read_json(path, "--baseline")
     try:
@@ -48,6 +49,10 @@ def read_baseline(path: Path) -> Baseline:
     if baseline.incomplete is not None:
         why = f"is a partial report, which can't be compared with: {baseline.incomplete}"
         raise _unusable("--baseline", path, why)
+    held, found = len(baseline.findings), baseline.findings_total
+    if held != found:
+        why = f"holds {held:,} of its {found:,} findings, so that nobody knows which of today's are new"
+        raise _unusable("--baseline", path, f"{why}; make it with --top {found} or more")
     return baseline
 
 

@@ -217,6 +217,10 @@ async def _found(api: ImagesAPI, query: _Query, progress: Progress) -> AsyncGene
 def _nothing(query: _Query, progress: Progress) -> str:
     if progress.images and query.filters:
         return f"none of {progress.images:,} images matches"
+    if query.tag is not None or query.kind is not None:
+        named = {"the tag": query.tag, "the type": query.kind}
+        wanted = " and ".join(f"{what} {value!r}" for what, value in named.items() if value is not None)
+        return f"no {'private ' * query.own}image has {wanted}"
     if query.own:
         return "no private image is there; --public lists the provider's, too"
     return "no image is there"

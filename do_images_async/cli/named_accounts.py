@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.connection import Connection, check_one_token, connection_of
 from do_images_async.cli.tokens import Credential
 
 __all__ = ["account_option", "connections_of"]
@@ -37,9 +37,11 @@ def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[
 
     Raises:
         BadParameter: an account is not written as it must be, its variable is empty, or a name comes twice.
+        UsageError: another option names a token, too.
     """
     if not accounts:
         return {None: connection_of(options)}
+    check_one_token(options, "--account")
     pairs = [value.partition("=") for value in accounts]
     for name, sign, variable in pairs:
         if not (name and sign and variable):

@@ -33,7 +33,16 @@ Decorator = Callable[[Command], Command]
 _FORMATS = ("table", "json", "ndjson", "csv")
 
 
-IMAGE_ID = click.IntRange(1, 2**63 - 1)
+class _Id(click.IntRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number: int = super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is no id; that is a number, as `do-images list` shows it.", param, ctx)
+        return number
+
+
+IMAGE_ID = _Id(1, 2**63 - 1)
 """The number of an image, or of an action."""
 
 
@@ -80,11 +89,18 @@ def split(values: tuple[str, ...]) -> list[str]:
     return [part for value in values for part in value.split(",") if part]
 
 
+class _FilePath(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty: name a file.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def file_option(command: Command) -> Command:
     """Add where the output goes."""
     option = click.option(
         "--file",
-        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        type=_FilePath(dir_okay=False, allow_dash=True, path_type=Path),
         metavar="FILE",
         help="Write there instead of to stdout; a partial result never replaces a file.",
     )

@@ -170,11 +170,12 @@ def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator
         if not stopped.partial or not file.tell():
             raise
         partial = target.with_name(f"{target.name}.partial")
+        kept = f", and {path} is as it was" if target.exists() else ""
         with _failures(partial):
             _finish(file, draft, 0o666 & ~_mask())
             draft.replace(partial)
         raise Stopped(
-            stopped.status, f"{stopped}; what was read is in {partial}, and {path} is as it was", partial=True
+            stopped.status, f"{stopped}; what was read is in {partial}{kept}", partial=True
         ) from None
     with _failures(path):
         _finish(file, draft, _mode(target))

@@ -24,13 +24,19 @@ _PANEL = "https://cloud.digitalocean.com/images/"
 _PLACES = {"snapshot": "snapshots/droplets", "custom": "custom_images", "backup": "backups"}
 
 
-def report_page(report: AuditReport, source: str, parts: Mapping[str, AuditReport] | None = None) -> str:
+def report_page(
+    report: AuditReport,
+    source: str,
+    parts: Mapping[str, AuditReport] | None = None,
+    top: int | None = None,
+) -> str:
     """Return the report as HTML.
 
     Args:
         report: what to show.
         source: whose images they are, in words.
         parts: the reports of the accounts, where there are several.
+        top: how many findings are shown, the worst first; None for the worst of each rule.
     """
     style, script = _resource("page.css"), _resource("page.js")
     # Only this script may run and nothing may be loaded, whatever else ended up in the page.
@@ -51,7 +57,7 @@ def report_page(report: AuditReport, source: str, parts: Mapping[str, AuditRepor
             *_accounts(parts or {}),
             *(_comparison(report.comparison) if report.comparison else ()),
             *_rules(report),
-            *_findings(report, accounts=bool(parts)),
+            *_findings(report, top, accounts=bool(parts)),
             f"<footer>{' '.join(_basis(report))}</footer></main><script>{script}</script></body></html>\n",
         ]
     )
@@ -229,12 +235,12 @@ def _kind(head: str) -> str:
 _NUMERIC = frozenset({"Images", "GB", "USD a month", "Would be saved", "Findings", "ID"})
 
 
-def _findings(report: AuditReport, *, accounts: bool) -> Iterator[str]:
-    shown = _worst_of_each(report.findings)
+def _findings(report: AuditReport, top: int | None, *, accounts: bool) -> Iterator[str]:
+    shown = _worst_of_each(report.findings) if top is None else report.findings[:top]
     heads = ["Severity", *(["Account"] if accounts else []), "Rule", "ID", "Image", "Finding"]
     heads += ["GB", "USD a month", "What to do"]
     yield '<section id="findings"><h2>Findings</h2>'
-    if not shown:
+    if not report.findings_total:
         yield "<p>No rule found anything.</p></section>"
         return
     whole = len(shown) == report.findings_total
@@ -253,9 +259,10 @@ def _findings(report: AuditReport, *, accounts: bool) -> Iterator[str]:
         yield _finding_row(finding, heads, accounts=accounts)
     yield '</tbody></table></div><p id="nothing" hidden>Nothing on this page fits these filters.</p>'
     if not whole:
+        held = f"the worst {_OF_EACH} of each rule" if top is None else f"the worst {top:,}, as --top says"
         yield (
             f'<p class="note" id="left-out">This page, and so the search, leaves out '
-            f"{report.findings_total - len(shown):,} findings: it holds the worst {_OF_EACH} of each rule. "
+            f"{report.findings_total - len(shown):,} findings: it holds {held}. "
             "<code>do-images audit -o csv</code> has more.</p>"
         )
     yield "</section>"

@@ -18,7 +18,7 @@ FORMATS = ("text", "json", "csv", "html")
 
 
 def report_as(
-    form: str, report: AuditReport, parts: Mapping[str, AuditReport], shown: int, label: str
+    form: str, report: AuditReport, parts: Mapping[str, AuditReport], shown: int | None, label: str
 ) -> str:
     """Return the report in a format.
 
@@ -26,13 +26,13 @@ def report_as(
         form: one of `FORMATS`.
         report: what is written.
         parts: the reports of the accounts, where there are several.
-        shown: how many findings are written at most; a page has its own limit.
+        shown: how many findings are written at most; None lets a page choose the worst of each rule.
         label: whose images they are, in words.
     """
     if form == "html":
         from do_images_async.cli.page import report_page
 
-        return report_page(report, label, parts)
+        return report_page(report, label, parts, shown)
     report = attrs.evolve(report, findings=report.findings[:shown])
     if form == "csv":
         return _findings_csv(report)

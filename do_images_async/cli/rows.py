@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
+import click
 
 from do_images_async.cli.columns import Column, as_record, choose
 from do_images_async.cli.csv_text import csv_text
@@ -41,9 +42,12 @@ class Rows:
     @classmethod
     def of(cls, options: dict[str, Any], *, short: Sequence[str] = ()) -> Rows:
         """Return what `output_options` say."""
+        columns = split(options["columns"])
+        if options["columns"] and not columns:
+            raise click.BadParameter("it names no column; leave it away for all.", param_hint="--columns")
         return cls(
             form=options["form"],
-            columns=split(options["columns"]),
+            columns=columns,
             short=short,
             header=not options["no_header"],
             file=options["file"],

@@ -1,4 +1,4 @@
-"""The event loop of a command, and what Ctrl-C does to it."""
+"""The event loop of a command, and what Ctrl-C and SIGTERM do to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from do_images_async.cli.status import Exit, Stopped
 
-__all__ = ["run_interruptibly"]
+__all__ = ["run_interruptibly", "terminate_as_ctrl_c"]
 
 T = TypeVar("T")
 
@@ -20,8 +20,18 @@ _NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
 """What loops raise on Windows, and off the main thread: asyncio's own, and uvloop's."""
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def terminate_as_ctrl_c() -> None:
+    """Let SIGTERM interrupt this process as Ctrl-C does, unless it is ignored."""
+    with suppress(*_NO_SIGNALS):
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; Ctrl-C cancels it, and it may still return a result.
+    """Run a coroutine to its end; Ctrl-C or SIGTERM cancels it, and it may still return a result.
 
     `asyncio.run` would do the same but for a moment: a signal that comes just before the loop begins to wait
     is seen only when the wait is over, which may be half a minute. A handler of the loop's own wakes it.
@@ -37,14 +47,17 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
     with suppress(*_NO_SIGNALS):
-        loop.add_signal_handler(signal.SIGINT, task.cancel)
+        for number in _STOPPING:
+            loop.add_signal_handler(number, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
         raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
     finally:
         with suppress(*_NO_SIGNALS):
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in _STOPPING:
+                loop.remove_signal_handler(number)
+            terminate_as_ctrl_c()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

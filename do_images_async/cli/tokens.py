@@ -90,13 +90,14 @@ def doctl_config_path() -> Path:
 
 def _from_file(name: str) -> str:
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text()
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise click.ClickException(f"--token-file {name}: {reason}") from None
-    if not text.strip():
+    text = text.removeprefix("\ufeff").strip()  # a byte order mark, as Windows puts there
+    if not text:
         raise click.ClickException(f"--token-file {name}: it is empty")
-    return text.strip()
+    return text
 
 
 def _from_doctl(context: str | None, *, required: bool) -> Credential:

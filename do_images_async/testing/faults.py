@@ -62,8 +62,14 @@ def _header_fields(_: object, attribute: attrs.Attribute[Any], value: Any) -> No
         raise ValueError(f"{attribute.name} must map printable strings to printable strings")
 
 
-_TEXT = attrs.validators.optional(attrs.validators.instance_of(str))
-_FLAG = attrs.validators.instance_of(bool)
+def _text(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be a string, not {type(value).__name__}")
+
+
+def _flag(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be true or false, not {type(value).__name__}")
 
 
 @attrs.define(kw_only=True)
@@ -102,21 +108,21 @@ class Fault:
         struck: the number of requests that it has applied to.
     """
 
-    method: str | None = attrs.field(default=None, validator=_TEXT)
-    path: str | None = attrs.field(default=None, validator=_TEXT)
+    method: str | None = attrs.field(default=None, validator=_text)
+    path: str | None = attrs.field(default=None, validator=_text)
     times: int | None = attrs.field(default=1, validator=_from(0))
     probability: float = attrs.field(default=1.0, validator=_from(0, 1))
-    after: bool = attrs.field(default=False, validator=_FLAG)
+    after: bool = attrs.field(default=False, validator=_flag)
     delay: float = attrs.field(default=0.0, validator=_from(0, _DAY))
     jitter: float = attrs.field(default=0.0, validator=_from(0, _DAY))
     status: int | None = attrs.field(default=None, validator=_from(200, 599))
     body: bytes | None = attrs.field(default=None, converter=_as_bytes)
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_header_fields)
-    edge: bool = attrs.field(default=False, validator=_FLAG)
+    edge: bool = attrs.field(default=False, validator=_flag)
     raw: bytes | None = attrs.field(default=None, converter=_as_bytes)
     broken: Broken | None = attrs.field(default=None, validator=_one_of(Broken))
     pace: float = attrs.field(default=0.0, validator=_from(0, _DAY))
-    malformed: bool = attrs.field(default=False, validator=_FLAG)
+    malformed: bool = attrs.field(default=False, validator=_flag)
     encoding: Encoding | None = attrs.field(default=None, validator=_one_of(Encoding))
     pages: Pages | None = attrs.field(default=None, validator=_one_of(Pages))
     reset_skew: float = attrs.field(default=0.0, validator=_from(-1e9, 1e9))

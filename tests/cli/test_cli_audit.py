@@ -66,6 +66,27 @@ async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_pat
     assert files_of(tmp_path) == ["report.html", "report.json"]
 
 
+async def test_a_page_shows_as_many_findings_as_top_says(emulator: ImagesEmulator) -> None:
+    for top, rows in (("3", 3), ("0", 0)):
+        page = (await audit(emulator, "-o", "html", "--top", top)).stdout
+        assert page.count("<tr data-id=") == rows
+        assert f"it holds the worst {top}, as --top says" in page
+        assert "No rule found anything" not in page
+
+
+async def test_a_baseline_that_does_not_hold_all_its_findings_is_refused(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    cut, whole = tmp_path / "cut.json", tmp_path / "whole.json"
+    await audit(emulator, "-o", "json", "--top", "3", "--file", str(cut))
+    await audit(emulator, "-o", "json", "--file", str(whole))
+    found = json.loads(whole.read_text())["findings_total"]
+    refused = await audit(emulator, "--baseline", str(cut))
+    assert (refused.status, refused.stdout) == (2, "")
+    assert f"holds 3 of its {found} findings" in refused.stderr
+    assert f"make it with --top {found} or more" in refused.stderr
+
+
 async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> None:
     last = tmp_path / "last.json"
     await audit(emulator, "-o", "json", "--file", str(last))

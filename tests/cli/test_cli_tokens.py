@@ -34,6 +34,12 @@ def write_config(directory: Path, text: str) -> None:
     path.write_text(text)
 
 
+def test_a_token_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"\xef\xbb\xbfsome-token\r\n")
+    assert find_token(TokenSource(file=str(file))).token == "some-token"
+
+
 def test_the_variables_come_before_doctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG.format(context="default"))
     assert find_token(TokenSource()).token == "default-token"

@@ -457,8 +457,9 @@ async def test_a_journal_belongs_to_one_run_at_a_time(emulator: ImagesEmulator, 
     assert f"another run is writing {journal}" in second.stderr
 
 
-async def test_ctrl_c_waits_for_deletions_in_flight_and_begins_no_other(
-    emulator: ImagesEmulator, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_and_sigterm_wait_for_deletions_in_flight_and_begin_no_other(
+    number: signal.Signals, emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     for age in range(20, 60):
         add(emulator, f"web-{age}", age)
@@ -467,7 +468,7 @@ async def test_ctrl_c_waits_for_deletions_in_flight_and_begins_no_other(
     arguments = ("prune", "--name", "web-*", "--keep-last", "30", *APPLY, "--journal", str(journal))
     process = await start(arguments, account(emulator, emulator.token))
     await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = await process.communicate()
     assert process.returncode == 130
     events = [line["event"] for line in lines_of(journal)]

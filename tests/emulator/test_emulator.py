@@ -119,6 +119,7 @@ async def test_probability_is_drawn_from_the_seed() -> None:
         ({"encoding": "br"}, ValueError, "encoding"),
         ({"pages": "lost"}, ValueError, "pages"),
         ({"method": 5}, TypeError, "method"),
+        ({"after": "yes"}, TypeError, "after must be true or false, not str"),
         ({"headers": [("a", "b")]}, TypeError, "headers"),
         ({"headers": {"a": "b\r\nc: d"}}, ValueError, "headers"),
         ({"headers": {"a": 1}}, ValueError, "headers"),
@@ -127,8 +128,9 @@ async def test_probability_is_drawn_from_the_seed() -> None:
 def test_a_fault_that_makes_no_sense_is_refused(
     arguments: dict[str, Any], error: type[Exception], name: str
 ) -> None:
-    with pytest.raises(error, match=name):
+    with pytest.raises(error, match=name) as caught:
         Fault(**arguments)
+    assert "attr" not in str(caught.value)  # a sentence, not the validator's own objects
 
 
 # --- faults: what they do ---

@@ -1,0 +1,69 @@
+"""What the command refuses before anything is sent: options without effect, empty values, wrong addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from do_images_async.testing import ImagesEmulator
+from tests.conftest import TOKEN
+from tests.support.cli_processes import account, do_images_here
+
+HERE = {"DIGITALOCEAN_TOKEN": TOKEN, "DIGITALOCEAN_API_URL": "http://127.0.0.1:9", "PROD": TOKEN}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("audit --images 5", "--images is for the demo"),
+        ("audit --seed 5", "--seed is for the demo"),
+        ("audit --demo --token-file nosuch", "--demo and --token-file exclude each other"),
+        ("audit --demo --context nosuch", "--demo and --context exclude each other"),
+        ("audit --demo --account a=PROD", "--demo and --account exclude each other"),
+        ("audit --demo --retries 1", "--demo and --retries exclude each other"),
+        ("audit --account a=PROD --token-file nosuch", "--account and --token-file exclude each other"),
+        (
+            "prune --name w --account a=PROD --context x --keep-last 1",
+            "--account and --context exclude each other",
+        ),
+        ("list -t TOK --token-file nosuch", "--access-token and --token-file exclude each other"),
+        ("list -t TOK --context nosuch", "--access-token and --context exclude each other"),
+        ("get 1 --token-file nosuch --context nosuch", "--token-file and --context exclude each other"),
+        ("delete - --token-file -", "the ids and --token-file can't both be read from stdin"),
+        ("list --columns=", "--columns: it names no column"),
+        ("actions 5 --columns=,", "--columns: it names no column"),
+        ("list --file=", "'--file': it is empty: name a file."),
+        ("audit --demo --file=", "'--file': it is empty: name a file."),
+        ("actions ubuntu-24-04-x64", "'ubuntu-24-04-x64' is no id; that is a number"),
+        ("wait 0", "'0' is no id; that is a number"),
+    ],
+)
+async def test_what_has_no_effect_or_no_meaning_is_refused(call: str, message: str) -> None:
+    ended = await do_images_here(*call.split(), **HERE)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert message in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("junk", "Error: DIGITALOCEAN_API_URL must be an absolute https URL, not 'junk'\n"),
+        (
+            "http://example.com",
+            (
+                "Error: DIGITALOCEAN_API_URL must be https, or the token could be read on the way: "
+                "'http://example.com'\n"
+            ),
+        ),
+    ],
+)
+async def test_a_wrong_address_is_the_fault_of_its_variable(url: str, message: str) -> None:
+    ended = await do_images_here("list", DIGITALOCEAN_TOKEN=TOKEN, DIGITALOCEAN_API_URL=url)
+    assert (ended.status, ended.stdout, ended.stderr) == (2, "", message)
+
+
+async def test_an_empty_list_names_the_filters_that_the_api_applied() -> None:
+    async with ImagesEmulator(images=5, quotas=None) as emulator:
+        where = account(emulator, emulator.token)
+        tagged = await do_images_here("list", "-q", "--tag", "nosuch", **where)
+    assert tagged.status == 0
+    assert tagged.stderr == "do-images: no private image has the tag 'nosuch'\n"
