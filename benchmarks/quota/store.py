@@ -71,7 +71,7 @@ def _exchange(number: int, buckets: tuple[TokenBucket, ...], elsewhere: list[int
         settling=0,
         wants=[(0, 1)] if number else [],
         clock=0,
-        dice=0.0,
+        jitter=0.0,
         buckets=[(bucket.capacity, microseconds(bucket.period)) for bucket in buckets],
         lease=microseconds(60),
         grace=0,

@@ -1,1 +1,1 @@
-"""When a request may be sent: the token buckets, and what the server says of them."""
+"""The rate limiters: token buckets, and the quota that the server reports."""

@@ -1,4 +1,4 @@
-"""The limits, and what is left of one at a moment."""
+"""The limits, and the tokens that are left of each at a moment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TokenBucket:
 
     @property
     def period(self) -> float:
-        """Seconds from a response until its token is back."""
+        """Return the seconds from a response until its token is back."""
         return self.per + (min(self.per / 60, 5.0) if self.margin is None else self.margin)
 
 
@@ -50,11 +50,11 @@ DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
 
 
 class Level:
-    """What one bucket holds at a moment: free tokens, and when the others come back.
+    """The state of one bucket at a moment: its free tokens, and the moments when the others come back.
 
     Attributes:
-        free: below zero when others have spent more than there was.
-        returns: moments, in order; what is answered last is due last, but for what was lost.
+        free: the free tokens; negative if others have spent more than were left.
+        returns: the moments when tokens come back, in order.
     """
 
     __slots__ = ("bucket", "free", "period", "returns")
@@ -66,14 +66,14 @@ class Level:
         self.returns: list[int] = []
 
     def start_spent(self, answered: Iterable[int], now: int) -> None:
-        """Take all tokens out: as if for requests answered at those moments, the latest of them, and now."""
+        """Take all tokens out, as if they were spent on the requests answered last, and the rest just now."""
         latest = sorted(answered)[-self.bucket.capacity :]
         latest += [now] * (self.bucket.capacity - len(latest))
         self.returns = sorted(moment + self.period for moment in latest)
         self.free = 0
 
     def collect(self, now: int) -> None:
-        """Take in what is back by now."""
+        """Count the tokens that are back by now as free."""
         returns = self.returns
         if returns and returns[0] <= now:
             back = bisect_right(returns, now)
@@ -81,7 +81,7 @@ class Level:
             self.free += back
 
     def give_back(self, due: int) -> None:
-        """Expect a token that is out at a moment."""
+        """Note the moment when a token comes back."""
         returns = self.returns
         if not returns or returns[-1] <= due:
             returns.append(due)
@@ -89,7 +89,7 @@ class Level:
             returns.insert(bisect_right(returns, due), due)
 
     def spend(self, number: int, now: int) -> None:
-        """Take out tokens for requests of others that were counted by now, though there may be none."""
+        """Take out tokens for requests of others that the server has counted, even if none are free."""
         for _ in range(number):
             self.give_back(now + self.period)
         self.free -= number
@@ -98,10 +98,11 @@ class Level:
         return self.returns[0] if self.returns else None
 
     def earliest(self, number: int, now: int) -> int:
-        """When the `number`-th token from now is free, if every request in flight was sent; never later.
+        """Return a lower bound of when the `number`-th token from now is free.
 
-        A token that is given out again comes back a period later at the earliest, and so does one that is in
-        flight. One that was lost comes back later still, but others may go round twice in the meantime.
+        It assumes that every request in flight was sent. A token that is spent again, or is in flight, comes
+        back after a period at the earliest. A lost one comes back later, but another may be spent twice until
+        then.
         """
         cycles, index = divmod(number - 1, self.bucket.capacity)
         again = now + self.period

@@ -1,4 +1,4 @@
-"""The clock that workers of a shared quota and the store of one machine count on."""
+"""The clock of the workers of a shared quota, and of the store on one machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def clock_ns() -> int:
-    """Return nanoseconds since the machine was started; nobody can set this clock.
+    """Return nanoseconds since the machine was started; this clock can't be set.
 
-    Where the system can tell (Linux), it goes on while the machine sleeps: the server's windows do so too,
-    and so do the leases that a store on another machine keeps.
+    On Linux it also counts the time in which the machine sleeps, as the server's windows and the leases in a
+    store on another machine do.
     """
     return time.monotonic_ns() if _BOOTTIME is None else time.clock_gettime_ns(_BOOTTIME)

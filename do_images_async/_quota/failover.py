@@ -1,4 +1,4 @@
-"""What a worker may spend on its own while the store can't be reached."""
+"""The failover: a worker's own share of the quota while the store can't be reached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECOND = 1_000_000_000
 
 @attrs.define(eq=False)
 class _LocalPermit:
-    """A permit of the share; the store is told of its request later."""
+    """A permit of the share; its request is reported to the store later."""
 
     _permit: Permit | None
     _note: Callable[[int], None]
@@ -49,8 +49,8 @@ class _LocalPermit:
 class _LocalShare:
     """An equal share of the quota, for one worker.
 
-    Its tokens count as spent at first: those of this worker's own requests are back when they are, all others
-    a period from now, when whatever any worker spent through the store no longer counts.
+    At first all its tokens count as spent. Those of this worker's own requests come back when they are due.
+    All others come back after a period, when requests made through the store no longer count.
     """
 
     limiter: RateLimiter
@@ -69,7 +69,7 @@ class _LocalShare:
         on_wait: Callable[[float], None] | None,
         note: Callable[[int], None],
     ) -> Self | None:
-        """Return a share for one of so many workers; None when it would be nothing."""
+        """Return the share of one of `workers` workers; None if a bucket has too few tokens to share."""
         if min(bucket.capacity for bucket in buckets) < workers:
             return None
         shares = [attrs.evolve(bucket, capacity=bucket.capacity // workers) for bucket in buckets]
@@ -78,7 +78,7 @@ class _LocalShare:
 
     @property
     def busy(self) -> bool:
-        """Whether calls wait or are in flight."""
+        """Return whether calls wait or are in flight."""
         stats = self.limiter.stats()
         return bool(stats.waiting or stats.in_flight)
 
@@ -98,14 +98,14 @@ class _LocalShare:
         return _LocalPermit(permit, self._note, self._grace)
 
     def end(self) -> None:
-        """Wake all who wait here: the store is back."""
+        """Wake the calls that wait here, since the store is back."""
         for call in self._calls:
             if not call.expired():
                 call.reschedule(0)
 
 
 class Failover:
-    """Grants permits while the store can't be reached, if it may.
+    """The source of permits while the store can't be reached, if the options allow one.
 
     Args:
         buckets: the whole quota.
@@ -140,16 +140,16 @@ class Failover:
 
     @property
     def active(self) -> bool:
-        """Whether permits come from here now."""
+        """Return whether permits come from here now."""
         return self._share is not None
 
     @property
     def busy(self) -> bool:
-        """Whether calls wait here or are in flight."""
+        """Return whether calls wait here or are in flight."""
         return self._share is not None and self._share.busy
 
     def begin(self, workers: int | None, answered: Iterable[int], in_flight: int) -> bool:
-        """Start a share, unless there is one; returns whether permits are to be had.
+        """Start a share, unless there is one; return whether there is one now.
 
         Args:
             workers: how many there are to share with; None when the store was never reached.
@@ -167,7 +167,7 @@ class Failover:
         return self._share is not None
 
     def end(self) -> bool:
-        """End the share: the store is back; returns whether there was one."""
+        """End the share, since the store is back; return whether there was one."""
         share, self._share = self._share, None
         self.retry_at = math.inf
         if share is not None:

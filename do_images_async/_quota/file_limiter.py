@@ -54,8 +54,7 @@ class FileRateLimiter:
     The guarantee is the same: as the server counts, no window of any bucket ever holds more requests than
     its capacity, whichever process sent them and however short it lived. Processes that wait get equal
     shares. The tokens of a process that has died come back when its lease has ended and, after that, the
-    grace and the bucket's period have passed. After a reboot it is as if the machine had been off for no time
-    at all.
+    grace and the bucket's period have passed. The time in which the machine was off does not count.
 
     Each `ImagesAPI` that gets it spends the quota of its own token at its own origin. It may be used from any
     number of event loops and threads, each of which counts as a process; a forked child goes on as one more.
@@ -239,7 +238,7 @@ class FileRateLimiter:
         )
 
     def start_in_child(self) -> None:
-        """Go on in a forked child: what waits or is in flight is the parent's."""
+        """Start again in a forked child, without the parent's calls and requests in flight."""
         self._lock = threading.Lock()
         self._workers = {}
         self._granted_before = 0
@@ -277,7 +276,7 @@ class FileRateLimiter:
         return self._store
 
     def _retire(self, ends: Callable[[asyncio.AbstractEventLoop], bool]) -> None:
-        """Write what workers have not, whose event loops have ended."""
+        """Write what the workers of ended event loops have not reported yet, and drop these workers."""
         with self._lock:
             retired = [self._workers.pop(loop) for loop in list(self._workers) if ends(loop)]
         for worker in retired:

@@ -1,10 +1,10 @@
-"""What the server says of the quota, and when to hold back for it although the own log has tokens.
+"""The gate: hold requests back for what the server says of the quota, although tokens are free.
 
-The quota belongs to the token, and others may spend it: a previous run, a colleague, the control panel. The
-gate only ever makes a limiter tighter than its own log. It asks four policies, and takes the latest moment:
+The quota belongs to the API token, and others may spend it: a previous run, a colleague, the control panel.
+The gate only ever makes a limiter stricter. It asks four policies, and takes the latest moment:
 
 - `Closing`: the server has refused a request.
-- `Remaining`: the last word on the remaining requests, less those that it may not have counted yet.
+- `Remaining`: the newest count of remaining requests, less those that the server may not have counted yet.
 - `Pacing`: somebody else spends too, as the server's count or a refusal shows. Requests go out evenly.
 - `InFlight`: few at a time after a closing, and while others spend or nothing is known of them.
 
@@ -33,7 +33,7 @@ _NEVER = 1 << 62
 
 @attrs.define
 class Gate:
-    """Says when the server's word allows the next request; the caller locks.
+    """The state of the four policies; the caller holds the lock.
 
     Args:
         capacity, period: the shortest bucket's capacity, and its period in nanoseconds.
@@ -87,7 +87,7 @@ class Gate:
         if self.quiet and now < self.silent_at and (ceiling is None or sent < ceiling):
             return now
         if now >= self.silent_at:
-            # Others may have spent what our own log takes to be free.
+            # Others may have spent the tokens that count as free here.
             self.in_flight.start()
             self.silent_at = _NEVER
         paced = self.pacing.are_others_here(now, self.period)

@@ -1,10 +1,10 @@
-"""Token buckets that a sliding log on the server can't catch out, and the limiter that spends them.
+"""The limiter in one process: it never sends more than a server with a sliding log allows.
 
 A request takes one token from every bucket before it is sent. The token comes back one period after the
-*response* arrived, each on its own timer. Take any window of one period in which the server counts requests,
-and the last of them to have been granted: when it was granted, every other one had left its bucket and none
-was back, since a token returns a period after a moment that lies inside the window. So no window holds more
-than `capacity`, whatever the latency, and no clock has to agree with another.
+*response* arrived. So no window of one period on the server holds more than `capacity` requests, whatever the
+latency, and no two clocks have to agree. Proof: take any such window, and the request in it that was granted
+last. The server counts every other request of the window at a moment inside it, and each response came no
+earlier than that. So none of their tokens was back when the last one was granted.
 
 Times are integer nanoseconds of the monotonic clock: at the edge of a window, a float's rounding would break
 the proof. Only waits, which may be late, are floats.
@@ -33,13 +33,13 @@ from do_images_async.errors import QuotaWaitError
 __all__ = ["RateLimiter", "TokenPermit"]
 
 _SECOND = 1_000_000_000
-_NO_WORD = Report()
+_NO_REPORT = Report()
 _STARVED_PART = 8
 """One permit in so many goes to a call that has waited for a whole period because of its reserve."""
 
 
 class _Reports(msgspec.Struct, frozen=True):
-    """Where a permit reports what happened to its request."""
+    """The functions to which a permit reports what happened to its request."""
 
     settled: Callable[[Ticket, Report | None], None]
     lost: Callable[[Ticket], None]
@@ -47,13 +47,13 @@ class _Reports(msgspec.Struct, frozen=True):
 
 
 class TokenPermit(msgspec.Struct, eq=False):
-    """The right to send one request. Whoever holds it reports once what became of the request."""
+    """The right to send one request. Its holder reports exactly once what happened to the request."""
 
     _limiter: _Reports | None
     ticket: Ticket
 
     def settle(self, report: Report | None = None) -> None:
-        """The response's headers are here: the tokens come back one period from now.
+        """Report that the response's headers arrived: the tokens come back one period from now.
 
         Args:
             report: what the headers say of the quota.
@@ -63,13 +63,16 @@ class TokenPermit(msgspec.Struct, eq=False):
             limiter.settled(self.ticket, report)
 
     def release(self) -> None:
-        """The request was never sent: the tokens come back at once."""
+        """Report that the request was never sent: the tokens come back at once."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             limiter.released(self.ticket)
 
     def lose(self) -> None:
-        """The request may have been sent and nothing came back: the tokens come back a grace later."""
+        """Report that no response arrived to a request that may have been sent.
+
+        The tokens come back one grace and one period from now.
+        """
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             limiter.lost(self.ticket)
@@ -92,7 +95,7 @@ class _Alarm:
 
 
 class RateLimiter:
-    """Grants permits so that no window of any bucket ever holds more requests than its capacity.
+    """A limiter that grants permits so that no window of any bucket holds more requests than its capacity.
 
     Calls with the same reserve are served in the order in which they came, and a smaller reserve goes first.
     A steady load does not starve larger reserves for ever: one permit in eight goes to the call that has
@@ -134,7 +137,7 @@ class RateLimiter:
         self.on_wait = on_wait
         self._clock = clock
         self._grace = math.ceil(grace * _SECOND)
-        # Everything below is only touched with the lock held; nothing is awaited or called back meanwhile.
+        # Everything below is used only with the lock held; nothing is awaited or called back meanwhile.
         self._lock = threading.Lock()
         self._levels = [Level(bucket) for bucket in self.buckets]
         self._shortest = min(self._levels, key=lambda level: level.period)
@@ -149,9 +152,9 @@ class RateLimiter:
         self._in_flight = 0
         self._finished = 0
         self._lost: deque[int] = deque()
-        # What was granted in loops that are closed. The one exception: it is added to without the lock.
+        # Tickets granted in loops that are closed. The one exception: it is added to without the lock.
         self._abandoned: deque[Ticket] = deque()
-        # What was granted to a waiter in another loop that has not seen it yet.
+        # Tickets granted to waiters in other loops that have not seen them yet.
         self._on_their_way: dict[asyncio.Future[TokenPermit], Ticket] = {}
         # One queue for each reserve. A future in it gets a Permit; its value is when it began to wait.
         self._queues: dict[int, OrderedDict[asyncio.Future[TokenPermit], int]] = {}
@@ -190,7 +193,7 @@ class RateLimiter:
             if not self._queues:
                 ticket = self._take(now, reserve)
                 if ticket is None and max_wait == 0:
-                    # It can't wait for the responses of those that went first.
+                    # This call can't wait for the responses to the first requests.
                     self._gate.end_slow_start()
                     ticket = self._take(now, reserve)
                 if ticket is not None:
@@ -244,13 +247,13 @@ class RateLimiter:
         self._serve()
 
     def next_permit_in(self) -> float:
-        """Seconds until a call that came now would be granted, at the earliest; 0.0 when it needs no wait."""
+        """Return the seconds until a new call is granted at the earliest; 0.0 if it need not wait."""
         with self._lock:
             self._forget_closed_loops()
             return self._shortest_wait(self._clock(), 0)
 
     def stats(self) -> LimiterStats:
-        """The counts at this moment."""
+        """Return the counts at this moment."""
         with self._lock:
             now = self._clock()
             self._forget_closed_loops()
@@ -266,7 +269,7 @@ class RateLimiter:
 
     @property
     def idle(self) -> bool:
-        """Whether it is as good as new: all tokens are back, and nobody waits."""
+        """Return whether all tokens are back and no call waits, as in a new limiter."""
         stats = self.stats()
         full = all(
             free == bucket.capacity for free, bucket in zip(stats.available, self.buckets, strict=True)
@@ -281,7 +284,7 @@ class RateLimiter:
             now = self._clock()
             self._give_back(now, 0)
             self._finished += 1
-            self._heed(now, ticket, _NO_WORD if report is None else report)
+            self._learn(now, ticket, _NO_REPORT if report is None else report)
         self._serve_if_waiting()
 
     def _take_lost(self, ticket: Ticket) -> None:
@@ -301,7 +304,7 @@ class RateLimiter:
         self._serve_if_waiting()
 
     def _start_in_child(self) -> None:
-        """Go on in a forked child: what waits or is under way is the parent's, and so may be what is free."""
+        """Start again in a forked child, without the parent's calls; the parent may spend the free tokens."""
         self._lock = threading.Lock()
         self._queues, self._alarms = {}, {}
         self._abandoned.clear()
@@ -319,7 +322,7 @@ class RateLimiter:
         self._in_flight = 0
         self._disowned = self._serial
 
-    def _heed(self, now: int, ticket: Ticket, report: Report) -> None:
+    def _learn(self, now: int, ticket: Ticket, report: Report) -> None:
         others = self._gate.answered(
             now,
             ticket,
@@ -330,7 +333,7 @@ class RateLimiter:
             spent=self._longest.bucket.capacity - self._longest.free,
         )
         if others:
-            # What is left of the longest window, the server says itself.
+            # For the longest window, the server's own count of remaining requests is used.
             for level in self._levels:
                 if level is not self._longest:
                     level.spend(others, now)
@@ -377,7 +380,7 @@ class RateLimiter:
         raise QuotaWaitError(wait=wait, max_wait=max_wait or 0.0)
 
     def _leave(self, waiter: asyncio.Future[TokenPermit], reserve: int) -> None:
-        """Leave the queue; a permit that was granted on the way out goes to the next in line."""
+        """Leave the queue; a permit that was granted meanwhile goes to the next call."""
         granted = waiter.done() and not waiter.cancelled()
         if waiter.get_loop().is_closed():
             # The garbage collector ends the call, perhaps while this very thread holds the lock.
@@ -411,7 +414,7 @@ class RateLimiter:
                 alarm.cancel()
 
     def _forget_closed_loops(self) -> None:
-        """Drop those who waited in loops that are closed, and take back what they never saw granted."""
+        """Drop the calls that waited in loops that are closed, and take back permits that they never saw."""
         while self._abandoned:
             self._put_back(self._abandoned.popleft())
         for waiter in [each for each in self._on_their_way if each.get_loop().is_closed()]:
@@ -449,7 +452,7 @@ class RateLimiter:
         return Ticket(self._serial, self._finished)
 
     def _serve(self) -> None:
-        """Grant what can be granted, and see to it that every loop wakes up for what comes next."""
+        """Grant the permits that can be granted, and set the timers of all loops for the next change."""
         while True:
             with self._lock:
                 now = self._clock()
@@ -497,7 +500,7 @@ class RateLimiter:
         return starved
 
     def _hand_over(self, waiter: asyncio.Future[TokenPermit], ticket: Ticket) -> bool:
-        """Give a waiter its permit in its own loop; False when that loop is closed."""
+        """Give a waiter its permit in its own loop; return False if that loop is closed."""
         loop = waiter.get_loop()
         if loop is _current_loop():
             waiter.set_result(TokenPermit(self._reports, ticket))
@@ -517,7 +520,7 @@ class RateLimiter:
             waiter.set_result(TokenPermit(self._reports, ticket))
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
-        """Set the alarm of this thread's loop; returns the other loops that must set theirs."""
+        """Set the timer of this thread's loop; return the other loops that must set theirs."""
         due = self._next_change(now)
         if due is None:
             return ()
@@ -541,7 +544,7 @@ class RateLimiter:
         self._serve()
 
     def _next_change(self, now: int) -> int | None:
-        """When the first in line may be granted; None when nobody waits or a response must come first."""
+        """Return when the next call may be granted; None if none waits or a response must come first."""
         if not self._queues:
             return None
         reserve = min(self._queues)
@@ -558,7 +561,7 @@ class RateLimiter:
         return due
 
     def _shortest_wait(self, now: int, reserve: int) -> float:
-        """Seconds until a newcomer can be granted at the earliest, in the sense of `earliest`."""
+        """Return the seconds until a new call can be granted at the earliest; see `Level.earliest`."""
         for level in self._levels:
             level.collect(now)
         ahead = sum(len(queue) for other, queue in self._queues.items() if other <= reserve)
@@ -590,7 +593,7 @@ def _current_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> bool:
-    """Call back in another thread's loop; False when that loop is closed."""
+    """Call back in another thread's loop; return False if that loop is closed."""
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The four reasons to hold a request back although the own log has tokens.
+"""The four reasons to hold a request back although tokens are free.
 
 Each policy says when it opens (`opens_at`: now or later; None when a response has to come first) and learns
 from responses (`learn`). The gate takes the latest of them. Their whole state is plain data, so that a store
@@ -89,7 +89,7 @@ CONSTANTS: Final[dict[str, float]] = {
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """What the policies learn from.
+    """A response as the policies see it.
 
     Attributes:
         now: the moment.
@@ -116,7 +116,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.define
 class Closing:
-    """After a refusal: grant nothing before the moment that the server named.
+    """The policy after a refusal: grant nothing before the moment that the server named.
 
     Attributes:
         until: the moment.
@@ -168,11 +168,11 @@ class Closing:
 
 @attrs.define
 class Remaining:
-    """At the last word on the remaining requests: grant no more than it leaves, then probe.
+    """The policy for the newest count of remaining requests: grant no more than it leaves, then probe.
 
     Attributes:
         newest: the serial of the newest-sent request whose response was read.
-        ceiling: how many requests may be granted in all; None before any word.
+        ceiling: how many requests may be granted in all; None before the server has said.
         probe_at: when one more may go.
         reset_at: when the server says that there will be more.
         zero_serial: of the request that was granted last when the server said that none remain; None when it
@@ -193,7 +193,7 @@ class Remaining:
         return None if in_flight else max(now, self.probe_at)
 
     def learn(self, response: Response) -> None:
-        """Take in the word of a newer request than any before; see `is_the_minutes`."""
+        """Learn from the response to a newer request than any before; see `_is_the_minutes` of the gate."""
         report = response.report
         if report.remaining is None:
             return
@@ -204,14 +204,14 @@ class Remaining:
         if report.remaining == 0 and self.disproved:
             self.ceiling = self.zero_serial = None
             return
-        # What was not finished when this request was granted may have arrived after it, and not be counted.
+        # Requests that were in flight when this one was granted may have arrived after it: not counted yet.
         self.ceiling = report.remaining + response.finished + 1
         self.zero_serial = None if report.remaining else response.latest
         wait, longest = RESET_STEP, response.longest / _SECOND
         if report.reset_in is not None:
             wait = min(report.reset_in + RESET_STEP, longest)
         self.reset_at = response.now + round(wait * _SECOND)
-        # It may have been the shortest window's word: probe when that must have passed.
+        # The count may have been that of the shortest window: probe after that window.
         self.probe_at = min(self.reset_at, response.now + response.period)
 
 
@@ -219,13 +219,13 @@ class Remaining:
 class Others:
     """Requests that the server counts in the longest window and that are not ours.
 
-    Those of before the first word may have come at any time, and leave when nobody can tell. Those that have
-    come since are dated.
+    Those from before the first count have no known time, and expire at an unknown time. Those seen since then
+    have one.
 
     Attributes:
-        before: how many there were at the first word, as far as they still count; None before it.
+        before: how many there were at the first count, as far as they still count; None before it.
         since: how many have come since.
-        seen: when, and how many of them.
+        seen: when they were seen, and how many each time.
     """
 
     before: int | None = None
@@ -233,14 +233,14 @@ class Others:
     seen: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
 
     def learn(self, now: int, longest: int, *, lower: int, uncertainty: int, upper: int) -> int:
-        """Note how many there are; return how many have come since the last word.
+        """Note how many there are; return how many have come since the last count.
 
         Args:
             now: the moment.
             longest: the longest bucket's period.
             lower: how many there are at least; negative when ours are not all counted.
             uncertainty: how many more there may be.
-            upper: how many there can be, at the first word.
+            upper: how many there can be, at the first count.
         """
         while self.seen and self.seen[0][0] <= now - longest:
             self.since -= self.seen.pop(0)[1]
@@ -257,7 +257,7 @@ class Others:
 
 @attrs.define
 class Pacing:
-    """After signs of others, or a refusal that our own log does not explain: grant evenly.
+    """The policy while others spend, or after a refusal that our own requests do not explain: grant evenly.
 
     After a refusal, requests go at the rate that was just accepted. The rate doubles twice a period up to the
     rate that is taken to be clean, and grows slowly beyond it. At first any rate is taken to be clean: the
@@ -292,7 +292,7 @@ class Pacing:
         if interval == shortest and heard_at >= self.others_at + period:
             self.interval = None
             return
-        # What a closing has held back may follow a little faster.
+        # Requests that a closing has held back may follow a little faster.
         self.next_at = max(self.next_at, now - period // BURST_PART) + round(interval)
 
     def are_others_here(self, now: int, period: int) -> bool:
@@ -353,7 +353,7 @@ class Pacing:
 
 @attrs.define
 class InFlight:
-    """Lest many be refused at once: limit the requests in flight.
+    """The policy that limits the requests in flight, so that few are refused at once.
 
     After a closing, and where nothing is known of what was spent before, one goes first, and with every
     success one more may be in flight: 2, 4, 8 … after as many round trips. While others spend, or nothing is
@@ -378,7 +378,7 @@ class InFlight:
 
     def opens_at(self, now: int, in_flight: int, left: int, heard_at: int, *, paced: bool) -> int | None:
         if self.window is not None and in_flight >= self.window:
-            # Who takes several permits before the first response must not wait for ever.
+            # A caller that takes several permits before the first response must not wait for ever.
             return max(now, self.last_at + round(COUNTED_WITHIN * _SECOND)) if self.starting else None
         if not self.is_cautious(now, paced=paced):
             self.granted.clear()

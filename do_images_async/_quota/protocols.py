@@ -1,4 +1,4 @@
-"""What a limiter is to its users, and what a response tells it: the seam between HTTP and the quota.
+"""The interface between HTTP and the quota: the limiter that calls use, and the report of a response.
 
 `_http` and `redis` depend on this module, not on a particular limiter.
 """
@@ -14,7 +14,7 @@ __all__ = ["Limiter", "LimiterOfTokens", "LimiterStats", "Permit", "Report", "Ti
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one response says of the quota.
+    """The quota as one response states it.
 
     Attributes:
         remaining: requests left in the longest window; None when it does not say.
@@ -32,7 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, gc=False):
-    """Where a request stands among the others.
+    """The position of a request among the others.
 
     Attributes:
         serial: its number in the order of grants, from 1.
@@ -47,7 +47,7 @@ class Permit(Protocol):
     """The right to send one request. Its holder reports exactly once what happened to the request."""
 
     def settle(self, report: Report | None = None) -> None:
-        """The response's headers arrived: the tokens come back one period from now.
+        """Report that the response's headers arrived: the tokens come back one period from now.
 
         Args:
             report: what the headers say of the quota.
@@ -55,16 +55,19 @@ class Permit(Protocol):
         ...
 
     def release(self) -> None:
-        """The request was never sent: the tokens come back at once."""
+        """Report that the request was never sent: the tokens come back at once."""
         ...
 
     def lose(self) -> None:
-        """The request may have been sent and no response arrived: the tokens come back a grace later."""
+        """Report that no response arrived to a request that may have been sent.
+
+        The tokens come back one grace and one period from now.
+        """
         ...
 
 
 class Limiter(Protocol):
-    """What a client needs of a limiter, in this process or elsewhere; see `RateLimiter`."""
+    """The methods that a client needs of a limiter; see `RateLimiter`."""
 
     async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit: ...
     def check_reserve(self, reserve: int) -> None: ...
@@ -74,7 +77,7 @@ class Limiter(Protocol):
 
 @runtime_checkable
 class LimiterOfTokens(Protocol):
-    """A limiter that keeps the quotas of several tokens apart, and has to know whose it is asked for."""
+    """A limiter that has a quota for each API token, and has to know which token a call uses."""
 
     def for_token(self, digest: str, origin: str) -> Limiter:
         """Return the limiter of a token's quota at an origin.
@@ -88,7 +91,7 @@ class LimiterOfTokens(Protocol):
 
 @attrs.frozen(kw_only=True)
 class LimiterStats:
-    """A limiter at a moment.
+    """The counts of a limiter at a moment.
 
     Attributes:
         granted: permits granted so far, less those that came back unsent: the requests made.

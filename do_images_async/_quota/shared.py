@@ -28,7 +28,7 @@ _PATIENCE = _SECOND // 4
 
 
 class Member(msgspec.Struct, array_like=True):
-    """A worker, as the store knows it.
+    """The store's record of a worker.
 
     Attributes:
         lease_ends: when it counts as dead unless it was heard of.
@@ -53,7 +53,7 @@ class Member(msgspec.Struct, array_like=True):
 
 
 class Memory(msgspec.Struct):
-    """What the store keeps of one quota, but for the spent tokens; plain data.
+    """The store's record of one quota, without the spent tokens; plain data.
 
     Attributes:
         epoch: the name of this memory; another one after a loss.
@@ -109,17 +109,17 @@ class SharedQuota:
 
     @property
     def memory(self) -> Memory:
-        """What the store has to keep after an exchange."""
+        """Return what the store has to keep after an exchange."""
         self._memory.gate = self._gate
         return self._memory
 
     @property
     def longest_period(self) -> int:
-        """Nanoseconds after which nothing that was spent matters."""
+        """Return the nanoseconds after which a spent token is back in every bucket."""
         return self._longest.period
 
     def add(self, spent: Spent) -> None:
-        """Take in the tokens that an exchange has sent on their way back."""
+        """Add the tokens that an exchange has sent on their way back."""
         for moment in spent.answered:
             for level in self._levels:
                 level.give_back(moment + level.period)
@@ -128,7 +128,7 @@ class SharedQuota:
                 level.give_back(moment + level.period)
 
     def remove(self, spent: Spent) -> None:
-        """Undo `add`: the exchange did not come about."""
+        """Undo `add`, for an exchange that was not written."""
         for moment in spent.answered:
             for level in self._levels:
                 _discard(level.returns, moment + level.period)
@@ -188,9 +188,10 @@ class SharedQuota:
             level.free -= number
 
     def _reap(self, now: int, grace: int) -> None:
-        """Give up workers whose lease has ended: what they held may have been sent.
+        """Remove workers whose lease has ended, and count their requests in flight as lost.
 
-        Who holds nothing has nothing to renew, and may be late for its due only.
+        A worker that holds nothing does not renew its lease. It is removed when it is late for its next
+        visit.
         """
         for name, member in list(self._memory.members.items()):
             if member.lease_ends <= now and (member.held or not member.is_awaited(now)):
@@ -241,7 +242,7 @@ class SharedQuota:
             pacing=False,
         )
 
-    # What a worker reports.
+    # Reports of a worker.
 
     def _take_in(self, member: Member, ask: Exchange, now: int) -> None:
         memory = self._memory
@@ -278,19 +279,19 @@ class SharedQuota:
             outstanding=self._shortest.bucket.capacity - self._shortest.free,
             spent=self._longest.bucket.capacity - self._longest.free,
         )
-        # What is left of the longest window, the server says itself.
+        # For the longest window, the server's own count of remaining requests is used.
         for level in self._levels[:-1]:
             level.spend(others, now)
         self.spent.others += [now] * others
 
-    # What a worker gets.
+    # Grants to a worker.
 
     def _serve(self, member: Member, ask: Exchange, now: int) -> Reply:
         memory = self._memory
         was_waiting = bool(member.wants)
         self._take_in(member, ask, now)
         if not was_waiting:
-            # To have been idle is no merit.
+            # A worker that was idle gets no more than the others.
             member.served = max(member.served, memory.least_served)
         tickets: dict[int, list[Ticket]] = {}
         member.wants, due = [], None
@@ -316,7 +317,7 @@ class SharedQuota:
     def _grant(
         self, name: str, member: Member, reserve: int, number: int, now: int
     ) -> tuple[list[Ticket], int]:
-        """Grant what can be granted of one kind; returns it, and when to come back for the rest."""
+        """Grant permits of one reserve; return their tickets, and when to come back for the rest."""
         memory = self._memory
         rivals = {
             other: each
@@ -362,7 +363,7 @@ class SharedQuota:
         return Ticket(memory.serial, memory.finished)
 
     def _room(self, now: int, most: int) -> int:
-        """Return how many requests the gate would let go now, `most` at most."""
+        """Return how many requests the gate allows now, `most` at most."""
         trial, memory = self._gate.copy(), self._memory
         for number in range(most):
             free = self._shortest.free - number
@@ -407,8 +408,8 @@ class SharedQuota:
     def _next_visit(self, reserve: int, ahead: int, held: int, now: int) -> int:
         """Return when to come back for the next token.
 
-        What is in flight elsewhere may turn out to be unsent at any time, and who is ahead may not come: ask
-        again in a second then, or later the more are ahead.
+        Requests of others in flight may turn out to be unsent, and the workers ahead may not come. So ask
+        again after a second, or later the more workers are ahead.
         """
         due = max(
             now + _PATIENCE // 5,
@@ -423,7 +424,7 @@ class SharedQuota:
 
 @attrs.frozen
 class _Wish:
-    """What a worker wants of one kind."""
+    """The permits of one reserve that a worker waits for."""
 
     name: str
     served: int

@@ -15,7 +15,7 @@ __all__ = ["shared_limiter"]
 
 
 class _Entry:
-    """A limiter, and who uses it."""
+    """A limiter, and the objects that use it."""
 
     __slots__ = ("limiter", "users")
 
@@ -25,7 +25,7 @@ class _Entry:
 
     @property
     def done(self) -> bool:
-        """Whether nobody would notice if a new limiter took its place."""
+        """Return whether a new limiter could take its place without any difference."""
         return not self.users and self.limiter.idle
 
 
@@ -36,7 +36,7 @@ _lock = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """Another thread of the parent may have held it, and does not exist in the child."""
+    """Make a new lock in a forked child: a thread of the parent may have held the old one."""
     global _lock
     _lock = threading.Lock()
 
@@ -46,10 +46,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def shared_limiter(token: Token, origin: URL, user: object) -> RateLimiter:
-    """The limiter of everyone in this process who spends this token at this origin.
+    """Return the limiter that everyone in this process shares who spends this token at this origin.
 
-    It is kept as long as a user lives, and then until its tokens are back: a client for each request, closed
-    and forgotten, stays under the quota as well. The token itself is not kept, only its digest.
+    The limiter is kept as long as a user lives, and then until its tokens are back. So even a program that
+    makes a client for each request stays under the quota. Only a digest of the token is kept.
 
     Args:
         token: whose quota it is.

@@ -38,10 +38,10 @@ __all__ = ["BootClock", "SQLiteStore"]
 
 _SECOND = 1_000_000_000
 _APPLICATION_ID = 0x444F494D
-"""Says whose database it is, in its header: "DOIM"."""
+"""The application id in the header of the file: "DOIM"."""
 
 _VERSION = 1
-"""Of the tables."""
+"""The version of the tables."""
 _RACES = 4
 """After so many lost races an exchange locks the file before it reads."""
 
@@ -88,10 +88,10 @@ _DELETE = "DELETE FROM log WHERE version < ? AND quota = (SELECT id FROM quota W
 
 
 class BootClock:
-    """Time that nobody can set, and the name of the boot that it counts from.
+    """A clock that can't be set, and the name of the boot that it counts from.
 
-    Where the system names its boots (Linux), that name counts. Elsewhere a boot is known by how far the wall
-    clock is ahead: a step of that clock then looks like a boot, after which waits are longer, no more.
+    On Linux, the system names each boot. Elsewhere a boot is recognized by the difference to the wall clock.
+    A step of the wall clock then looks like a reboot, after which waits are longer.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class BootClock:
 
 
 class _Record(msgspec.Struct):
-    """What the file keeps of one quota beside the rows of spent tokens.
+    """The file's record of one quota, without the rows of spent tokens.
 
     Attributes:
         boot, now: when it was written.
@@ -217,13 +217,13 @@ class SQLiteStore:
                 raise
 
     def close(self) -> None:
-        """Let go of the file and the thread."""
+        """Close the file and end the thread."""
         self._executor.shutdown(wait=False)
         with self._lock:
             self._disconnect()
 
     def start_in_child(self) -> None:
-        """Go on in a forked child, which must not touch the parent's connection, not even to close it."""
+        """Start again in a forked child, which must neither use nor close the parent's connection."""
         if self._closing is not None:
             self._closing.detach()
         if self._connection is not None:
@@ -234,7 +234,7 @@ class SQLiteStore:
         self._forget()
 
     def _forget(self) -> None:
-        """Read everything anew next time."""
+        """Forget all rows, so that the next exchange reads everything."""
         self._rows.clear()
         self._quota.clear()
 
@@ -298,7 +298,7 @@ class SQLiteStore:
         return reply
 
     def _try(self, connection: sqlite3.Connection, exchange: Exchange) -> Reply | None:
-        """Read, decide and write; returns None when somebody else has written meanwhile."""
+        """Read, decide and write; return None if another process has written meanwhile."""
         version, record, rows = self._read(connection)
         now = self._clock.now()
         if record is None:
@@ -341,7 +341,7 @@ class SQLiteStore:
         return self._read(connection)
 
     def _catch_up(self, version: int, base: int, rows: Iterable[tuple[int, bytes]]) -> None:
-        """Take in what has been spent since the last exchange."""
+        """Add the tokens that were spent since the last exchange."""
         if self._rows.seen < base - 1:
             self._forget()
         for number, encoded in rows:
@@ -354,9 +354,10 @@ class SQLiteStore:
         self._rows.seen = version
 
     def _carry_over(self, record: _Record, now: int) -> Spent:
-        """Go on after a boot, as if the last exchange before it had been just now.
+        """Continue after a reboot as if the last exchange before it were just now.
 
-        How long the machine was off is not known: a wall clock may be wrong. Its processes are dead.
+        The time in which the machine was off is not known, since a wall clock may be wrong. All processes of
+        before are dead.
         """
         passed = now - record.now
         spent = _sum(each for _, _, each in self._rows.alive)

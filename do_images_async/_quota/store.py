@@ -1,4 +1,4 @@
-"""The exchange between one worker and the store of a shared quota: what is asked, and what is answered.
+"""The exchange between one worker and the store of a shared quota: the request and the reply.
 
 A store has one operation. Redis carries it out in Lua, SQLite in Python; the worker's side is the same.
 """
@@ -22,7 +22,7 @@ def microseconds(seconds: float) -> int:
 
 @attrs.frozen(kw_only=True)
 class Answered:
-    """What one response says of the quota, and which request it answers; see `Report` and `Ticket`.
+    """A response's report on the quota, and the request that it answers; see `Report` and `Ticket`.
 
     Attributes:
         at: when it came, on the worker's clock.
@@ -54,7 +54,7 @@ class Answered:
 
 @attrs.frozen(kw_only=True)
 class Exchange:
-    """What a worker reports and asks for; times are microseconds.
+    """The report and wishes of a worker; times are microseconds.
 
     Attributes:
         number: of the exchange; one that is sent again is not carried out again.
@@ -69,7 +69,8 @@ class Exchange:
         wants: how many permits, by the reserve that they leave.
         clock: the worker's own time.
         constants: of the gate's policies, for a store that does not decide in Python.
-        dice: a random number below 1; the higher, the longer a closing, lest all come back together.
+        jitter: a random number below 1; the higher, the longer a closing, so that workers do not all
+            continue at once.
     """
 
     number: str
@@ -86,7 +87,7 @@ class Exchange:
     settling: int
     wants: list[tuple[int, int]]
     clock: int
-    dice: float
+    jitter: float
     buckets: list[tuple[int, int]]
     lease: int
     grace: int
@@ -95,7 +96,7 @@ class Exchange:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """What the store answers.
+    """The store's answer.
 
     Attributes:
         epoch: the name of its memory; another one when it has lost it.
@@ -121,7 +122,7 @@ class Reply:
 
 
 class Store(Protocol):
-    """Keeps the quota that workers share."""
+    """The place that keeps a quota which workers share."""
 
     async def exchange(self, exchange: Exchange) -> Reply:
         """Carry out an exchange, for the first time or again.

@@ -21,7 +21,7 @@ class AskAgainError(Exception):
 
 
 class LeasedPermit(Permit, Protocol):
-    """A permit that is good while its worker's lease lasts."""
+    """A permit that is valid while its worker's lease lasts."""
 
     @property
     def is_valid(self) -> bool: ...
@@ -29,7 +29,7 @@ class LeasedPermit(Permit, Protocol):
 
 @attrs.define(eq=False)
 class Waiter:
-    """A call that waits.
+    """A call that waits for a permit.
 
     Attributes:
         deadline: the loop's time until which it wants to wait.
@@ -86,7 +86,7 @@ class Waiters:
         return sorted(Counter(each.reserve for each in self._waiting if not each.future.done()).items())
 
     def grant(self, reserve: int, permits: Iterable[LeasedPermit]) -> list[LeasedPermit]:
-        """Give permits to the calls of one reserve in turn; returns those that nobody waits for any more."""
+        """Give permits to the calls of one reserve in turn; return those that no call waits for any more."""
         queue = deque(each for each in self._waiting if each.reserve == reserve and not each.future.done())
         left: list[LeasedPermit] = []
         for permit in permits:
@@ -99,12 +99,12 @@ class Waiters:
         return left
 
     def inform(self, wait: float, now: float) -> None:
-        """Let all know how long it takes at the least; those who do not want to wait so long leave."""
+        """Tell all calls the shortest wait; those with a shorter `max_wait` raise `QuotaWaitError`."""
         for waiter in list(self._waiting):
             self._inform(waiter, wait, now)
 
     def inform_newcomers(self, due: float, now: float) -> bool:
-        """Inform those who stand behind somebody who knows when to come back; returns whether all do.
+        """Inform calls behind one that knows its wait; return whether all calls know theirs.
 
         Args:
             due: the loop's time at which the first in line may have a permit.

@@ -35,7 +35,7 @@ _RETRY = 1.0  # seconds between two attempts to reach a store that has failed
 
 @attrs.frozen(kw_only=True)
 class WorkerOptions:
-    """What the limiters over a store have in common; see `RedisRateLimiter`.
+    """The options of the limiters over a store; see `RedisRateLimiter`.
 
     Raises:
         TypeError, ValueError: an option can't be used.
@@ -68,7 +68,7 @@ class _Permit:
 
     @property
     def is_valid(self) -> bool:
-        """Whether its lease lasts."""
+        """Return whether its lease lasts."""
         return self._worker is not None and self._worker.holds_lease(self.membership)
 
     def settle(self, report: Report | None = None) -> None:
@@ -119,13 +119,13 @@ class Worker:
             on_wait=options.on_wait,
             note=self._note_elsewhere,
         )
-        # To be reported at the next exchange.
+        # Reported at the next exchange.
         self._answered: list[Answered] = []
         self._lost = 0
         self._unsent = 0
         self._elsewhere: list[int] = []
         self._settling = False
-        # What the store is known to know.
+        # State of the membership in the store.
         self._membership = uuid.uuid4().hex
         self._epoch = ""
         self._seen = 0
@@ -134,7 +134,7 @@ class Worker:
         self._number = 0
         self._last: Reply | None = None
         self._lease_ends = 0
-        # When the requests of this worker were answered, as far as the longest period goes back.
+        # Moments at which requests of this worker were answered, within the longest period.
         self._log: deque[int] = deque(maxlen=max(bucket.capacity for bucket in self.buckets))
         self._granted = 0
         self._in_flight = 0
@@ -189,14 +189,14 @@ class Worker:
         )
 
     async def aclose(self) -> None:
-        """Report what the store has not heard yet, and stop, within `store_timeout`.
+        """Send the reports that are left to the store, and stop, within `store_timeout`.
 
-        Nothing here depends on a cancellation that arrives: what is awaited may swallow it.
+        Nothing here depends on a cancellation: the code that is awaited may swallow it.
         """
         self._closed = True
         self._waiters.fail(ClientStateError("the limiter was closed while the call waited"))
         self._failover.end()
-        if self._untold:
+        if self._has_reports:
             self._start_pump()
         self._wake.set()
         pump = self._pump
@@ -208,9 +208,9 @@ class Worker:
             pump.cancel()
 
     def finish(self, carry_out: Callable[[Exchange], Reply]) -> None:
-        """Report what the store has not heard yet, without an event loop: it has ended, or is about to.
+        """Send the reports that are left to the store without an event loop, which has ended or is about to.
 
-        What is in flight may have been sent.
+        Requests in flight are reported as lost.
 
         Args:
             carry_out: does what `Store.exchange` does, and raises what that raises.
@@ -221,11 +221,11 @@ class Worker:
             reply = carry_out(unconfirmed)
             self._unsent += sum(map(len, reply.tickets.values()))
         self._lost, self._in_flight = self._lost + self._in_flight, 0
-        if self._untold:
+        if self._has_reports:
             carry_out(self._compose())
         self._membership = ""  # what is reported from now on comes too late
 
-    # What permits report.
+    # Reports of permits.
 
     def holds_lease(self, membership: str) -> bool:
         """Return whether a membership lasts, as far as the store has promised."""
@@ -276,19 +276,19 @@ class Worker:
         return loop
 
     @property
-    def _untold(self) -> bool:
+    def _has_reports(self) -> bool:
         return bool(self._answered or self._lost or self._unsent or self._elsewhere or self._unconfirmed)
 
     @property
     def _busy(self) -> bool:
         if self._closed:
-            return self._untold
-        return bool(self._waiters or self._in_flight or self._untold or self._failover.busy)
+            return self._has_reports
+        return bool(self._waiters or self._in_flight or self._has_reports or self._failover.busy)
 
     def _start_pump(self) -> None:
         self._wake.set()
         if self._pump is None and self._loop is not None and not self._loop.is_closed():
-            self._pump = self._loop.create_task(self._talk())
+            self._pump = self._loop.create_task(self._run_exchanges())
 
     def _flush_soon(self) -> None:
         if self._flush_at == math.inf and self._loop is not None and not self._loop.is_closed():
@@ -296,7 +296,7 @@ class Worker:
             if not self._closed:
                 self._start_pump()
 
-    async def _talk(self) -> None:
+    async def _run_exchanges(self) -> None:
         try:
             while self._busy:
                 await self._rest()
@@ -330,14 +330,14 @@ class Worker:
         return min(due, self._due) if self._waiters.inform_newcomers(self._due, now) else now
 
     async def _exchange(self) -> bool:
-        """Make one exchange; returns whether to go on."""
+        """Make one exchange; return whether to go on."""
         exchange = self._unconfirmed = self._unconfirmed or self._compose()
         sent = clock_ns()
         try:
             reply = await self._store.exchange(exchange)
         except QuotaStoreError as error:
-            return self._do_without(error)
-        except Exception as error:  # noqa: BLE001  (whoever waits must hear of it, not the event loop)
+            return self._start_failover(error)
+        except Exception as error:  # noqa: BLE001  (calls that wait raise it, not the event loop)
             self._unconfirmed = None
             self._waiters.fail(error)
             return False
@@ -354,7 +354,7 @@ class Worker:
             self._hand_out(reply)
         if self._failover.end():
             self._settling = True
-        if self._untold:
+        if self._has_reports:
             self._flush_soon()
         return True
 
@@ -378,7 +378,7 @@ class Worker:
             settling=microseconds(2 * _RETRY) if self._settling else 0,
             wants=[] if self._closed else self._waiters.wants(),
             clock=now // 1000,
-            dice=random.random(),  # noqa: S311  (for a wait)
+            jitter=random.random(),  # noqa: S311  (for a wait)
             buckets=sorted(
                 ((bucket.capacity, microseconds(bucket.period)) for bucket in self.buckets),
                 key=lambda bucket: bucket[1],
@@ -406,7 +406,7 @@ class Worker:
             self._waiters.inform(reply.wait, now)
 
     def _report_everything(self, exchange: Exchange, epoch: str) -> None:
-        """Prepare to tell a store that has lost its memory what this worker has done, and wait for others."""
+        """Prepare to report all recent requests to a store that has lost its memory."""
         self._epoch, self._seen, self._joined, self._settling = epoch, 0, False, True
         self._lost += exchange.lost
         self._answered, self._unsent = [], 0
@@ -414,14 +414,14 @@ class Worker:
         self._due = math.inf
 
     def _join_again(self) -> None:
-        """Start under another name: the store has given this worker up, and what it held for lost."""
+        """Start under a new name: the store has removed this worker and counts its requests as lost."""
         self._membership, self._joined = uuid.uuid4().hex, False
         self._answered, self._lost, self._unsent, self._in_flight = [], 0, 0, 0
         self._lease_ends = 0
         self._due = math.inf
 
-    def _do_without(self, error: QuotaStoreError) -> bool:
-        """Start the failover, or let those who wait hear of the error; returns whether to go on."""
+    def _start_failover(self, error: QuotaStoreError) -> bool:
+        """Start the failover, or raise the error in the calls that wait; return whether to go on."""
         workers = None if self._last is None else self._last.workers
         if error.refused:
             self._failover.end()

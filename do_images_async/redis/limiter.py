@@ -22,7 +22,7 @@ __all__ = ["RedisRateLimiter"]
 
 
 class RedisRateLimiter:
-    """A `RateLimiter` whose tokens lie in Redis, for all processes and machines that spend one API token.
+    """A `RateLimiter` whose tokens are in Redis, for all processes and machines that spend one API token.
 
     The guarantee is the same: as the server counts, no window of any bucket ever holds more requests than its
     capacity, whichever worker sent them. Redis' own clock counts; the workers' need not agree. Workers that
@@ -39,7 +39,7 @@ class RedisRateLimiter:
         on_store_failure: what a call gets while Redis can't be reached: "raise" a `QuotaStoreError`, or
             "local": an equal share of the quota among the workers that were last seen.
         lease: seconds after which a worker that has not been heard of counts as dead; renewed in the
-            background as long as requests are under way.
+            background as long as requests are in flight.
         grace: as in `RateLimiter`.
         store_timeout: seconds for one exchange with Redis.
         namespace: what every key in Redis begins with.
@@ -100,7 +100,7 @@ class RedisRateLimiter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Report what the store has not heard yet, and stop; calls that wait raise `ClientStateError`.
+        """Send the reports that are left to Redis, and stop; calls that wait raise `ClientStateError`.
 
         It takes `store_timeout` at most.
         """

@@ -13,7 +13,7 @@
 --         replies   hash: worker -> its last exchange's number and answer
 --         others    zset: requests of others, in groups ('serial:number') -> when they were seen
 --         way       zset: serial of a request that may not have been counted yet -> when it was granted
---         back ...  zset for each bucket: one member for each token under way, and when it is back
+--         back ...  zset for each bucket: one member for each token that is out, and when it is back
 -- ARGV[1] the worker's JSON, see `store.Exchange`
 
 local STATE, LEASES, HELD, WANTS, DUES, PASSES, REPLIES, OTHERS, WAY = unpack(KEYS, 1, 9)
@@ -51,8 +51,8 @@ for index = 1, #saved, 2 do
     if labels[field] then labels[field] = value else state[field] = tonumber(value) end
 end
 
--- How many members the other keys have, those that must not go missing alone: a Redis that is short of memory
--- may evict one key and leave the others.
+-- Count the members of the keys that must not be lost alone: a Redis that is short of memory may evict one key
+-- and leave the others.
 local function count_members()
     local counts = {in_leases = redis.call('ZCARD', LEASES), in_held = redis.call('HLEN', HELD)}
     for index, bucket in ipairs(buckets) do counts['in_back' .. index] = redis.call('ZCARD', bucket.key) end
@@ -89,7 +89,7 @@ end
 
 -- Tokens --------------------------------------------------------------------------------------------------
 
--- Tokens that come back at `due` (one moment for each bucket), marked when their request was never answered.
+-- Send tokens back at `due` (one moment for each bucket), marked when their request was never answered.
 local function send_back(number, due, lost)
     for _ = 1, number do
         state.members = state.members + 1
@@ -118,8 +118,8 @@ local function scores(key)
     return found
 end
 
--- Whoever has not renewed its lease is gone, and what it held may have been sent. Who holds nothing has nothing
--- to renew, and may be late for its due only.
+-- Remove workers whose lease has ended, and count their requests in flight as lost. A worker that holds nothing
+-- does not renew its lease. It is removed when it is late for its next visit.
 local function reap()
     local gone = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'WITHSCORES')
     if #gone == 0 then return end
@@ -152,7 +152,7 @@ local function close(until_)
     state.closed_until = math.max(state.closed_until, until_)
 end
 
--- How long to wait after a refusal.
+-- Return how long to wait after a refusal.
 local function closing_pause(report)
     if report.retry_after then return math.min(report.retry_after, longest.period) end
     local doubled = 2 ^ math.min(state.refusals - 1, 60)
@@ -171,7 +171,7 @@ local function closing_learn(report, first)
         state.refusals = state.refusals + 1
     end
     local pause = closing_pause(report)
-    close(now + math.floor(pause + ask.dice * math.min(SECOND, pause / 10)))
+    close(now + math.floor(pause + ask.jitter * math.min(SECOND, pause / 10)))
 end
 
 local function remaining_learn(report)
@@ -193,8 +193,8 @@ local function remaining_learn(report)
     state.probe_at = math.min(state.reset_at, now + shortest.period)
 end
 
--- How many requests of others there are that were not known. At the least there are those that the server has
--- counted and we have not spent; there may be more where some of what we have spent may not be counted.
+-- Return how many new requests of others there are. There are at least those that the server has counted and we
+-- have not spent. There may be more, since the server may not have counted all of ours yet.
 local function others_learn(report)
     for _, group in ipairs(redis.call('ZRANGEBYSCORE', OTHERS, '-inf', now - longest.period)) do
         state.since = state.since - tonumber(string.match(group, ':(%d+)$'))
@@ -214,7 +214,7 @@ local function others_learn(report)
     return news
 end
 
--- Whether the server's count has shown others within a period.
+-- Return whether the server's count has shown others within a period.
 local function pacing_are_others_here()
     return state.interval ~= nil and now < state.others_at + shortest.period
 end
@@ -282,11 +282,11 @@ local function pacing_grant()
         state.interval = nil
         return
     end
-    -- What a closing has held back may follow a little faster.
+    -- Requests that a closing has held back may follow a little faster.
     state.next_at = math.max(state.next_at, now - shortest.period / CONSTANTS.burst_part) + interval
 end
 
--- How many requests may go evenly now; when none, also when the next may.
+-- Return how many requests pacing allows now; if none, also when it allows the next.
 local function pacing_room()
     local interval = math.max(pacing_shortest(), pacing_current())
     local most, next_at = 0, state.next_at
@@ -315,8 +315,8 @@ local function in_flight_grant()
     end
 end
 
--- How many more may be in flight, lest many be refused at once; when none, also when one of them is as good as
--- lost, for there may be no answer to wait for.
+-- Return how many more may be in flight, so that few are refused at once. If none, also return when the oldest
+-- counts as lost, since its answer may never come.
 local function in_flight_room(left)
     redis.call('ZREMRANGEBYSCORE', WAY, '-inf', now - COUNTED_WITHIN)
     local uncounted, more, part = redis.call('ZCARD', WAY), 0, CONSTANTS.alone_part
@@ -328,7 +328,7 @@ local function in_flight_room(left)
     return more, oldest and tonumber(oldest) + COUNTED_WITHIN
 end
 
--- What is left of the longest window, the server says itself.
+-- Take out tokens for requests of others. For the longest window, the server's own count is used.
 local function spend(number)
     for index = 1, #buckets - 1 do
         local bucket = buckets[index]
@@ -344,7 +344,7 @@ local function is_the_minutes(report)
     return report.refused and report.retry_after and report.remaining == 0
 end
 
--- Whether a refusal may be of the longest window; then it does not say how long to wait.
+-- Return whether a refusal may be of the longest window; then it does not say how long to wait.
 local function is_the_longest(report)
     return not report.retry_after and (report.remaining or 0) == 0 and report.reset_in
 end
@@ -377,7 +377,7 @@ local function gate_answered(report)
     end
 end
 
--- How many requests the gate lets go now; when none, also when it opens: nil if a response has to come first.
+-- Return how many requests the gate allows now; if none, also when it opens: nil if a response has to come first.
 local function gate_room()
     local most, left = math.huge, shortest.free
     if now < state.closed_until then return 0, state.closed_until end
@@ -415,7 +415,7 @@ end
 
 -- The exchange --------------------------------------------------------------------------------------------
 
--- Note what has come back since the last exchange.
+-- Note the requests that have ended since the last exchange.
 local function take_in()
     local held = tonumber(redis.call('HGET', HELD, me) or 0)
     for _, report in ipairs(ask.answered) do
@@ -443,15 +443,15 @@ local function take_in()
     return held
 end
 
--- What a worker has been granted, for the sake of equal shares. Who begins to wait starts where the others are:
--- to have been idle is no merit.
+-- Return how many permits this worker has been granted, for equal shares. A worker that begins to wait starts
+-- where the others are, however long it was idle.
 local function my_pass()
     local pass = tonumber(redis.call('ZSCORE', PASSES, me) or 0)
     if redis.call('HEXISTS', WANTS, me) == 1 then return pass end
     return math.max(pass, state.least_pass)
 end
 
--- The other workers that wait and are not late.
+-- Return the other workers that wait and are not late.
 local function find_rivals()
     local rivals = {}
     local wants = redis.call('HGETALL', WANTS)
@@ -471,8 +471,8 @@ local function up_to(level, worker)
     return math.max(0, math.min(worker.want, level - worker.pass))
 end
 
--- My part of the supply when it lifts all who wait to one level, the lowest first; one that is left over goes
--- by name. Also how many others get the next one before me.
+-- Return this worker's part of the supply, which lifts all workers that wait to one level, the lowest first. The
+-- rest goes in the order of names. Also return how many others get the next token before this worker.
 local function fair_share(supply, mine, others)
     local function total(level)
         local sum = up_to(level, mine)
@@ -496,15 +496,15 @@ local function fair_share(supply, mine, others)
     return math.min(up_to(low + one_more, mine), mine.want), ahead
 end
 
--- When the bucket has `number` more tokens than now, if nobody else takes any.
+-- Return when the bucket has `number` more tokens than now, if nobody else takes any.
 local function when_back(bucket, number)
     if number <= 0 then return now end
     local entry = redis.call('ZRANGE', bucket.key, number - 1, number - 1, 'WITHSCORES')
     return entry[2] and tonumber(entry[2]) or now + bucket.period
 end
 
--- When to come back for the next token. What is under way elsewhere may turn out to be unsent at any time, and
--- who is ahead may not come: look again in a second then, or later the more are ahead.
+-- Return when to come back for the next token. Requests of others in flight may turn out to be unsent, and the
+-- workers ahead may not come. So ask again after a second, or later the more workers are ahead.
 local function next_visit(reserve, ahead, held_by_me)
     local due, next_back = now + PATIENCE / 5, now
     for _, bucket in ipairs(buckets) do
@@ -515,7 +515,7 @@ local function next_visit(reserve, ahead, held_by_me)
     return math.min(due, next_back + math.floor(SECOND * (1 + ahead / 4)))
 end
 
--- Grant what can be granted of one kind; returns the serials, how many are missing, and when to come back.
+-- Grant permits of one reserve; return their serials, how many are missing, and when to come back.
 local function grant(reserve, number, rivals, held, pass)
     local supply = gate_room()
     for _, bucket in ipairs(buckets) do supply = math.min(supply, bucket.free - reserve) end
@@ -571,8 +571,8 @@ local function exchange()
             serial = state.serial, workers = redis.call('ZCARD', LEASES), pacing = state.interval ~= nil}
 end
 
--- For a memory that knows less than a worker, of a snapshot or of a replica that lagged behind, or that lacks a
--- part. Nobody gets anything for a while, in which all can tell what they have spent.
+-- Start with an empty memory when this one is older than a worker's (a snapshot, a replica that lagged behind) or
+-- lacks a part. Grant nothing for a while, in which all workers report what they have spent.
 local function forget_everything()
     redis.call('DEL', unpack(KEYS))
     labels.epoch = ask.new_epoch

@@ -1,4 +1,4 @@
-"""One worker's exchanges with Redis: JSON there, JSON back, one atomic script."""
+"""The exchanges of one worker with Redis: one atomic script that takes and returns JSON."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["SCRIPT", "RedisStore"]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 """Seconds between two attempts of one exchange."""
 
-_PASSING = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
-"""What a server says while it starts or another one takes over."""
+_TRANSIENT = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
+"""Errors of a server that starts, or during a failover; they are transient."""
 
 _REFUSED = (AuthenticationError, AuthorizationError, ResponseError)
-"""What does not pass: a wrong password, a missing permission, another server's keys, no memory."""
+"""Permanent errors: a wrong password, a missing permission, another node's keys, no memory."""
 
 SCRIPT = files("do_images_async.redis").joinpath("quota.lua").read_text(encoding="utf-8")
 
@@ -93,7 +93,7 @@ class RedisStore:
 def _is_refusal(error: Exception) -> bool:
     # Some versions raise a ConnectionError from the error that it stands for.
     causes = (error, error.__cause__, error.__context__)
-    return any(isinstance(each, _REFUSED) and not isinstance(each, _PASSING) for each in causes)
+    return any(isinstance(each, _REFUSED) and not isinstance(each, _TRANSIENT) for each in causes)
 
 
 def _store_error(error: Exception, *, refused: bool = False) -> QuotaStoreError:

@@ -1,4 +1,4 @@
-"""What the limiter makes of what the server says: laws, exact moments, and a noisy neighbour."""
+"""The limiter's reaction to the quota that the server reports: laws, exact moments, and a noisy neighbour."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def is_closed(limiter: RateLimiter) -> bool:
 
 
 def refused(retry_after: float | None = None, reset_in: float | None = None) -> Report:
-    """What a 429 says: of a burst, or of the hour."""
+    """Return the report of a 429, for a burst or for the hour."""
     remaining = None if retry_after is None else 500
     return Report(remaining=remaining, refused=True, retry_after=retry_after, reset_in=reset_in)
 
@@ -63,10 +63,10 @@ def refused(retry_after: float | None = None, reset_in: float | None = None) -> 
 
 @attrs.define
 class LastWord:
-    """What may be sent by the newest-sent request that was answered, counted anew at every step."""
+    """The requests allowed by the newest-sent request that was answered, counted anew at every step."""
 
     flying: dict[int, int] = attrs.field(factory=dict[int, int])
-    """Serial of each request under way: how many of those before it were over when it went."""
+    """Serial of each request in flight: how many of those before it were over when it went."""
     serial: int = 0
     over: int = 0
     heard_of: int = 0

@@ -1,4 +1,4 @@
-"""The limiter by example: what it promises at exact moments, what it costs, and the documented quotas."""
+"""The limiter by example: exact moments, cost, and the documented quotas."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bucket(capacity: int, per: float = 60.0) -> TokenBucket:
 
 
 def seconds() -> float:
-    """The time on the running loop's clock."""
+    """Return the time on the running loop's clock."""
     return asyncio.get_running_loop().time()
 
 
@@ -52,14 +52,14 @@ def pending_timers() -> list[asyncio.TimerHandle]:
 async def waiting(
     limiter: RateLimiter, *, max_wait: float | None = None, reserve: int = 0
 ) -> asyncio.Task[Permit]:
-    """A task that stands in the queue."""
+    """Return a task that waits in the queue."""
     task = asyncio.create_task(limiter.acquire(max_wait=max_wait, reserve=reserve))
     await let_run()
     return task
 
 
 async def when_granted(limiter: RateLimiter, *, reserve: int = 0) -> float:
-    """The moment when a caller that comes now is granted; its request is answered at once."""
+    """Return when a caller that comes now is granted; its request is answered at once."""
     permit = await limiter.acquire(reserve=reserve)
     permit.settle()
     return seconds()
@@ -111,7 +111,7 @@ BAD_OPTIONS: list[dict[str, Any]] = [
 
 
 def fitting(value: object) -> type[Exception]:
-    """What is raised for a value: numbers are out of range, all else is of the wrong type."""
+    """Return the error for a value: numbers are out of range, all else is of the wrong type."""
     return ValueError if type(value) in {int, float} else TypeError
 
 
@@ -612,7 +612,7 @@ def test_nobody_is_woken_while_only_a_response_can_help() -> None:
 
 
 class Work:
-    """Counts the calls made in and from the limiter's own code: what it does, whatever the machine."""
+    """A count of the calls in and from the limiter's own code: a cost that no machine changes."""
 
     FILES = frozenset({ratelimit.__file__, buckets.__file__, gate.__file__, heapq.__file__})
 
@@ -632,7 +632,7 @@ class Work:
 
 
 async def work_for_a_hundred(waiters: int) -> tuple[int, int, int]:
-    """The calls that it takes to queue, serve and cancel a hundred callers while so many wait."""
+    """Return the function calls it takes to queue, serve and cancel a hundred callers while so many wait."""
     waits: list[float] = []
     limiter = RateLimiter(
         bucket(100), bucket(5000, per=3600), on_wait=waits.append, clock=clock, slow_start=False
@@ -673,7 +673,7 @@ def test_twenty_thousand_waiters_cost_no_more_each_than_two_hundred() -> None:
 
 
 def seconds_at_best(requests: int) -> int:
-    """The least time for so many: 250 at once each minute, and a pause when the hour's 5,000 are spent."""
+    """Return the least time for so many: 250 each minute, and a pause when the hour's 5,000 are spent."""
     hours, rest = divmod(requests - 1, HOUR.capacity)
     return hours * 3600 + rest // MINUTE.capacity * 60
 

@@ -49,7 +49,7 @@ def rate_limiter(limits: Sequence[Limit], grace: int) -> RateLimiter:
 
 
 class Fate(enum.Enum):
-    """What becomes of a request once it is granted."""
+    """The outcome of a request that was granted."""
 
     ANSWERED = enum.auto()
     LOST = enum.auto()
@@ -217,7 +217,7 @@ def test_the_judge_finds_the_worst_window(spans: list[tuple[int, int]], period: 
 
 
 class AgainstTheNaiveLimiter(RuleBasedStateMachine):
-    """Whatever is done to it, the limiter grants when the naive one grants, and to the same callers.
+    """A comparison: the limiter grants at the same moments as the naive one, and to the same callers.
 
     The naive one shows by construction that a free token is never withheld, that callers with the same
     reserve are served in order, that a smaller reserve goes first, that a reserve is kept, but that one
@@ -392,7 +392,7 @@ def queues(*fates: Fate) -> st.SearchStrategy[Queue]:
 
 @attrs.frozen
 class Answer:
-    """How many nanoseconds the probe waited, and the error that it got."""
+    """The nanoseconds that the probe waited, and the error that it got."""
 
     waited: int
     error: QuotaWaitError | None
@@ -436,7 +436,7 @@ async def ask(queue: Queue, max_wait: float | None) -> Answer:
 
 
 def check_the_wait(queue: Queue, patience: int) -> None:
-    """Nobody leaves the queue and every request is sent, so what is known now can't turn out shorter."""
+    """Check that the known wait is never longer than the real one while no call leaves the queue."""
     max_wait = patience * TICK
     patient = run_virtually(ask(queue, None))
     hasty = run_virtually(ask(queue, max_wait / SECOND))

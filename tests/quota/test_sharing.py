@@ -250,7 +250,7 @@ async def test_on_wait_is_told_how_long_a_call_waits() -> None:
 
 
 def in_a_child(check: Callable[[], object]) -> None:
-    """Fork, and have the child check something; what it raises, it prints."""
+    """Fork, and let the child run a check; it prints the exception if there is one."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -269,7 +269,7 @@ def in_a_child(check: Callable[[], object]) -> None:
 
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limiters of other tests, on clocks that do not run, are none of the child's."""
+    """Drop the limiters of other tests in the child: their clocks do not run."""
     gc.collect()
     monkeypatch.setattr(ratelimit, "_limiters", weakref.WeakSet[RateLimiter]())
 

@@ -39,7 +39,7 @@ Make = Callable[..., RedisRateLimiter]
 
 @asynccontextmanager
 async def workers(server: RedisServer) -> AsyncGenerator[Make]:
-    """Makes limiters, each with a connection of its own as in a process of its own, and closes them."""
+    """A factory of limiters, each with its own connection as in its own process. It also closes them."""
     async with AsyncExitStack() as stack:
 
         def make(*buckets: TokenBucket, token: str = TOKEN, **options: Any) -> RedisRateLimiter:
@@ -172,7 +172,7 @@ async def test_under_load_one_round_trip_serves_many_calls(make: Make, redis_ser
 
 
 def exchanges(server: RedisServer) -> int:
-    """How many the server has carried out."""
+    """Return how many exchanges the server has carried out."""
     with server.client() as client:
         return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
@@ -394,7 +394,7 @@ def worker_of(limiter: RedisRateLimiter) -> Worker:
 
 
 def die(limiter: RedisRateLimiter) -> None:
-    """What SIGKILL does to the limiter: nothing more is heard of it."""
+    """Stop a limiter as SIGKILL does: it reports nothing more."""
     worker = worker_of(limiter)
     pump: asyncio.Task[None] = vars(worker)["_pump"]
     pump.cancel()

@@ -98,7 +98,7 @@ def test_many_starved_workers_ask_little(redis_server: RedisServer) -> None:
 
 
 def commands(server: RedisServer) -> int:
-    """Return how many the server has carried out, those in scripts included."""
+    """Return how many commands the server has carried out, including those in scripts."""
     with server.client() as client:
         stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
     return sum(each["calls"] for each in stats.values())
@@ -166,7 +166,7 @@ class Twins:
             lease=microseconds(1e6),
             grace=0,
             clock=self.now,
-            dice=0.0,
+            jitter=0.0,
         )
         self._joined = True
         answer = self._script(keys=self._keys, args=[msgspec.json.encode(ask), START + self.now])
@@ -196,7 +196,7 @@ WORDS: list[Garble] = [
     lambda report: msgspec.structs.replace(report, refused=True, remaining=0, retry_after=None),
     lambda report: msgspec.structs.replace(report, reset_in=4200.0),
 ]
-"""What servers say that do not count as this one does, or speak of another window."""
+"""Reports of servers that count in another way, or report another window."""
 
 TICK = 100_003
 """Microseconds; no sum of intervals is one of ticks, so that nobody's rounding matters."""

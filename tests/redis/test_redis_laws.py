@@ -37,13 +37,13 @@ numbers = itertools.count()
 
 @attrs.define
 class Worker:
-    """What a worker knows of itself."""
+    """The state of one worker."""
 
     name: str
     epoch: str = ""
     joined: bool = False
     flying: list[tuple[int, int, int]] = attrs.field(factory=list[tuple[int, int, int]])
-    """Serial, finished and moment of the grant of each request under way."""
+    """Serial, finished and moment of the grant of each request in flight."""
     answered: list[Answered] = attrs.field(factory=list[Answered])
     lost: int = 0
     unsent: int = 0
@@ -91,7 +91,7 @@ class World:
             lease=LEASE,
             grace=GRACE,
             clock=self.now,
-            dice=0.0,
+            jitter=0.0,
         )
         reply = self._send(ask)
         if twice:
@@ -116,7 +116,7 @@ class World:
         return reply
 
     def _start_anew(self, worker: Worker) -> None:
-        """It was given up: what it had under way is the server's to count until the store's own reckoning."""
+        """Note that the store removed a worker: the server may count its requests until the store says."""
         self._abandon(worker)
         worker.name, worker.joined = f"w{next(self.names)}", False
         worker.answered, worker.lost, worker.unsent = [], 0, 0
