@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from do_images_async.cli.output import Stdout, destination, write_file
-from do_images_async.cli.status import Stopped
+from do_images_async.cli.status import Exit, Stopped
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, drain, environment, start
 from tests.support.servers import HANG, Server, eventually, listing, refusal
@@ -168,6 +168,14 @@ async def test_a_listing_that_fails_leaves_the_file_as_it_was(server: Server, tm
     assert (ended.status, ended.stdout) == (3, "")
     assert file.read_text() == "old"
     assert files_of(tmp_path) == ["rows"]
+
+
+def test_a_partial_result_does_not_speak_of_a_file_that_never_was(tmp_path: Path) -> None:
+    file = tmp_path / "rows"
+    with pytest.raises(Stopped) as caught, destination(file) as target:  # noqa: PT012
+        target.write("a row\n")
+        raise Stopped(Exit.INTERRUPTED, "interrupted", partial=True)
+    assert str(caught.value) == f"interrupted; what was read is in {file}.partial"
 
 
 def test_a_new_file_has_no_more_rights_than_the_old_one(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ async def test_output_that_can_not_be_written_is_one_line_and_74(redirection: st
             assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+async def test_an_emulator_that_can_not_say_where_it_listens_ends_with_74() -> None:
+    ended = await shell(">/dev/full", "emulator", "--port", "0", "--images", "1")
+    assert (ended.status, ended.stdout) == (74, "")
+    assert ended.stderr == "do-images: the output could not be written: No space left on device\n"
+
+
 async def test_a_command_that_writes_nothing_to_stdout_needs_none() -> None:
     ended = await shell(">&-", *DEMO, "--file", "/dev/null")
     assert (ended.status, ended.stderr) == (0, "")
