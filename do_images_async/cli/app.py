@@ -15,7 +15,7 @@ import click
 
 from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
-from do_images_async.cli.running import terminate_as_ctrl_c
+from do_images_async.cli.signals import terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped, complain, described
 from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError

@@ -10,9 +10,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from do_images_async.cli.signals import terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped
 
-__all__ = ["run_interruptibly", "terminate_as_ctrl_c"]
+__all__ = ["run_interruptibly"]
 
 T = TypeVar("T")
 
@@ -21,13 +22,6 @@ _NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
-def terminate_as_ctrl_c() -> None:
-    """Let SIGTERM interrupt this process as Ctrl-C does, unless it is ignored."""
-    with suppress(*_NO_SIGNALS):
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
