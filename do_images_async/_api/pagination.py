@@ -51,7 +51,7 @@ P = TypeVar("P", bound=Page)
 
 @attrs.frozen(kw_only=True)
 class LinkedPages:
-    """What the links of a page say.
+    """The page numbers in the links of a page.
 
     Attributes:
         next_page: the number of the page that the link `next` leads to.

@@ -123,7 +123,7 @@ MODELS: dict[str, Callable[[Limit], Counting]] = {
 
 @attrs.frozen(kw_only=True)
 class Tally:
-    """What a server has accepted and refused.
+    """The requests that a server has accepted and refused.
 
     Attributes:
         accepted, refused: when.

@@ -1,4 +1,4 @@
-"""What the limiter is held against: the server's log, a naive limiter that is plainly right, and wrong ones.
+"""Models for tests of the limiter: the server's log, a naive correct limiter, and wrong ones.
 
 Nothing here shares code with `do_images_async._quota.limiter` but the mutants, which break it on purpose.
 """

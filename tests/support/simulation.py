@@ -44,7 +44,7 @@ MINUTE, HOUR = Limit(250, 60.0), Limit(5000, 3600.0)
 
 
 class Permit(Protocol):
-    """What a limiter wants to know of a request; see `do_images_async._quota.limiter.Permit`."""
+    """The reports of a request to its limiter; see `do_images_async._quota.limiter.Permit`."""
 
     def settle(self, report: Report | None = None) -> None: ...
     def lose(self) -> None: ...
@@ -58,7 +58,7 @@ class Limiter(Protocol):
 
 @attrs.frozen
 class Answer:
-    """What the headers of one response say, and how long the worker of a refused request should wait."""
+    """The headers of one response, and how long the worker of a refused request should wait."""
 
     report: Report
     pause: float
@@ -151,7 +151,7 @@ class Network:
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """What all limiters have to do; see the options of `python -m benchmarks.quota`."""
+    """The task that all limiters have; see the options of `python -m benchmarks.quota`."""
 
     requests: int
     workers: int
@@ -161,7 +161,7 @@ class Setting:
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What came of a limiter.
+    """The result of a limiter.
 
     Attributes:
         accepted, refused: by the server.
