@@ -1,4 +1,4 @@
-"""A listing that is known to be complete, with a type of its own for type checkers."""
+"""A listing that is known to be complete, with its own type for type checkers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["WholeListing", "whole_listing"]
 class WholeListing(Collection[Image]):
     """All images of a listing, each once; only `ImagesAPI.list_whole` makes it.
 
-    What must not be done with a part of a listing takes this type, as `retention.plan` does: a list of
-    images, which may lack some, is an error of types, and one when the program runs.
+    A function that needs the complete listing, such as `retention.plan`, takes this type. A list of images,
+    which may lack some, is then an error for type checkers, and at run time.
     """
 
     __slots__ = ("_images",)
@@ -39,10 +39,10 @@ class WholeListing(Collection[Image]):
 
 
 def whole_listing(images: Iterable[Image]) -> WholeListing:
-    """Return the listing of these images, which the caller has read with `strict` and to the end.
+    """Return the listing of these images, which the caller has read with `strict` to the end.
 
     Raises:
-        IncompleteListingError: two of them have the same id and differ: one of them is not to be believed.
+        IncompleteListingError: two of them have the same id but differ.
     """
     by_id: dict[int, Image] = {}
     for image in images:

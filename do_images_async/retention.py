@@ -1,4 +1,4 @@
-"""Which images a policy keeps: pure functions over a whole listing, with every reason.
+"""The images that a policy keeps: pure functions over a whole listing, with every reason.
 
 A policy is a list of rules, and an image is kept if any of them keeps it. The rules are those of restic's
 `forget` and borg's `prune`: `keep_daily=7` keeps the newest image of each of the last seven days *that have
@@ -51,19 +51,19 @@ def _tags(tags: Collection[str]) -> frozenset[str]:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """What to keep of each group.
+    """The rules for what to keep of each group.
 
     Args:
         keep_last: the newest so many images.
         keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly: the newest image of each of the last
             so many hours, days, ISO weeks, months and years that have one.
-        keep_within: every image that is younger than this.
+        keep_within: every image younger than this.
         keep_tags: every image with one of these tags.
         min_keep: the newest so many images of each group, whatever the other rules say.
 
     Raises:
-        TypeError, ValueError: an argument can't be used, or no rule but `min_keep` is given: that would
-            remove everything else.
+        TypeError, ValueError: an argument can't be used, or only `min_keep` is given, which would remove
+            everything else.
     """
 
     keep_last: int = 0
@@ -90,13 +90,13 @@ class Policy:
 
 @attrs.frozen
 class Decision:
-    """What happens to one image, and why.
+    """The decision on one image, and the reasons.
 
     Attributes:
         image: the image.
-        group: the group that it belongs to; None when it is no candidate.
+        group: the group that it belongs to; None if it is no candidate.
         keep: whether it is kept.
-        reasons: every rule that keeps it, such as "last 3" or "weekly 2026-W41"; empty when it is removed.
+        reasons: every rule that keeps it, such as "last 3" or "weekly 2026-W41"; empty if it is removed.
     """
 
     image: Image
@@ -117,12 +117,12 @@ class Plan:
 
     @property
     def kept(self) -> tuple[Image, ...]:
-        """The images that are kept."""
+        """Return the images that are kept."""
         return tuple([each.image for each in self.decisions if each.keep])
 
     @property
     def removed(self) -> tuple[Image, ...]:
-        """The images that are removed."""
+        """Return the images that are removed."""
         return tuple([each.image for each in self.decisions if not each.keep])
 
 
@@ -142,10 +142,10 @@ def plan(
         images: what `await images.list_whole(private=True)` returns. A list of images is refused: a plan for
             a part may remove what a plan for the whole keeps.
         policy: the rules.
-        group_by: names the group of each image: `by_name("web-*")`, `by_tags`, or a function of your own.
-        now: an aware datetime: what is dated later is kept, and `keep_within` counts back from it.
-        time_zone: where days, weeks, months and years begin.
-        types: the types of images that may be removed. Backups are the provider's to remove.
+        group_by: returns the group of an image: `by_name("web-*")`, `by_tags`, or your own function.
+        now: an aware datetime: images dated later are kept, and `keep_within` counts back from it.
+        time_zone: the zone in which days, weeks, months and years begin.
+        types: the types of images that may be removed. The provider removes backups itself.
         in_use: ids of images that Droplets use: they are kept.
 
     Raises:
@@ -196,12 +196,12 @@ def by_name(*globs: str) -> GroupBy:
 
 
 def by_pattern(pattern: str | re.Pattern[str]) -> GroupBy:
-    r"""Group by a regular expression that matches a whole name, by what its group `group` holds.
+    r"""Group by the group named `group` of a regular expression that matches a whole name.
 
     `by_pattern(r"(?P<group>.+)-\d{4}-\d\d-\d\d")` makes one group of the images of each server.
 
     Raises:
-        ValueError: it is no regular expression, or has no group named `group`.
+        ValueError: the argument is no regular expression, or has no group named `group`.
     """
     try:
         compiled = re.compile(pattern)
@@ -228,7 +228,7 @@ def by_distribution(image: Image) -> str:
 
 
 def by_regions(image: Image) -> str:
-    """Group images that lie in the same set of regions."""
+    """Group images that are in the same set of regions."""
     return ", ".join(sorted(set(image.regions))) or "without regions"
 
 
@@ -238,7 +238,7 @@ def one_group(image: Image) -> str:
 
 
 def _no_candidate(image: Image, group: str | None, types: frozenset[str], now: datetime) -> str | None:
-    """Return why an image can't be removed, whatever the policy says; None when it can."""
+    """Return why an image can't be removed, whatever the policy says; None if it can."""
     if image.public or image.public is None:
         return "public" if image.public else "perhaps public"
     if image.type not in types:
@@ -255,7 +255,7 @@ def _no_candidate(image: Image, group: str | None, types: frozenset[str], now: d
 def _decide(
     group: str, images: list[Image], policy: Policy, now: datetime, zone: tzinfo, used: frozenset[int]
 ) -> Iterator[Decision]:
-    """Yield the decisions for one group; images with equal dates share the reasons of their moment."""
+    """Yield the decisions for one group; images with equal dates share their reasons."""
     at: defaultdict[datetime, list[Image]] = defaultdict(list)
     for image in images:
         if image.created_at is not None:
@@ -276,7 +276,7 @@ def _decide(
 def _kept(
     moments: list[datetime], policy: Policy, now: datetime, zone: tzinfo
 ) -> Iterator[tuple[datetime, str]]:
-    """Yield each moment that a rule keeps, with the reason; `moments` are the newest first."""
+    """Yield each moment that a rule keeps, with the reason; `moments` begins with the newest."""
     for moment in moments[: policy.keep_last]:
         yield moment, f"last {policy.keep_last}"
     yield from _kept_by_period(moments, policy, zone)
@@ -313,7 +313,7 @@ def _local(moment: datetime, zone: tzinfo) -> datetime:
     try:
         return moment.astimezone(zone)
     except OverflowError:
-        return moment  # at an end of the calendar: no other zone has that day
+        return moment  # at an end of the calendar, where the day does not exist in another zone
 
 
 def _hour(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Several accounts' reports as one."""
+"""The reports of several accounts combined into one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Number = TypeVar("Number", int, float)
 def combined(reports: Mapping[str, AuditReport], *, keep: int = 1000) -> AuditReport:
     """Return one report over those of several accounts; each finding names its account.
 
-    Prices, rules and what is ignored are those of the first report: make all with the same. The provider's
-    public images are counted once for each account, as they are in the accounts' reports.
+    Prices, rules and ignored names are those of the first report: make all reports with the same. The
+    provider's public images are counted once for each account, as they are in the accounts' reports.
 
     Args:
         reports: the accounts' reports by the accounts' names; at least one.

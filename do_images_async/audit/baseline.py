@@ -1,4 +1,4 @@
-"""An earlier report, checked when it is read, and a later one compared with it."""
+"""The earlier report of a comparison, checked when it is read, and the comparison itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KINDS = {
 
 @attrs.frozen(kw_only=True)
 class Baseline:
-    """An earlier report, as far as a later one is compared with it; attributes as in `AuditReport`.
+    """The parts of an earlier report that a later one is compared with; attributes as in `AuditReport`.
 
     Attributes:
         groups: the report's groups by what they are formed by ("type", "region", "distribution") and by key.
@@ -67,8 +67,8 @@ class Baseline:
 def compare(report: AuditReport, baseline: Baseline | Mapping[str, Any]) -> Comparison:
     """Compare a report with an earlier one.
 
-    A finding of a rule that the two were not made with alike is not compared: `Comparison.differences` says
-    what differs. Nor is one whose image either of the two ignores for its tags.
+    Findings are not compared if the two reports have different settings for the rule, which
+    `Comparison.differences` lists, or if either report ignores the image for its tags.
 
     Args:
         report: the later one.
@@ -107,7 +107,7 @@ def _identity(finding: Finding | PastFinding) -> tuple[str | None, str, int]:
 
 
 def _holds_all(report: AuditReport, baseline: Baseline) -> bool:
-    """Return whether neither report left findings out, nor images unread."""
+    """Return whether both reports are complete and hold all their findings."""
     if not report.complete or baseline.incomplete is not None:
         return False
     return len(baseline.findings) == baseline.findings_total and len(report.findings) == report.findings_total

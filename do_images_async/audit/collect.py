@@ -70,20 +70,21 @@ async def audit(
 ) -> AuditReport:
     """Read images to the end and report totals, costs and findings; costs the requests that `images` costs.
 
-    Memory does not grow with the number of images, only with that of different regions and distributions.
-    An async generator is closed when the audit ends, also when it fails.
+    Memory does not grow with the number of images, only with the number of regions and distributions.
+    An async generator is closed when the audit ends, also if it fails.
 
     Args:
-        images: what to audit, such as `api.list()`.
-        rules: what to look for.
+        images: the images to audit, such as `api.list()`.
+        rules: the rules to apply.
         now: the moment that ages are counted to; aware. By default the present.
         price: USD per GB and month of a snapshot or custom image.
-        price_date: when that price was looked up; by default `PRICE_DATE`, unless `price` is another.
-        backup_price: the same for backups; 0 since a Droplet's plan pays for them, unless it is usage-based.
-        keep: how many findings the report holds at most, the worst; counts are exact all the same.
+        price_date: the date of that price; by default `PRICE_DATE`, unless you give another `price`.
+        backup_price: the same for backups; 0 by default, since the Droplet's plan pays for them. Give a
+            price if that plan is usage-based.
+        keep: the most findings that the report holds, the worst ones; counts are exact in any case.
         ignore_rules: names of rules whose findings are left out.
-        ignore_tags: tags, or patterns such as "keep-*", of images that no rule looks at; they still count in
-            the totals.
+        ignore_tags: tags, or patterns such as "keep-*", of images that no rule is applied to; they still
+            count in the totals.
         in_use: ids of the images that a Droplet was made from or lists. They are never stale: a finding that
             would have one deleted says that a Droplet uses it, with a severity of at most LOW.
         progress: called after each image with the number of images so far.
@@ -91,7 +92,7 @@ async def audit(
     Raises:
         ValueError: a number is out of its range, or `now` has no time zone.
         TypeError: `ignore_rules` or `ignore_tags` is a single string.
-        DOImagesError: `images` failed; nothing is reported of what was read until then.
+        DOImagesError: `images` failed; there is no report of the images read until then.
     """
     context = Context(
         now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
@@ -207,7 +208,7 @@ class _Exceptions:
 
 
 class _Collector:
-    """Everything that is known after the images so far."""
+    """The state of an audit after the images so far."""
 
     def __init__(self, context: Context, rules: Sequence[Rule], keep: int, exceptions: _Exceptions) -> None:
         self.total = _Tally()
@@ -252,7 +253,7 @@ class _Collector:
             yield _kept(finding) if used and finding.stale else finding
 
     def _tallies(self, image: Image) -> list[_Tally]:
-        """Return where the image counts: once in each region, however often the server repeats it."""
+        """Return the tallies that the image counts in: one for each region, even if the server repeats it."""
         public = is_public(image)
         tallies = [
             self.total,
@@ -302,7 +303,7 @@ class _Collector:
 
 
 def _kept(finding: Finding) -> Finding:
-    """Return the finding about an image that must not be deleted, since a Droplet uses it."""
+    """Return the finding changed for an image that must not be deleted, since a Droplet uses it."""
     severity = min(finding.severity, Severity.LOW)
     return attrs.evolve(finding, severity=severity, action="keep it: a Droplet uses it", stale=False)
 

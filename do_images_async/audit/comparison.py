@@ -1,4 +1,4 @@
-"""How an audit differs from an earlier one: the result of `compare`."""
+"""The difference between an audit and an earlier one: the result of `compare`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Change:
     """The change of a group of images.
 
     Attributes:
-        group: what it is formed by: "total", "type", "region" or "distribution".
+        group: the property that forms the group: "total", "type", "region" or "distribution".
         key: its key, as in the report.
-        images, gigabytes, monthly_cost: how much more it has now; negative when it shrank.
+        images, gigabytes, monthly_cost: the increase; negative if the group shrank.
     """
 
     group: str
@@ -42,16 +42,16 @@ class PastFinding:
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """An audit beside an earlier one of the same account.
+    """The comparison of an audit with an earlier one of the same account.
 
     Attributes:
         since: the moment of the earlier report.
         total: the change of everything.
-        grown: groups that occupy more than before, the most first.
+        grown: groups that occupy more than before, the largest increase first.
         new: findings that the earlier report does not have, the worst first.
-        gone: findings that it has and this one has not.
-        exact: whether both reports are complete and hold all their findings. If not, a finding that was cut
-            off, or whose image was not read, may be wrongly in `new` or `gone`, or missing there.
+        gone: findings that only the earlier report has.
+        exact: whether both reports are complete and hold all their findings. If not, `new` and
+            `gone` may have wrong findings or lack some, since findings were cut off or images not read.
         differences: settings that differ, each as "old: days 365 then, days 180 now".
         not_compared: rules whose settings differ; their findings are in neither `new` nor `gone`.
     """
@@ -66,7 +66,7 @@ class Comparison:
     not_compared: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as JSON-able data."""
+        """Return the comparison as JSON data."""
         return {
             "since": self.since.isoformat(),
             "exact": self.exact,

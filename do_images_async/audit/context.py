@@ -1,4 +1,4 @@
-"""A finding, and what a rule gets beside the image."""
+"""The finding of a rule, and the context that a rule receives besides the image."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = [
 PRICE: Final = 0.06
 """USD per GB and month of a snapshot or a custom image, as published on `PRICE_DATE`.
 
-Each image is paid once, in however many regions it is. Backups are paid with their Droplet, by its plan.
+An image costs the same in any number of regions. Backups are paid for by their Droplet's plan.
 """
 
 PRICE_DATE: Final = date(2026, 3, 1)
-"""When `PRICE` was looked up."""
+"""The date of `PRICE`."""
 
 _LARGEST: Final = 1e9
-"""The largest size that is taken for one, in GB: with 1e308 from a broken answer, sums would overflow."""
+"""The largest size that counts as valid, in GB: with 1e308 from a broken answer, sums would overflow."""
 
 
 class Severity(IntEnum):
-    """How much a finding matters; a higher one compares as greater."""
+    """The severity of a finding; a higher one compares as greater."""
 
     INFO = 0
     LOW = 1
@@ -50,20 +50,20 @@ class Severity(IntEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """A finding: one rule about one image.
+    """The finding of one rule about one image.
 
     Attributes:
         rule: the rule's name.
-        severity: how much it matters.
+        severity: the severity.
         image_id: the image's id.
-        name: the image's name, as the server sent it; treat it as hostile when you show it.
-        detail: what was found.
-        action: what to do about it.
-        gigabytes: what the image occupies, in GB.
-        monthly_cost: what the image costs, in USD a month.
-        stale: whether deleting the image is the remedy, so that its cost would be saved.
+        name: the image's name, as the server sent it; escape it before you show it.
+        detail: the finding in words.
+        action: the recommended action.
+        gigabytes: the size of the image, in GB.
+        monthly_cost: the cost of the image, in USD a month.
+        stale: whether deleting the image is the remedy, which would save its cost.
         account: the account's name where several are audited together.
-        regions, tags: where the image is, and what it is tagged with.
+        regions, tags: the image's regions and tags.
         type: the image's type, such as "snapshot"; None when the server sent none.
     """
 
@@ -88,7 +88,7 @@ def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
 
 
 def as_data(record: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return a finding, or a summary of findings, as JSON-able data: a severity is its name in lower case."""
+    """Return a finding, or a summary of findings, as JSON data: a severity is its name in lower case."""
     return attrs.asdict(record, value_serializer=lambda _, __, value: _plain(value))
 
 
@@ -100,13 +100,13 @@ def _plain(value: object) -> object:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What a rule gets beside the image.
+    """The context that a rule receives besides the image.
 
     Attributes:
         now: the moment that ages are counted to; aware.
-        price: USD per GB and month for whatever is not a backup.
+        price: USD per GB and month for all images except backups.
         backup_price: the same for backups.
-        memory: what images share, for rules that compare an image with those before it.
+        memory: the memory of earlier images, for rules that compare an image with them.
     """
 
     now: datetime
@@ -115,18 +115,18 @@ class Context:
     memory: Memory = attrs.field(factory=Memory, repr=False, eq=False)
 
     def age(self, image: Image) -> timedelta | None:
-        """Return how old the image is: negative when it is dated in the future, None when it has no date."""
+        """Return the image's age: negative if it is dated in the future, None if it has no date."""
         return None if image.created_at is None else self.now - image.created_at
 
     def gigabytes(self, image: Image) -> float:
-        """Return what the image occupies, in GB: 0 if it is deleted, or its size is missing or absurd."""
+        """Return the image's size in GB: 0 if it is deleted, or if its size is missing or impossible."""
         size = image.size_gigabytes
         if size is None or image.status == ImageStatus.DELETED or not 0 < size <= _LARGEST:
             return 0.0
         return size
 
     def monthly_cost(self, image: Image) -> float:
-        """Return what the image costs in USD a month: each GB once, whatever the number of regions."""
+        """Return the image's cost in USD a month; each GB counts once, whatever the number of regions."""
         if not is_own(image):
             return 0.0
         price = self.backup_price if is_backup(image) else self.price
@@ -157,15 +157,15 @@ Rule = Callable[[Image, Context], Finding | None]
 
 
 def is_public(image: Image) -> bool:
-    """Return whether every account has the image; one that does not say is taken as private."""
+    """Return whether every account has the image; False if the image does not say."""
     return image.public is True
 
 
 def is_own(image: Image) -> bool:
-    """Return whether the account pays for the image and may delete it, unlike the provider's own."""
+    """Return whether the account pays for the image and may delete it; not so for the provider's images."""
     return not is_public(image) and image.type != ImageType.ADMIN
 
 
 def is_backup(image: Image) -> bool:
-    """Return whether the image is paid with a Droplet."""
+    """Return whether the image is a backup, which is paid for with its Droplet."""
     return image.type == ImageType.BACKUP

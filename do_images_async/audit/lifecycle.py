@@ -1,4 +1,4 @@
-"""When the distributions behind the provider's public images are no longer supported."""
+"""The end of support of the distributions of the provider's public images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the images of an audit have in common, in memory that does not grow."""
+"""The keys that earlier images of an audit had, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WAYS: Final = 16
 
 
 class Memory:
-    """Which image was the first with some key; a fixed number of keys, the others are forgotten.
+    """The first image of each key, for a fixed number of keys; others are forgotten.
 
     A hash table of 16 bytes for each key: its 64-bit hash, and the image's id. A full bucket loses one of its
-    sixteen keys, so that a repetition may be overlooked; none is made up.
+    sixteen keys, so that a repetition may be missed; none is reported wrongly.
 
     Args:
         keys: how many are remembered at most; a power of two. The default takes 4 MiB, once it is used.
@@ -27,11 +27,11 @@ class Memory:
         self._ids = array("Q")
 
     def first(self, kind: str, key: str, image_id: int) -> int:
-        """The id of the first image with this key, which is this one unless another is remembered.
+        """Return the id of the first image with this key: this image, unless an earlier one is remembered.
 
         Args:
-            kind: what the key is, so that two rules do not meet each other's.
-            key: what images may share.
+            kind: the kind of the key, so that two rules do not share keys.
+            key: the value that images may share.
             image_id: the image that has it.
         """
         if not self._hashes:

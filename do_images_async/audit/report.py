@@ -1,4 +1,4 @@
-"""The report of an audit: numbers, findings, and both as plain data."""
+"""The report of an audit: the numbers and findings, also as plain data."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NOTHING = "(none)"
 
 @attrs.frozen
 class Group:
-    """Images that have something in common.
+    """The images that have a property in common.
 
     Attributes:
-        key: what they have in common; "(none)" for images without it.
+        key: the value of that property; "(none)" for images without one.
         images: how many.
         gigabytes: what they occupy, in GB.
         monthly_cost: what they cost, in USD a month.
@@ -41,7 +41,7 @@ class Group:
 
 @attrs.frozen(kw_only=True)
 class RuleSummary:
-    """All findings of one rule, also those that were not kept.
+    """All findings of one rule, including those that were not kept.
 
     Attributes:
         rule: the rule's name.
@@ -61,12 +61,12 @@ class RuleSummary:
 
 @attrs.frozen
 class QuotaLeft:
-    """What one limit still allowed when the listing had been read.
+    """The rest of one quota limit after the listing was read.
 
     Attributes:
         limit: requests that are allowed in any window.
         per: the window, in seconds.
-        left: how many of them could have followed at once.
+        left: the number of requests that could have followed at once.
     """
 
     limit: int
@@ -85,31 +85,31 @@ class AuditReport:
     Attributes:
         created_at: the moment that ages are counted to.
         price: USD per GB and month that snapshots and custom images were counted with.
-        price_date: when that price was looked up; None when it is the caller's own.
+        price_date: the date of that price; None if the caller gave the price.
         backup_price: the same for backups.
-        rules: what was looked for, and with which limits.
+        rules: the rules, with their limits.
         ignored_rules: rules whose findings were left out.
-        ignored_tags: tags, or patterns of tags, of images that no rule looked at.
+        ignored_tags: tags, or patterns of tags, of images that no rule was applied to.
         ignored: those images.
-        in_use: the account's images that a Droplet uses, which are never stale; None when the caller did not
-            tell.
-        total: everything that was read.
+        in_use: the account's images that a Droplet uses, which are never stale; None if the caller did not
+            say.
+        total: all images that were read.
         private: the account's images.
         public: the provider's.
-        backups: the account's backups, which are paid with their Droplets.
-        stale: images with a finding whose remedy is to delete them, each once; `stale.monthly_cost` is what
-            that would save.
+        backups: the account's backups, which are paid for with their Droplets.
+        stale: images with a finding whose remedy is to delete them, each once; `stale.monthly_cost` would be
+            saved.
         by_type, by_region, by_distribution: the largest first.
         by_age: the youngest first.
         findings: the worst first, as many as were kept.
         findings_total: how many there were.
         findings_by_rule: exact counts, the worst first.
-        reported_total: how many images the server said there are; None when the caller did not tell.
-        requests, pages: what the listing took; None when the caller did not tell.
-        elapsed: seconds that it took; None when the caller did not tell.
-        quota: what each limit still allowed at the end; empty when the caller did not tell.
-        incomplete: why not everything was read, if the caller knows of a reason.
-        comparison: the same beside an earlier report, if the caller had one.
+        reported_total: the number of images by the server's count; None if the caller did not say.
+        requests, pages: the requests and pages of the listing; None if the caller did not say.
+        elapsed: the seconds that it took; None if the caller did not say.
+        quota: the rest of each quota limit at the end; empty if the caller did not say.
+        incomplete: why not all images were read, if the caller knows a reason.
+        comparison: the comparison with an earlier report, if the caller had one.
     """
 
     created_at: datetime
@@ -142,7 +142,7 @@ class AuditReport:
     in_use: Group | None = None
 
     def __repr__(self) -> str:
-        """Return the numbers; the groups and findings would fill pages."""
+        """Return the numbers without the groups and findings, which can be long."""
         missing = "" if self.complete else f", INCOMPLETE: {self.why_incomplete}"
         return (
             f"<AuditReport of {self.created_at:%Y-%m-%d %H:%M}: {self.images:,} images, "
@@ -151,7 +151,7 @@ class AuditReport:
         )
 
     def _repr_html_(self) -> str:
-        """Return a table of the findings for a notebook, under the numbers."""
+        """Return the numbers and a table of the findings as HTML for a notebook."""
         head = ("severity", "rule", "image", "name", "finding", "action")
         rows = [
             (each.severity.name.lower(), each.rule, each.image_id, each.name, each.detail, each.action)
@@ -161,32 +161,32 @@ class AuditReport:
 
     @property
     def images(self) -> int:
-        """Return how many images were read."""
+        """Return the number of images that were read."""
         return self.total.images
 
     @property
     def gigabytes(self) -> float:
-        """Return what all images occupy, in GB."""
+        """Return the size of all images, in GB."""
         return self.total.gigabytes
 
     @property
     def monthly_cost(self) -> float:
-        """Return what all images cost, in USD a month."""
+        """Return the cost of all images, in USD a month."""
         return self.total.monthly_cost
 
     @property
     def savings(self) -> float:
-        """Return what deleting the stale images would save, in USD a month."""
+        """Return the savings from deleting the stale images, in USD a month."""
         return self.stale.monthly_cost
 
     @property
     def complete(self) -> bool:
-        """Return whether as many images were read as the server said there are, as far as is known."""
+        """Return whether all images were read by the server's count, as far as is known."""
         return self.why_incomplete is None
 
     @property
     def why_incomplete(self) -> str | None:
-        """Return why the report is of a part of the images; None when it is complete."""
+        """Return why the report covers only a part of the images; None if it is complete."""
         if self.incomplete is not None:
             return self.incomplete
         if self.reported_total is None or self.images >= self.reported_total:
@@ -194,7 +194,7 @@ class AuditReport:
         return f"{self.images:,} images read of {self.reported_total:,}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-able data; `do-images schema report` prints its JSON Schema.
+        """Return the report as JSON data; `do-images schema report` prints its JSON Schema.
 
         `schema` is the version; keys may be added without a new one. Sizes are in GB, money is in USD a
         month, times are in seconds. A severity is its name in lower case.

@@ -46,7 +46,7 @@ def _is_stored(image: Image) -> bool:
 
 
 def older_than(days: float = 365.0) -> NamedRule:
-    """Images of the account that are older than so many days; from twice that on, of high severity."""
+    """Find images of the account older than so many days; from twice that age the severity is high."""
     _check_limit(days, "days")
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -61,7 +61,7 @@ def older_than(days: float = 365.0) -> NamedRule:
 
 
 def oversized(gigabytes: float = 50.0) -> NamedRule:
-    """Images of the account that are larger than so many GB."""
+    """Find images of the account larger than so many GB."""
     _check_limit(gigabytes, "gigabytes")
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -75,7 +75,7 @@ def oversized(gigabytes: float = 50.0) -> NamedRule:
 
 
 def untagged() -> NamedRule:
-    """Snapshots and custom images without a tag; backups are made by the provider, without."""
+    """Find snapshots and custom images without a tag. Backups are made by the provider, without tags."""
 
     def rule(image: Image, context: Context) -> Finding | None:
         if image.tags or is_backup(image) or not _is_stored(image):
@@ -86,7 +86,7 @@ def untagged() -> NamedRule:
 
 
 def failed_import() -> NamedRule:
-    """Custom images whose import failed: the API keeps them as deleted, with its reason."""
+    """Find custom images whose import failed: the API keeps them as deleted, with the reason."""
 
     def rule(image: Image, context: Context) -> Finding | None:
         if image.status != ImageStatus.DELETED or not is_own(image):
@@ -99,7 +99,7 @@ def failed_import() -> NamedRule:
 
 
 def stuck_import(hours: float = 24.0) -> NamedRule:
-    """Images of the account that are still being imported after so many hours."""
+    """Find images of the account that are still being imported after so many hours."""
     _check_limit(hours, "hours")
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -114,7 +114,7 @@ def stuck_import(hours: float = 24.0) -> NamedRule:
 
 
 def retired() -> NamedRule:
-    """Images that are retired; public ones are only of interest, as nothing new should be built on them."""
+    """Find retired images; those that are not the account's own get the severity INFO."""
 
     def rule(image: Image, context: Context) -> Finding | None:
         if image.status != ImageStatus.RETIRED:
@@ -129,10 +129,10 @@ def retired() -> NamedRule:
 
 
 def required_tags(*patterns: str) -> NamedRule:
-    """Snapshots and custom images that lack a tag which each must have.
+    """Find snapshots and custom images that lack a required tag.
 
     Args:
-        patterns: what must be there, each as a tag or a pattern such as "team-*"; at least one.
+        patterns: the required tags, each a tag or a pattern such as "team-*"; at least one.
     """
     if not patterns:
         raise ValueError("patterns must hold at least one tag")
@@ -153,7 +153,7 @@ def required_tags(*patterns: str) -> NamedRule:
 
 
 def single_region() -> NamedRule:
-    """Snapshots and custom images that are in one region only: if it is away, so are they."""
+    """Find snapshots and custom images in one region only: an outage there makes them unavailable."""
 
     def rule(image: Image, context: Context) -> Finding | None:
         regions = set(image.regions)
@@ -166,10 +166,10 @@ def single_region() -> NamedRule:
 
 
 def duplicate_names() -> NamedRule:
-    """Snapshots and custom images that have the name of one before them.
+    """Find snapshots and custom images that have the name of an earlier one.
 
     The audit remembers a fixed number of names, about 260,000 (see `Memory`): in a larger account it may
-    overlook a duplicate, and never reports one that is none.
+    miss a duplicate, but never reports one wrongly.
     """
 
     def rule(image: Image, context: Context) -> Finding | None:
@@ -185,9 +185,9 @@ def duplicate_names() -> NamedRule:
 
 
 def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
-    """Backups whose Droplet no longer exists.
+    """Find backups whose Droplet no longer exists.
 
-    Images do not name their Droplet, but Droplets their backups: only who has read those can tell.
+    An image does not name its Droplet, but a Droplet names its backups. So the caller reads the Droplets.
 
     Args:
         backup_ids: the `backup_ids` of every Droplet that exists.
@@ -205,9 +205,9 @@ def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
 
 
 def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
-    """Snapshots that no Droplet lists: their Droplet is gone, or was another account's.
+    """Find snapshots that no Droplet lists: their Droplet is gone, or belonged to another account.
 
-    Such a snapshot may be the only copy that is left, so it is never counted as stale.
+    Such a snapshot may be the only remaining copy, so it never counts as stale.
 
     Args:
         snapshot_ids: the `snapshot_ids` of every Droplet that exists, and the images they were made from.
@@ -223,11 +223,11 @@ def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
 
 
 def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPPORT) -> NamedRule:
-    """Public base images whose distribution's support ends within so many days, or has ended.
+    """Find public base images whose distribution's support ends within so many days, or has ended.
 
     Args:
-        days: how long before its end of support an image is a finding.
-        dates: when support ends, by the beginning of the slug, such as "ubuntu-22-04".
+        days: the number of days before the end of support from which an image is a finding.
+        dates: the ends of support by the beginning of the slug, such as "ubuntu-22-04".
     """
     _check_limit(days, "days")
 

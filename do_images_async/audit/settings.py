@@ -1,4 +1,4 @@
-"""The rules and limits that a report was made with."""
+"""The rules and limits of a report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Setting: TypeAlias = float | str | Sequence[str]
 
 @attrs.frozen(eq=False)
 class NamedRule:
-    """A rule with its name and limits, so that a report says what it was made with.
+    """A rule with its name and limits, which the report shows.
 
     Attributes:
         name: the name that its findings have.
@@ -40,16 +40,16 @@ class NamedRule:
     settings: Mapping[str, Setting] = attrs.field(factory=dict[str, Setting])
 
     def __call__(self, image: Image, context: Context) -> Finding | None:
-        """Return what the rule finds in the image."""
+        """Return the rule's finding about the image, or None."""
         return self.check(image, context)
 
 
 @attrs.frozen
 class RuleSettings:
-    """A rule that a report was made with.
+    """The name and the limits of a rule that a report was made with.
 
     Attributes:
-        rule: its name; that of the function for a rule that is no `NamedRule`.
+        rule: the rule's name; the function's name if the rule is no `NamedRule`.
         settings: its limits by their names.
     """
 
@@ -70,7 +70,7 @@ def _settings(rule: Rule) -> RuleSettings:
 
 
 def setting_text(value: Setting) -> str:
-    """Return a setting in words, so that 365 and 365.0 are one."""
+    """Return a setting as text; 365 and 365.0 give the same text."""
     if isinstance(value, int | float):
         return f"{value:g}"
     return value if isinstance(value, str) else ", ".join(value)

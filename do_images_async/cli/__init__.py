@@ -20,10 +20,10 @@ def main() -> int:
         )
         return 2
     try:
-        from do_images_async.cli.app import run  # what it imports may not be installed
+        from do_images_async.cli.app import run  # the extra's packages may not be installed
 
         return run()
-    except KeyboardInterrupt:  # while it was imported
+    except KeyboardInterrupt:  # during the import
         return 130
     except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
         sys.stderr.write(f"do-images: internal error: {type(error).__name__} while it was imported\n")

@@ -1,4 +1,4 @@
-"""The reading of one account, or of several at once, into reports."""
+"""The audit of one account, or of several at once, as reports."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Account", "Reading", "Result", "demo_client", "read_accounts"]
 
 @attrs.frozen(kw_only=True)
 class Account:
-    """Whose images are read.
+    """The account whose images are read.
 
     Attributes:
-        name: what the report calls it; None where it is the only one.
-        client: opens a client for it, which is closed at the end.
+        name: its name in the report; None if it is the only one.
+        client: opens a client for it, which the reader closes.
     """
 
     name: str | None
@@ -34,12 +34,12 @@ class Account:
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """How accounts are read.
+    """The settings for reading accounts.
 
     Attributes:
-        concurrency: pages of an account that are read at once.
-        watch: when progress is shown.
-        options: what `audit` takes beside the images.
+        concurrency: the number of pages of an account that are in flight at once.
+        watch: the rules for showing progress.
+        options: the other arguments of `audit`.
     """
 
     concurrency: int
@@ -49,12 +49,12 @@ class Reading:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What became of the reading of an account.
+    """The result of reading an account.
 
     Attributes:
-        report: what was read; None where an error left nothing to report.
+        report: the report; None if an error left nothing to report.
         error: that error.
-        interrupted: whether Ctrl-C ended it, so that the report is of a part.
+        interrupted: whether Ctrl-C ended it, so that the report covers only a part.
     """
 
     report: AuditReport | None = None
@@ -63,9 +63,9 @@ class Result:
 
 
 async def read_accounts(accounts: Sequence[Account], reading: Reading) -> list[Result]:
-    """Read all accounts at once, each on its own quota; a report for each, or why there is none.
+    """Read all accounts at once, each on its own quota; return a report or an error for each.
 
-    When the task is cancelled, as by Ctrl-C, the reports are of what was read until then, and say so.
+    If the task is cancelled, as by Ctrl-C, the reports cover the images read until then, and say so.
     """
     tasks = [asyncio.create_task(_read(account, reading)) for account in accounts]
     try:
@@ -78,7 +78,7 @@ async def read_accounts(accounts: Sequence[Account], reading: Reading) -> list[R
 
 
 async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel until all have ended: a cancellation can get lost in what a task is waiting for."""
+    """Cancel all tasks until they have ended: the code that a task awaits may swallow a cancellation."""
     pending = set(tasks)
     while pending:
         for task in pending:
@@ -118,19 +118,19 @@ async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> Async
                 for image in page.images:
                     yield image
     except asyncio.CancelledError:
-        progress.interrupted = True  # what has been read becomes a report that says it is partial
+        progress.interrupted = True  # the images read so far become a partial report
     except IncompleteListingError as error:
-        progress.shortfall = str(error)  # and so does this
+        progress.shortfall = str(error)  # also a partial report
 
 
 def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
-    """Return what each bucket has left, or the server says there is; nothing where neither knows."""
+    """Return the rest of each bucket, or of the server's limits; nothing if neither is known."""
     limiter = api.limiter
     if not isinstance(limiter, RateLimiter | FileRateLimiter):
         return ()
     available = limiter.stats().available
     if all(available) and limiter.next_permit_in():
-        return ()  # the server has refused more for a while, so that the count is not what it allows
+        return ()  # the server refuses requests for a while, so the count does not apply
     remaining = api.rate_limit.remaining if api.rate_limit else math.inf
     return tuple(
         QuotaLeft(bucket.capacity, bucket.per, int(min(left, remaining)))

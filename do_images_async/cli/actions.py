@@ -1,4 +1,4 @@
-"""`transfer`, `convert` and `actions`."""
+"""The commands `transfer`, `convert` and `actions`."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ async def _actions(
             else:
                 async with aclosing(api.actions.list(image_id, strict=True)) as actions:
                     async for action in actions:
-                        found.append(action)  # noqa: PERF401  (what was read before an interruption counts)
+                        found.append(action)  # noqa: PERF401  (an interruption keeps the actions read before it)
         except asyncio.CancelledError:
             message = f"INCOMPLETE: interrupted after {counted(len(found), 'action')}"
             stopped = Stopped(Exit.INTERRUPTED, message, partial=True)

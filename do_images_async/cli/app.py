@@ -24,7 +24,7 @@ __all__ = ["main", "run"]
 
 
 class _Command(NamedTuple):
-    """Where a command is, and its line in the list of commands: its module is imported when it is needed."""
+    """A command's module, imported when it is needed, and its line in the list of commands."""
 
     module: str
     attribute: str
@@ -109,7 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status; an error becomes one line on stderr.
 
     Args:
-        arguments: what stands behind the command's name; None takes them from `sys.argv`.
+        arguments: the arguments after the command's name; None takes them from `sys.argv`.
     """
     with stdout():
         try:
@@ -136,15 +136,15 @@ def _status_of(command: Callable[[], object]) -> int:
         return _fail(Exit.API_ERROR, described(error))
     except ValueError as error:
         return _fail(Exit.USAGE, str(error))
-    except SystemExit as ended:  # click's answer to a shell's completion, and to a help that nobody reads
+    except SystemExit as ended:  # click raises it after a shell completion, and if help hits a closed pipe
         return Exit.OK if ended.code == 0 else Exit.BROKEN_PIPE
-    except OSError as error:  # of stdout, where click writes a help: it is caught elsewhere
+    except OSError as error:  # from stdout, where click writes help; other errors are caught elsewhere
         return _fail(Exit.IO_ERROR, f"the output could not be written: {error.strerror or error}")
     return status if isinstance(status, int) else Exit.OK
 
 
 def _show(error: click.ClickException) -> int:
-    """Show wrong usage; a token that was given in the wrong place is not repeated."""
+    """Show a usage error, with tokens masked in case one was given in the wrong place."""
     text = io.StringIO()
     error.show(text)
     with suppress(OSError):
@@ -154,7 +154,7 @@ def _show(error: click.ClickException) -> int:
 
 
 def _internal(error: Exception) -> str:
-    """Describe an error of ours by its class and place: its message and values might hold a secret."""
+    """Describe an internal error by its class and place: its message and values might hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     if os.environ.get("DO_IMAGES_LOG", "").lower() == "debug":
         for frame in frames:

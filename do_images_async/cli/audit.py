@@ -1,4 +1,4 @@
-"""`audit`: what it takes, and where its report goes."""
+"""The command `audit`: its options and the output of its report."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def _tags(values: tuple[str, ...], option: str) -> list[str]:
 def _report(
     accounts: Sequence[Account], results: Sequence[Result], keep: int
 ) -> tuple[AuditReport, dict[str, AuditReport]]:
-    """Return the report over everything, and that of each account where several were asked for."""
+    """Return the report over all accounts, and one for each account if there are several."""
     if accounts[0].name is None:
         (result,) = results
         if result.report is None:

@@ -1,4 +1,4 @@
-"""What the numbers of a report are based on, in sentences."""
+"""The basis of a report's numbers, in sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WINDOWS = {60.0: "a minute", 3600.0: "an hour"}
 
 
 def basis(report: AuditReport) -> Iterator[str]:
-    """Yield sentences on what was read, with which limits and at what cost, as far as it is known."""
+    """Yield sentences on the images read, the limits and the cost, as far as they are known."""
     if report.requests is not None:
         pages = f" for {counted(report.pages, 'page')}" if report.pages is not None else ""
         elapsed = f" in {report.elapsed:,.2f} s" if report.elapsed is not None else ""

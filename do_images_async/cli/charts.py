@@ -1,4 +1,4 @@
-"""Charts as inline SVG: bars grow with the page, and text keeps its size on a phone."""
+"""Charts as inline SVG: bars scale with the page, and text keeps its size on a phone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Bar:
     """A bar of a chart.
 
     Attributes:
-        label: what it is of, as plain text.
+        label: its label, as plain text.
         value: its length, from 0.
-        text: the value as it is shown.
+        text: the value as text.
     """
 
     label: str
@@ -31,12 +31,12 @@ class Bar:
 def bars(points: Sequence[Bar], *, label: int = 26, characters: int = 14) -> str:
     """Return a chart with a bar to the right for each point.
 
-    All places are in percent, so that the chart is as wide as its card while the text is not scaled.
+    All positions are in percent, so that the chart fills its card while the text is not scaled.
 
     Args:
-        points: what is drawn, from the top.
-        label: percent of the width that labels take.
-        characters: how long a label may be; a longer one is cut.
+        points: the bars, from the top.
+        label: the labels' share of the width, in percent.
+        characters: the longest label; a longer one is cut.
     """
     largest = max((point.value for point in points), default=0.0)
     room = 100 - label - _VALUE

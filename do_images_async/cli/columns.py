@@ -1,4 +1,4 @@
-"""What the columns of a table are: their names, as doctl has them, and how a value is written."""
+"""The columns of a table: their names, which are doctl's, and the text of their values."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Column(Generic[T]):
     """A column.
 
     Attributes:
-        title: its heading, and its name as doctl has it.
+        title: its heading, which is doctl's name for it.
         name: its name in JSON and CSV.
-        value: what an object has there.
-        least: how narrow it may become, in characters; None for as wide as its widest value.
-        rank: which columns go first when the terminal is too narrow: those with the highest. 0 never does.
-        numeric: whether it stands to the right.
+        value: returns an object's value.
+        least: its smallest width, in characters; None for the width of its widest value.
+        rank: the highest rank is dropped first if the terminal is too narrow; 0 is never dropped.
+        numeric: whether it is aligned to the right.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Column(Generic[T]):
     numeric: bool = False
 
     def text(self, item: T) -> str:
-        """Return the value as a table has it."""
+        """Return the value as the text of a table's cell."""
         value = self.value(item)
         if value is None:
             return ""
@@ -65,7 +65,7 @@ IMAGE_COLUMNS: tuple[Column[Image], ...] = (
     Column("Tags", "tags", lambda image: image.tags, least=8, rank=5),
     Column("Size", "size_gigabytes", lambda image: image.size_gigabytes, numeric=True),
 )
-"""What doctl shows of an image, and what it does not."""
+"""The columns of an image: doctl's, then others."""
 
 ACTION_COLUMNS: tuple[Column[Action], ...] = (
     Column("ID", "id", lambda action: action.id, numeric=True),
@@ -81,21 +81,21 @@ ACTION_COLUMNS: tuple[Column[Action], ...] = (
         lambda action: action.region_slug or (action.region.slug if action.region else None),
     ),
 )
-"""What doctl shows of an action."""
+"""The columns of an action, which are doctl's."""
 
 
 def choose(columns: Sequence[Column[T]], names: Iterable[str], option: str = "--columns") -> list[Column[T]]:
     """Return the columns with these names, in this order; "min-disk", "MinDisk" and "Min Disk" are one.
 
-    A column has its name in JSON, too.
+    A column may also be given by its name in JSON.
 
     Args:
-        columns: those there are.
-        names: those that are wanted; "all" is every column.
-        option: the option that errors name.
+        columns: the known columns.
+        names: the requested names; "all" is every column.
+        option: the name of the option, for errors.
 
     Raises:
-        BadParameter: there is no such column.
+        BadParameter: a column is unknown.
     """
     by_key = {_key(name): column for column in columns for name in (column.title, column.name)}
     chosen: list[Column[T]] = []
@@ -112,7 +112,7 @@ def choose(columns: Sequence[Column[T]], names: Iterable[str], option: str = "--
 
 
 def as_record(item: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return the object by the API's own names, ready for JSON."""
+    """Return the object with the API's names, ready for JSON."""
     return attrs.asdict(item, value_serializer=lambda _, __, value: _plain(value))
 
 

@@ -1,4 +1,4 @@
-"""What a shell completes: columns and regions; and `completion`, which prints the shell's part of it."""
+"""Shell completion of columns and regions, and `completion`, which prints the shell's script."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ def completion_command(ctx: click.Context, *, shell: str) -> int:
     """
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  (click has all three)
-    # Not its own `source`: bash's starts a bash to ask for its version.
+    # Not click's `source`: the one for bash starts a bash to ask for its version.
     write(ShellComplete.source(kind(ctx.find_root().command, {}, "do-images", _VARIABLE)))
     return Exit.OK

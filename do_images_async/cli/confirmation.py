@@ -1,4 +1,4 @@
-"""The question before something is deleted."""
+"""The confirmation before a deletion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["check_somebody_is_there", "confirm"]
 
 
 def check_somebody_is_there() -> None:
-    """Raise UsageError where there is nobody to ask."""
+    """Raise UsageError if stdin is not a terminal, so that nobody can answer."""
     if not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask: stdin is no terminal; --yes deletes without asking")
 
 
 def confirm(question: str) -> None:
-    """Ask on stderr; call it outside of the event loop, where Ctrl-C ends it.
+    """Ask on stderr. Call it outside of the event loop, so that Ctrl-C ends it.
 
     Raises:
         UsageError: there is nobody to ask.

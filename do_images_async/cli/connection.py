@@ -24,13 +24,13 @@ __all__ = ["Connection", "check_one_token", "connection_of"]
 
 @attrs.frozen(kw_only=True)
 class Connection:
-    """How an account is reached; `open` makes a client for it, one for each event loop.
+    """The way to reach an account; `open` makes a client for it, one for each event loop.
 
     Attributes:
         credential: the token, and where it came from.
-        proxy: what the requests go through; None for none.
+        proxy: the proxy for all requests; None for none.
         timeout: seconds for each attempt.
-        retries: how often a request is retried at most.
+        retries: the most retries of a request.
     """
 
     credential: Credential
@@ -40,7 +40,7 @@ class Connection:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ImagesAPI]:
-        """Open a client, which is closed when the block is left.
+        """Open a client until the block ends.
 
         Raises:
             ClickException: the token or `DIGITALOCEAN_API_URL` can't be used.
@@ -66,12 +66,12 @@ class Connection:
                     raise
 
     def explain(self, error: BaseException) -> None:
-        """Note on a refused token where it came from."""
+        """Add the token's origin as a note to an error about a refused token."""
         if isinstance(error, AuthenticationError):
             error.add_note(f"the token came from {self.credential.origin}")
 
     def _session(self) -> aiohttp.ClientSession | nullcontext[None]:
-        """Make a session for the proxy; without one, the client makes its own."""
+        """Open a session for the proxy; without one, the client makes its own."""
         if self.proxy is None:
             return nullcontext()
         # Never `trust_env`: it reads .netrc as well.
@@ -83,11 +83,11 @@ class Connection:
 
 
 def connection_of(options: Mapping[str, Any], credential: Credential | None = None) -> Connection:
-    """Return the connection that `client_options` describe, and start the log that they ask for.
+    """Return the connection that `client_options` describe, and start the requested log.
 
     Args:
         options: the values of `client_options`.
-        credential: the token; None looks for it, as the options say.
+        credential: the token; None finds it by the options.
     """
     check_one_token(options)
     start_log(verbose=options["verbose"])
@@ -126,13 +126,13 @@ def check_one_token(options: Mapping[str, Any], *others: str) -> None:
 
 
 def _proxy(given: str | None) -> str | None:
-    """Return the proxy that was given, else that of `HTTPS_PROXY` unless `NO_PROXY` has the host."""
+    """Return the given proxy, else that of `HTTPS_PROXY` unless `NO_PROXY` has the host."""
     if given is not None:
         return _checked(given, "--proxy") if given else None
     try:
         base_url = URL(base_url_from_environment())
     except ValueError:
-        return None  # which the client says better
+        return None  # the client's own error is better
     proxy = getproxies().get("https") if base_url.scheme == "https" else None
     if not proxy or proxy_bypass(base_url.host or ""):
         return None

@@ -1,4 +1,4 @@
-"""Rows as CSV that every reader reads back, and that no spreadsheet takes for formulas."""
+"""Rows as CSV that every reader reads back, and that no spreadsheet executes as formulas."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SKIPPED = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Return the rows as CSV, each with a line feed at its end.
 
-    A text that a spreadsheet might take for a formula gets an apostrophe in front, also where it begins with
+    A text that a spreadsheet might execute as a formula gets an apostrophe in front, also if it begins with
     apostrophes itself. The standard library's writer quotes a carriage return from Python 3.13 on only.
 
     Args:
-        rows: the cells: texts, numbers, booleans, moments, None for nothing, and sequences of texts.
+        rows: the cells: strings, numbers, booleans, datetimes, None for nothing, and sequences of strings.
     """
     return "".join(_line([_cell(value) for value in row]) for row in rows)
 
 
 def _line(cells: Sequence[str]) -> str:
-    # A line without a character would be no row to most readers.
+    # Most readers ignore an empty line, so it would be no row.
     return ",".join(cells) + "\n" if len(cells) != 1 or cells[0] else '""\n'
 
 

@@ -1,4 +1,4 @@
-"""What `delete` does: look the images up, delete them, and report each."""
+"""The work of `delete`: read the images, delete them, and report each."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["Deletion", "named", "read_ids"]
 
 
 def read_ids(words: Sequence[str]) -> list[int]:
-    """Return the ids, each once; "-" stands for the words of stdin, which white space or commas separate.
+    """Return the ids, each once; "-" stands for the ids in stdin, separated by white space or commas.
 
     Raises:
-        BadParameter: a word is no id.
+        BadParameter: an id is no number.
     """
     every: list[str] = []
     for word in words:
@@ -47,12 +47,12 @@ class Deletion:
 
     Attributes:
         connection: the account.
-        target: where it is reported.
+        target: the output of the report.
         as_json: whether the report is JSON.
-        allow_public: whether public images are deleted, too.
+        allow_public: whether public images are deleted as well.
         found: the images that may be deleted.
-        deleted: those that were.
-        errors: why others were not.
+        deleted: the deleted images.
+        errors: the errors of the others.
     """
 
     connection: Connection
@@ -81,7 +81,7 @@ class Deletion:
                     self.found.append(outcome.value)
 
     async def delete(self, shown: Watch) -> None:
-        """Delete what was found, and write a line for each.
+        """Delete the images that were found, and write a line for each.
 
         Raises:
             Stopped: it was interrupted.
@@ -95,7 +95,7 @@ class Deletion:
                     shown,
                     lambda: f"{len(self.deleted):,}/{counted(len(images), 'image')} deleted",
                 ),
-                # They have been looked up: what is public is meant.
+                # `look_up` has removed the public images unless they are allowed.
                 aclosing(api.delete_many(images, allow_public=True, ordered=True)) as outcomes,
             ):
                 async for outcome in outcomes:
@@ -112,7 +112,7 @@ class Deletion:
             raise Stopped(Exit.INTERRUPTED, message, partial=True) from None
 
     def finish(self, *, dry_run: bool) -> None:
-        """Write what is written at the end: the plan of a dry run, or the JSON of all."""
+        """Write the end of the report: the plan of a dry run, or the JSON of all images."""
         if self.as_json:
             self.target.write(json.dumps(self._records(dry_run=dry_run), indent=2) + "\n")
         elif dry_run:
@@ -120,6 +120,6 @@ class Deletion:
                 self.target.write(f"would delete {named(image)}\n")
 
     def _records(self, *, dry_run: bool) -> list[dict[str, Any]]:
-        """Return the images that were found, each with whether it was deleted; of a dry run, none was."""
+        """Return the images that were found, each with whether it was deleted (false in a dry run)."""
         deleted = {image.id for image in self.deleted} if not dry_run else set[int]()
         return [as_record(image) | {"deleted": image.id in deleted} for image in self.found]

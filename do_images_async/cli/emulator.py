@@ -1,4 +1,4 @@
-"""`do-images emulator`: serve the API on a local socket until SIGTERM or Ctrl-C."""
+"""The command `emulator`, which serves the API on a local socket until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):  # Windows has none, and interrupts instead
+        with suppress(NotImplementedError):  # Windows has no signal handlers in loops, and interrupts instead
             loop.add_signal_handler(number, stopped.set)
     started = time.monotonic()
     try:
@@ -221,7 +221,7 @@ def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulat
 
 @contextmanager
 def _certificate(serving: Serving) -> Generator[tuple[Certificate | None, Path | None]]:
-    """Hold the server's certificate, and the file that its clients must trust."""
+    """Make the server's certificate and the file that its clients must trust, until the block ends."""
     if not serving.tls:
         yield None, None
         return
@@ -246,7 +246,7 @@ def _welcome(serving: Serving, emulator: ImagesEmulator, authority: Path | None)
     port = emulator.url.rpartition(":")[2]
     for name in serving.tls_names or serving.http_names:
         yield f"  name   {'https' if serving.tls else 'http'}://{name}:{port}"
-    # A token that somebody chose may be a real one, by mistake.
+    # A token given by the user may be a real one by mistake.
     yield f"  token  {emulator.token if serving.token is None else '(yours)'}"
     yield f"  admin  {emulator.admin_url}"
     if authority is not None:

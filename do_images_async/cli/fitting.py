@@ -1,4 +1,4 @@
-"""Tables of a report that fit the terminal: numbers are left out first, what names a row never is."""
+"""Tables of a report that fit the terminal: numbers are dropped first, the names of rows never."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Field:
 
     Attributes:
         head: its heading.
-        least: how narrow it may become, in characters; None for as wide as its widest cell.
-        most: how wide it may become.
-        pad: how wide it is where there is room, though its cells are narrower.
-        rank: which columns are left out first when there is no room: those with the highest. 0 never is.
-        numeric: whether it stands to the right.
-        style: of all its cells.
-        styles: of cells by their text.
+        least: its smallest width, in characters; None for the width of its widest cell.
+        most: its largest width.
+        pad: its width if there is room, even if its cells are narrower.
+        rank: the highest rank is dropped first if there is no room; 0 is never dropped.
+        numeric: whether it is aligned to the right.
+        style: the style of all its cells.
+        styles: the styles of cells, by their text.
     """
 
     head: str
@@ -42,12 +42,12 @@ class Field:
 
 
 def fitted_table(fields: Sequence[Field], rows: Sequence[Sequence[str]], room: int) -> Table:
-    """Return a table of the columns that fit; a text is cut where its column is too narrow.
+    """Return a table of the columns that fit; a text is cut if its column is too narrow.
 
     Args:
         fields: the columns.
-        rows: a text for each column; what a server sent in them is made harmless.
-        room: columns that the terminal has.
+        rows: a text for each column; escape sequences from the server are escaped.
+        room: the terminal's width.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [
@@ -76,7 +76,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _kept(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
-    """Return the places of the columns that fit when each is as narrow as it may be."""
+    """Return the indexes of the columns that fit at their smallest widths."""
     kept = list(range(len(fields)))
     while _total([_least(fields[place], widths[place]) for place in kept]) > room:
         last = max(kept, key=lambda place: fields[place].rank)
@@ -87,7 +87,7 @@ def _kept(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int
 
 
 def _fitted(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
-    """Return widths with which a line fits, if it can: the widest column gives way first."""
+    """Return widths with which a line fits, if possible: the widest column shrinks first."""
     fitted = [
         min(max(width, field.pad), field.most or max(width, field.pad))
         for field, width in zip(fields, widths, strict=True)

@@ -1,4 +1,4 @@
-"""`get`, `create`, `update`, `delete` and `wait`."""
+"""The commands `get`, `create`, `update`, `delete` and `wait`."""
 
 from __future__ import annotations
 
@@ -258,22 +258,22 @@ def delete_command(
         run_interruptibly(deletion.look_up(ids, shown))
         if not dry_run:
             if deletion.found and not yes:
-                _ask(deletion.found)  # outside of the event loop, where Ctrl-C ends it
+                _ask(deletion.found)  # outside of the event loop, so that Ctrl-C ends it
             run_interruptibly(deletion.delete(shown))
         deletion.finish(dry_run=dry_run)
         _raise_last(deletion.errors, connection)
     return Exit.OK
 
 
-def _ask(doomed: Sequence[Image]) -> None:
+def _ask(images: Sequence[Image]) -> None:
     check_somebody_is_there()
-    for image in doomed:
+    for image in images:
         click.echo(named(image), err=True)
-    confirm(f"Delete {counted(len(doomed), 'image')}?")
+    confirm(f"Delete {counted(len(images), 'image')}?")
 
 
 def _raise_last(errors: Sequence[BaseException], connection: Connection) -> None:
-    """Complain of all errors but the last one, which ends the command."""
+    """Report all errors but the last one on stderr, and raise the last one."""
     for error in errors:
         connection.explain(error)
     for error in errors[:-1]:

@@ -21,7 +21,7 @@ class DropletImages:
 
     Attributes:
         sources: images that a Droplet was made from.
-        backups, snapshots: those that a Droplet lists as its own.
+        backups, snapshots: the images that a Droplet lists as its own.
     """
 
     sources: frozenset[int]
@@ -35,7 +35,7 @@ class DropletImages:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Return the earlier report of a file.
+    """Return the earlier report in a file.
 
     Raises:
         ClickException: it is no report, one of another version, a partial one, or one that does not hold all
@@ -57,7 +57,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def read_droplets(path: Path) -> DropletImages:
-    """Return the images in use by the Droplets of a file: doctl's list in JSON, or a page of the API's.
+    """Return the images that the Droplets in a file use: doctl's list in JSON, or a page of the API.
 
     Raises:
         ClickException: it is no such list, or the API says that there are more Droplets.

@@ -1,4 +1,4 @@
-"""The journal of deletions: a line before each and one after it, on the disk before the command goes on."""
+"""The journal of deletions: a line before and after each, synced to the disk before the command continues."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Key = tuple[str | None, int]
 
 @attrs.define
 class Journal:
-    """What was done to each image, as lines of JSON in a file, or nowhere.
+    """The record of what was done to each image, as lines of JSON in a file, or nowhere.
 
     Attributes:
         path: the file; None writes nothing.
-        plan: names the plan that is carried out; lines of other plans are not looked at.
+        plan: the digest of the plan; lines of other plans are ignored.
         last: the last event of each image in earlier runs of the plan, by account and id.
     """
 
@@ -69,7 +69,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path | None, plan: str) -> Generator[Journal]:
-    """Open a journal to go on with, or a new one, until the block is left.
+    """Open an existing or a new journal until the block ends.
 
     Raises:
         Stopped: it can't be read or written, is no journal, or is being written by another run.
@@ -94,7 +94,7 @@ def _opened(path: Path, plan: str, descriptor: int) -> Journal:
     try:
         data = path.read_bytes()
         if data and not data.endswith(b"\n"):
-            os.write(descriptor, b"\n")  # after a line that a run was killed in
+            os.write(descriptor, b"\n")  # ends the partial line of a run that was killed
         _sync_folder(path)
     except OSError as error:
         raise _unusable(path, f"could not be used: {error.strerror}") from None
@@ -106,7 +106,7 @@ def _opened(path: Path, plan: str, descriptor: int) -> Journal:
 
 
 def _lock(path: Path, descriptor: int) -> None:
-    """Take the journal for this run alone, where the system can."""
+    """Lock the journal for this run, if the system has file locks."""
     try:
         import fcntl  # not on Windows
     except ImportError:
@@ -120,7 +120,7 @@ def _lock(path: Path, descriptor: int) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make sure that a new file outlives a crash of the machine."""
+    """Sync the folder, so that a new file survives a crash of the machine."""
     with suppress(OSError):  # some systems don't open folders
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -130,7 +130,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _lines(data: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the lines that are whole: a run that was killed may have left a part of one."""
+    """Yield the complete lines: a run that was killed may have left a part of one."""
     for line in data:
         with suppress(ValueError):
             record = json.loads(line)

@@ -1,4 +1,4 @@
-"""`list` and `latest`."""
+"""The commands `list` and `latest`."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _PUBLIC_COLUMNS = ("ID", "Slug", "Name", "Distribution", "Size")
 
 @attrs.frozen(kw_only=True)
 class _Query:
-    """The images that are asked for: what the API filters, and what is filtered here.
+    """The requested images: the filters of the API, and those that are applied here.
 
     Attributes:
-        public: whether the provider's images are read, too.
+        public: whether the provider's images are read as well.
         kind: the type; the API filters the two public ones.
         tag: a tag that images must have; the API filters it.
-        regions: any of these must hold the image.
+        regions: the image must be in one of these.
         name: a pattern for the name.
         sort: the column that orders the rows; None for the API's order.
         descending: whether the largest comes first.
-        limit: rows at most.
+        limit: the most rows.
     """
 
     public: bool
@@ -70,14 +70,14 @@ class _Query:
 
     @property
     def filters(self) -> bool:
-        """Return whether images of the listing are left out here."""
+        """Return whether some images of the listing are filtered out here."""
         return bool(self.regions or self.name is not None or (self.kind and self.listing["type"] is None))
 
     def matching(self, images: Iterable[Image]) -> Iterator[Image]:
         return (image for image in images if self._matches(image))
 
     def ordered(self, images: list[Image]) -> list[Image]:
-        """Return the rows in their order, no more than the limit; without a value comes last."""
+        """Return the rows in their order, at most `limit`; rows without a value come last."""
         column = self.sort
         if column is not None:
             known = [image for image in images if column.value(image) is not None]
@@ -196,7 +196,7 @@ async def _list(connection: Connection, query: _Query, rows: Rows, target: Targe
 
 
 async def _found(api: ImagesAPI, query: _Query, progress: Progress) -> AsyncGenerator[list[Image], None]:
-    """Yield the images of each page that match; end early where the limit is met and nothing is sorted."""
+    """Yield the matching images of each page; without a sort, stop reading when the limit is reached."""
     left = query.limit if query.sort is None else None
     try:
         async with aclosing(api.list_pages(**query.listing, strict=True)) as pages:

@@ -1,4 +1,4 @@
-"""The log on stderr: attempts, waits and retries, a line each."""
+"""The log on stderr, with a line for each attempt, wait and retry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class _Lines(logging.Handler):
-    """Write each record as a line of the command's own."""
+    """A log handler that writes each record as a line of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -25,7 +25,7 @@ class _Lines(logging.Handler):
 
 
 def start_log(*, verbose: bool) -> None:
-    """Log to stderr what `--verbose` or `DO_IMAGES_LOG` asks for; neither logs nothing.
+    """Log to stderr at the level of `--verbose` or `DO_IMAGES_LOG`; without either, log nothing.
 
     Raises:
         UsageError: `DO_IMAGES_LOG` is no level.
@@ -39,7 +39,7 @@ def start_log(*, verbose: bool) -> None:
 
 
 def is_logging(*, verbose: bool) -> bool:
-    """Return whether a log is written, so that a display would only be in its way."""
+    """Return whether a log is written; progress would then disturb it."""
     return _level(verbose=verbose) is not None
 
 

@@ -1,4 +1,4 @@
-"""`--account`: several accounts at once, each a name and the variable that holds its token."""
+"""The option `--account`: several accounts at once, each a name and the variable that holds its token."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def account_option(command: Command) -> Command:
 
 
 def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[str | None, Connection]:
-    """Return the connection of each account by its name; without any, the one that `client_options` name.
+    """Return each account's connection by its name; without any, the connection of `client_options`.
 
     Args:
         accounts: the values of `account_option`.
         options: those of `client_options`.
 
     Raises:
-        BadParameter: an account is not written as it must be, its variable is empty, or a name comes twice.
+        BadParameter: an account has the wrong form, its variable is empty, or a name occurs twice.
         UsageError: another option names a token, too.
     """
     if not accounts:

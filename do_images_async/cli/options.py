@@ -1,4 +1,4 @@
-"""The options that commands share, and what their values become."""
+"""The options that commands share, and the conversion of their values."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _number(value: str) -> float:
 
 
 def split(values: tuple[str, ...]) -> list[str]:
-    """Return what was given in several options, or in one with commas, or both."""
+    """Return the values of an option that was repeated, given with commas, or both."""
     return [part for value in values for part in value.split(",") if part]
 
 
@@ -97,7 +97,7 @@ class _FilePath(click.Path):
 
 
 def file_option(command: Command) -> Command:
-    """Add where the output goes."""
+    """Add the option for the output file."""
     option = click.option(
         "--file",
         type=_FilePath(dir_okay=False, allow_dash=True, path_type=Path),
@@ -108,7 +108,7 @@ def file_option(command: Command) -> Command:
 
 
 def client_options(command: Command) -> Command:
-    """Add what names the account, and what is shown on the way."""
+    """Add the options of the account, the connection, and the progress."""
     options = (
         click.option("--context", metavar="NAME", help="Use the token of this context of doctl's."),
         click.option("--token-file", metavar="FILE", help="Read the token from a file; - is stdin."),
@@ -138,7 +138,7 @@ def client_options(command: Command) -> Command:
 
 
 def output_options(command: Command) -> Command:
-    """Add what the output looks like."""
+    """Add the options of the output's format."""
     options = (
         click.option("-o", "--output", "form", type=click.Choice(_FORMATS), default="table", help="Format."),
         file_option,
@@ -159,5 +159,5 @@ def output_options(command: Command) -> Command:
 
 
 def watch(options: dict[str, Any]) -> Watch:
-    """Return when progress is shown, as the options say."""
+    """Return the rules for showing progress that the options give."""
     return Watch(quiet=options["quiet"], lines=is_logging(verbose=options["verbose"]))

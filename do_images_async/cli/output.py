@@ -1,4 +1,4 @@
-"""What the command's result is written to: stdout, or a file that is whole or not there."""
+"""The output of a command: stdout, or a file that is either complete or unchanged."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Stdout", "Target", "destination", "stdout", "write", "write_file"]
 
 
 class Target(Protocol):
-    """Something that takes text, all of it before `write` returns."""
+    """An output of text, whose `write` returns when all of the text is written."""
 
     def write(self, text: str, *, styled: bool = False, data: bool = False) -> None: ...
 
 
 class Stdout:
-    """The one way to stdout: nothing else of the command writes there.
+    """The only writer to stdout in the command.
 
-    It holds the stream that was stdout when the command began. What replaces `sys.stdout` later, as a live
-    display may, neither sees nor loses what is written here.
+    It keeps the stream that was stdout when the command began. Code that replaces `sys.stdout` later, such as
+    a live display, does not affect its output.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -43,9 +43,9 @@ class Stdout:
         """Write all of the text before returning.
 
         Args:
-            text: what to write.
-            styled: whether its escape sequences are the command's own. Otherwise a terminal gets none.
-            data: whether it is for a program, so that it is UTF-8 whatever the terminal's encoding is.
+            text: the text.
+            styled: whether the command itself added escape sequences. Otherwise a terminal gets none.
+            data: whether a program reads the text, so that it is UTF-8 in any locale.
 
         Raises:
             Stopped: it can't be written, as on a full disk, or the reader has left, as `head` does.
@@ -97,9 +97,9 @@ _stdout: ContextVar[Stdout | None] = ContextVar("_stdout", default=None)
 
 @contextmanager
 def stdout() -> Generator[Stdout]:
-    """Hold what is stdout now until the block is left; `write` writes there.
+    """Keep the current stdout for `write` until the block ends.
 
-    A character that its encoding doesn't have is written as an escape.
+    A character that its encoding lacks is written as an escape.
     """
     if reconfigure := getattr(sys.stdout, "reconfigure", None):  # a test's stdout may have none
         reconfigure(errors="backslashreplace")
@@ -132,11 +132,11 @@ class _File:
 def destination(path: Path | None) -> Generator[Target]:
     """Open a file for a result, or stdout, until the block is left.
 
-    The file is replaced at once when the block ends: whoever reads it finds the old one or the new one. A
-    block that raises leaves the old one as it was; a partial result is kept beside it, in FILE.partial.
+    The file is replaced atomically when the block ends, so a reader sees the old one or the new one. A
+    block that raises leaves the old one unchanged; a partial result is kept beside it, in FILE.partial.
 
     Args:
-        path: the file; None or "-" for stdout. What can't be replaced, as a device, is written to directly.
+        path: the file; None or "-" for stdout. A device, which can't be replaced, is written to.
 
     Raises:
         Stopped: it can't be written.
@@ -182,13 +182,13 @@ def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace the file by one with this text, as `destination` does."""
+    """Replace the file with this text, as `destination` does."""
     with destination(path) as target:
         target.write(text)
 
 
 def _followed(path: Path) -> Path | None:
-    """Return the file that the path leads to, also where none is yet; None where it can't be replaced."""
+    """Return the file that the path leads to, even if it does not exist yet; None if it can't be replaced."""
     with _failures(path):
         try:
             mode = path.stat().st_mode
@@ -204,7 +204,7 @@ def _finish(file: BinaryIO, draft: Path, mode: int) -> None:
 
 
 def _mode(path: Path) -> int:
-    """Return the permissions of the file that is replaced, or those that a new one would get."""
+    """Return the permissions of the existing file, or those of a new one."""
     with suppress(FileNotFoundError):
         return stat.S_IMODE(path.stat().st_mode) & 0o777
     return 0o666 & ~_mask()

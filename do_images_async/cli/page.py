@@ -1,4 +1,4 @@
-"""A report as one self-contained page: no request leaves it, and no name in it becomes markup."""
+"""A report as one self-contained HTML page, which loads nothing and in which no name becomes markup."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def report_page(
     """Return the report as HTML.
 
     Args:
-        report: what to show.
-        source: whose images they are, in words.
-        parts: the reports of the accounts, where there are several.
+        report: the report.
+        source: the account in words.
+        parts: the reports of the accounts, if there are several.
         top: how many findings are shown, the worst first; None for the worst of each rule.
     """
     style, script = _resource("page.css"), _resource("page.js")
-    # Only this script may run and nothing may be loaded, whatever else ended up in the page.
+    # Only this script may run, and nothing may be loaded, even if a name became markup.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
     title = f"Images of {_safe(source)}"
@@ -107,7 +107,7 @@ def _card(label: str, value: str, note: str, kind: str = "") -> str:
 
 
 def _charts(report: AuditReport) -> Iterator[str]:
-    """Yield the charts in pairs: what there is, and beside it what it costs."""
+    """Yield the charts in pairs: images, and beside them their cost."""
     if not report.images:
         return
     yield '<section class="charts">'
@@ -269,7 +269,7 @@ def _findings(report: AuditReport, top: int | None, *, accounts: bool) -> Iterat
 
 
 def _worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the worst of each rule, so that a frequent rule does not hide the others."""
+    """Return the worst findings of each rule, so that a frequent rule does not hide the others."""
     seen = Counter[str]()
     shown: list[Finding] = []
     for finding in findings:
@@ -328,7 +328,7 @@ def _finding_row(finding: Finding, heads: Sequence[str], *, accounts: bool) -> s
 
 
 def _link(finding: Finding) -> str:
-    """Return the id, linked to the list in the control panel that holds the image."""
+    """Return the id with a link to the list in the control panel that shows the image."""
     place = _PLACES.get(finding.type or "")
     if place is None:
         return str(finding.image_id)

@@ -1,4 +1,4 @@
-"""What stderr shows of anything that takes longer than a second."""
+"""The progress on stderr of work that takes longer than a second."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PER_PAGE = 200
 
 @attrs.frozen(kw_only=True)
 class Watch:
-    """When progress is shown.
+    """The rules for showing progress.
 
     Attributes:
-        quiet: never.
-        lines: as lines, also on a terminal.
+        quiet: never show it.
+        lines: show it as lines, even on a terminal.
         patience: seconds before a terminal shows it.
-        interval: seconds between two lines where stderr is no terminal, and before the first.
+        interval: seconds between two lines if stderr is no terminal, and before the first.
     """
 
     quiet: bool = False
@@ -44,16 +44,16 @@ class Watch:
 
 @attrs.define
 class Progress:
-    """How far the reading of a listing is.
+    """The progress of reading a listing.
 
     Attributes:
-        account: whose it is, where several are read.
+        account: the account's name, if several are read.
         pages: pages read.
         images: images read.
-        requests: requests sent for them, those of the second reading included.
-        total: how many images the server said there are, in the last page that said so.
-        interrupted: whether the reading was broken off.
-        shortfall: why what was read can't be shown to be everything, if it was read to its end.
+        requests: requests sent, including those of the second reading.
+        total: the server's count of images, from the last page that had one.
+        interrupted: whether the reading was interrupted.
+        shortfall: why a listing that was read to its end can't be shown to be complete.
     """
 
     account: str | None = None
@@ -71,7 +71,7 @@ class Progress:
         self.total = self.total if total is None else total
 
     def why_partial(self) -> str | None:
-        """Return why what was read is not everything; None when nothing is known to be missing."""
+        """Return why the listing is not complete; None if nothing is known to be missing."""
         if not self.interrupted:
             return self.shortfall
         if self.is_read_once:
@@ -81,21 +81,21 @@ class Progress:
 
     @property
     def is_read_once(self) -> bool:
-        """Whether as many images were read as the server says there are: the list is being read again."""
+        """Return whether the first reading has found all images by the server's count."""
         return bool(self.total) and self.images >= (self.total or 0)
 
     @property
     def expected(self) -> int | None:
-        """Requests that two readings take; None before the server has said how many images there are."""
+        """Return the requests that two readings take; None before the server's count is known."""
         return None if self.total is None else 2 * max(1, math.ceil(self.total / _PER_PAGE))
 
     @property
     def done(self) -> int:
-        """Requests that count as done: not all, before the list has come to rest."""
+        """Return the requests that count as done: fewer than expected until the list is stable."""
         return self.requests if self.expected is None else min(self.requests, self.expected - 1)
 
     def describe(self, wait: float) -> str:
-        """Return the numbers in words, with the seconds of a wait for quota."""
+        """Return the numbers in words, with the seconds of a wait for the quota."""
         account = f"{self.account}: " if self.account else ""
         images = f"{self.images:,}/{self.total:,} images" if self.total else counted(self.images, "image")
         again = ", reading again to miss none" if self.is_read_once else ""
@@ -104,7 +104,7 @@ class Progress:
 
 
 def waits(limiter: Limiter) -> float:
-    """Seconds that the quota makes the next call wait; 0 when nobody waits."""
+    """Return the seconds that the next call waits for the quota; 0 if no call waits."""
     return limiter.next_permit_in() if limiter.stats().waiting else 0.0
 
 
@@ -112,12 +112,12 @@ def waits(limiter: Limiter) -> float:
 async def show_progress(
     limiter: Limiter, watch: Watch, account: str | None = None
 ) -> AsyncGenerator[Progress, None]:
-    """Show what is counted in the yielded object until the block is left.
+    """Show the counts of the yielded object until the block ends.
 
     Args:
         limiter: whose waits are shown as well.
         watch: when it is shown.
-        account: whose listing it is, where several are read.
+        account: the account's name, if several are read.
     """
     progress = Progress(account)
     before = limiter.stats().granted
@@ -132,12 +132,12 @@ async def show_progress(
 
 @asynccontextmanager
 async def show_words(limiter: Limiter, watch: Watch, words: Callable[[], str]) -> AsyncGenerator[None, None]:
-    """Show what is being done until the block is left.
+    """Show the current work in words until the block ends.
 
     Args:
         limiter: whose waits are shown as well.
         watch: when it is shown.
-        words: says it.
+        words: returns the words.
     """
 
     def line() -> tuple[str, int, int | None]:
@@ -171,7 +171,7 @@ async def _log(line: Callable[[], tuple[str, int, int | None]], watch: Watch) ->
 
 async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:
     await asyncio.sleep(watch.patience)
-    from rich.console import Console  # rich takes its time to import
+    from rich.console import Console  # rich is slow to import
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
@@ -181,8 +181,8 @@ async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) 
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )
-    # It must not take over stdout or stderr, as it does by default: what others write there would be lost.
-    # And it must not paint from a thread of its own, where the limiter must not be read.
+    # By default it replaces stdout and stderr, which would lose the output of others.
+    # No refresh from rich's own thread: the limiter must be read in the event loop's thread.
     with Bar(
         *columns,
         console=Console(stderr=True),

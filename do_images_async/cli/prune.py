@@ -1,4 +1,4 @@
-"""`prune`: what it takes, and the way from a listing to a plan, and from a plan to deletions."""
+"""The command `prune`: its options, the plan for a listing, and the deletions of a plan."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _prune(
 
 
 def _check_alone(has_other_mode: bool) -> None:
-    """Raise UsageError if --apply-plan stands beside what would make another plan."""
+    """Raise UsageError if --apply-plan is combined with options that would make another plan."""
     context = click.get_current_context()
     given = [
         parameter.opts[0]
@@ -186,7 +186,7 @@ def _connections_for(plan: PrunePlan, options: dict[str, Any]) -> Connections:
 
 
 async def _read(connections: Connections, shown: Watch) -> dict[str | None, WholeListing]:
-    """Read all accounts at once; one that can't be read whole ends it all."""
+    """Read all accounts at once; raise if one of them can't be read completely."""
     tasks = [asyncio.create_task(_read_one(*each, shown)) for each in connections.items()]
     try:
         return dict(zip(connections, await asyncio.gather(*tasks), strict=True))
@@ -213,10 +213,10 @@ def _carry_out(
     form: str,
     to_file: bool,
 ) -> int:
-    """Show the plan, ask, delete, and report; nothing is deleted if it would be too much.
+    """Show the plan, ask, delete, and report; delete nothing if the plan exceeds the limits.
 
     Raises:
-        Stopped: not all of it was done.
+        Stopped: some of the plan was not carried out.
     """
     if form == "text":
         _write_plan(plan, target, form)
@@ -264,7 +264,7 @@ def _write_outcomes(plan: PrunePlan, outcomes: Sequence[Removed], target: Target
 
 
 def _status(plan: PrunePlan, outcomes: Sequence[Removed], stopped_by: BaseException | None) -> int:
-    """Report what was done on stderr, and return the status or raise what has one."""
+    """Report the outcome on stderr, and return the exit status or raise an error that has one."""
     found = {each.outcome for each in outcomes}
     done = summary(plan, outcomes)
     if isinstance(stopped_by, asyncio.CancelledError):

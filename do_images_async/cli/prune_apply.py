@@ -41,7 +41,7 @@ _GRACE: Final = 10.0
 
 @attrs.frozen(kw_only=True)
 class Removed:
-    """What became of an image that was to be removed.
+    """The outcome for an image that the plan removes.
 
     Attributes:
         account, id, name, size_gigabytes: the image.
@@ -59,14 +59,14 @@ class Removed:
 
 @attrs.define
 class Removal:
-    """The removal of what a plan removes from one account.
+    """The removal of a plan's images from one account.
 
     Attributes:
         plan: the plan for the account.
-        policy: the rules: an image that has got a tag to keep since is not deleted.
+        policy: the rules: an image that meanwhile has a tag to keep is not deleted.
         connection: the account.
-        journal: where each deletion is noted before and after.
-        done: what became of the images so far.
+        journal: the journal, written before and after each deletion.
+        done: the outcomes so far.
     """
 
     plan: AccountPlan
@@ -76,13 +76,13 @@ class Removal:
     done: list[Removed] = attrs.field(factory=list[Removed], init=False)
 
     async def run(self, shown: Watch) -> None:
-        """Remove the images, the oldest first; each that can't be is noted in `done`.
+        """Remove the images, the oldest first; failures are added to `done`.
 
-        When it is cancelled, no deletion is begun any more, and those in flight are waited for.
+        If cancelled, it begins no further deletion and waits for those in flight.
 
         Raises:
             Stopped: the journal can't be written.
-            AuthenticationError, PermissionDeniedError: the token can't do it, so the rest is not tried.
+            AuthenticationError, PermissionDeniedError: the token lacks the right, so the rest is not tried.
         """
         images = sorted(self.plan.remove, key=lambda each: (str(each.created_at), each.id))
         account = f"{self.plan.account}: " if self.plan.account else ""
@@ -122,7 +122,7 @@ class Removal:
         try:
             await _to_its_end(api.delete(image.id))
         except NotFoundError:
-            self._note(image, DELETED)  # by somebody else, in this moment: it was there just now
+            self._note(image, DELETED)  # by another client a moment ago: it was there just now
         except DOImagesError as error:
             if error.outcome_unknown:
                 await self._settle(api, image, error)
@@ -135,7 +135,7 @@ class Removal:
             self._note(image, DELETED)
 
     async def _settle(self, api: ImagesAPI, image: PlannedImage, error: DOImagesError) -> None:
-        """Look whether an image was deleted by a request that had no answer."""
+        """Find out whether an image was deleted after an ambiguous outcome."""
         try:
             await api.get(image.id)
         except NotFoundError:
@@ -148,7 +148,7 @@ class Removal:
             self._note(image, FAILED, error)
 
     def _note(self, image: PlannedImage, outcome: str, why: DOImagesError | str = "") -> None:
-        """Write the outcome to the journal; an error that will be everybody's is raised."""
+        """Write the outcome to the journal; raise an error that would affect all images."""
         if isinstance(why, DOImagesError):
             self.connection.explain(why)
         message = described(why) if isinstance(why, DOImagesError) else why
@@ -172,7 +172,7 @@ class Removal:
 
 
 async def _to_its_end(call: Awaitable[None]) -> None:
-    """Await a call that must not be cut short: when cancelled, wait for it a while before it is cancelled."""
+    """Await a call; if cancelled, give the call some time to finish before cancelling it."""
     task = asyncio.ensure_future(call)
     try:
         await asyncio.shield(task)
@@ -187,9 +187,9 @@ async def _to_its_end(call: Awaitable[None]) -> None:
 
 
 async def remove_all(removals: list[Removal], shown: Watch) -> BaseException | None:
-    """Remove from all accounts at once; return what stopped it, if anything did.
+    """Remove from all accounts at once; return the error that stopped it, if any.
 
-    One that is stopped does not stop the others, unless the journal can't be written.
+    An account that is stopped does not stop the others, unless the journal can't be written.
     """
     tasks = [asyncio.create_task(removal.run(shown)) for removal in removals]
     try:

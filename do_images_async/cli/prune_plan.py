@@ -1,4 +1,4 @@
-"""The plan of `prune` as data: what it is made of, and the file that keeps it."""
+"""The plan of `prune` as data, and the file that holds it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PLAN_SCHEMA: Final = 1
 
 @attrs.frozen(kw_only=True)
 class PlannedImage:
-    """An image as the plan saw it, and what is to become of it.
+    """An image as it was when the plan was made, and the decision on it.
 
     Attributes:
         id, name, type, public, created_at, size_gigabytes, tags: as for `Image`.
-        group: the group that it belongs to; None for what is no candidate.
-        reasons: what keeps it; empty for what is removed.
+        group: the group that it belongs to; None if it is no candidate.
+        reasons: the rules that keep it; empty if it is removed.
     """
 
     id: int
@@ -43,7 +43,7 @@ class PlannedImage:
     reasons: tuple[str, ...]
 
     def difference(self, image: Image) -> str | None:
-        """Return what has changed since, of that which a plan is based on; None when nothing has."""
+        """Return the property, relevant to the plan, that has changed since; None if none has."""
         for name in ("name", "created_at", "public", "type"):
             before, now = getattr(self, name), getattr(image, name)
             if before != now:
@@ -56,13 +56,13 @@ class AccountPlan:
     """The plan for one account.
 
     Attributes:
-        account: its name; None where it is the only one.
-        images: how many were read.
-        candidates: how many of them belong to a group, and might be removed.
-        gigabytes: the size of what is removed.
-        monthly_savings: what that costs in a month.
-        remove: what is removed, group by group, the newest first.
-        keep: what is kept, in the same order; what is no candidate comes last.
+        account: its name; None if it is the only one.
+        images: the number of images read.
+        candidates: the number of them that belong to a group and might be removed.
+        gigabytes: the size of the removed images.
+        monthly_savings: their cost in a month.
+        remove: the removed images, group by group, the newest first.
+        keep: the kept images, in the same order; images that are no candidates come last.
     """
 
     account: str | None
@@ -76,13 +76,13 @@ class AccountPlan:
 
 @attrs.frozen(kw_only=True)
 class PrunePlan:
-    """What is removed from all accounts.
+    """The images that are removed from all accounts.
 
     Attributes:
         schema: the version of the format.
-        made_at: when it was made.
+        made_at: the time of its making.
         policy: the rules.
-        price: of a gigabyte for a month.
+        price: the price of a gigabyte for a month.
         accounts: the plan for each.
     """
 
@@ -94,23 +94,23 @@ class PrunePlan:
 
     @property
     def removed(self) -> int:
-        """How many images are removed."""
+        """Return the number of images that are removed."""
         return sum(len(each.remove) for each in self.accounts)
 
     @property
     def gigabytes(self) -> float:
-        """The size of what is removed."""
+        """Return the size of the removed images, in GB."""
         return sum(each.gigabytes for each in self.accounts)
 
     @property
     def digest(self) -> str:
-        """Names the plan in a journal: by when it was made, and what is removed."""
+        """Return the plan's name in a journal, computed from its time and its removed images."""
         parts = [self.made_at.isoformat()]
         parts += [f"{each.account} {image.id}" for each in self.accounts for image in each.remove]
         return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as values that `json.dumps` takes."""
+        """Return the plan as JSON data."""
         data: dict[str, Any] = msgspec.to_builtins(self)
         data["policy"]["keep_tags"].sort()
         return data
@@ -131,10 +131,10 @@ def account_plan(account: str | None, plan: Plan, *, price: float) -> AccountPla
 
 
 def read_plan(path: Path) -> PrunePlan:
-    """Return the plan that a file holds.
+    """Return the plan in a file.
 
     Raises:
-        ClickException: it can't be read, or is no such plan.
+        ClickException: the file can't be read, or is no plan.
     """
     try:
         return _checked(json.loads(path.read_bytes()))
@@ -142,7 +142,7 @@ def read_plan(path: Path) -> PrunePlan:
         raise click.ClickException(f"--apply-plan: {path} can't be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeError, RecursionError):
         raise click.ClickException(f"--apply-plan: {path} is not JSON") from None
-    except ValueError as error:  # msgspec's are ValueErrors, too
+    except ValueError as error:  # msgspec's errors are ValueErrors as well
         raise click.ClickException(f"--apply-plan: {path} can't be used: {error}") from None
 
 

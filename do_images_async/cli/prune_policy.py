@@ -1,4 +1,4 @@
-"""The options of `prune` that say what is kept, and what they become."""
+"""The options of `prune` for the policy, and their conversion."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ POLICY_PARAMETERS: Final = (
 
 @attrs.frozen(kw_only=True)
 class Selection:
-    """Which images a policy is about, and how they are grouped.
+    """The images that a policy applies to, and their groups.
 
     Attributes:
-        group_by: names the group of an image, or says that it is not meant.
+        group_by: returns the group of an image, or None if it is not selected.
         types: the types of images that may be removed.
-        time_zone: where days, weeks, months and years begin.
+        time_zone: the zone in which days, weeks, months and years begin.
     """
 
     group_by: GroupBy
@@ -79,12 +79,12 @@ def _span(value: str) -> timedelta:
 def _zone(value: str) -> tzinfo:
     try:
         return UTC if value == "UTC" else ZoneInfo(value)
-    except (OSError, ValueError, LookupError):  # there is none, or it is no name of one
+    except (OSError, ValueError, LookupError):  # the zone is unknown, or the text is no zone name
         raise click.BadParameter(f"{value!r} is no time zone such as Europe/Berlin.") from None
 
 
 def policy_options(command: Command) -> Command:
-    """Add what is kept: the rules, the images they are about, and their groups."""
+    """Add the options of the policy: the rules, the selected images, and their groups."""
     rules = [
         click.option(f"--keep-{name}", type=click.IntRange(0), default=0, metavar="N", help=_COUNT_HELP[name])
         for name in _COUNTS
@@ -144,10 +144,10 @@ def policy_options(command: Command) -> Command:
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
-    """Return the policy that the options say.
+    """Return the policy that the options give.
 
     Raises:
-        UsageError: they say none.
+        UsageError: they give none.
     """
     counts = {f"keep_{name}": options[f"keep_{name}"] for name in _COUNTS}
     tags = split(options["keep_tags"])
@@ -163,10 +163,10 @@ def policy_of(options: Mapping[str, Any]) -> Policy:
 
 
 def selection_of(options: Mapping[str, Any]) -> Selection:
-    """Return the images that the options name, and their groups.
+    """Return the selection of images that the options give, and their groups.
 
     Raises:
-        UsageError: they name none, or two ways to group them.
+        UsageError: they select none, or group them in two ways.
     """
     return Selection(
         group_by=_group_by(options["names"], options["pattern"], options["group_by"]),
@@ -197,5 +197,5 @@ def _own_name(image: Image) -> str:
 
 
 def _within(selected: GroupBy, group: GroupBy) -> GroupBy:
-    """Return a function that groups what is selected, and leaves the rest out."""
+    """Return a function that groups the selected images and leaves the rest out."""
     return lambda image: None if selected(image) is None else group(image)

@@ -1,4 +1,4 @@
-"""What `prune` writes: a plan as a table, JSON or CSV, and what became of it."""
+"""The output of `prune`: the plan as a table, JSON or CSV, and the outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS_A_DAY: Final = 86_400
 
 @attrs.frozen(kw_only=True)
 class _Row:
-    """An image of a plan, with what depends on the whole plan."""
+    """An image of a plan, with the values that depend on the whole plan."""
 
     account: str | None
     image: PlannedImage
@@ -70,7 +70,7 @@ _CSV: Final[tuple[Column[_Row], ...]] = (
 
 def plan_as_text(plan: PrunePlan) -> str:
     """Return the plan as a table for each group, and a summary for each account."""
-    from do_images_async.cli.table import table_text  # rich takes its time to import
+    from do_images_async.cli.table import table_text  # rich is slow to import
 
     rows = [row for account in plan.accounts for row in _rows(plan, account) if row.image.group is not None]
     cells = [[column.text(row) for column in _COLUMNS] for row in rows]
@@ -87,7 +87,7 @@ def plan_as_text(plan: PrunePlan) -> str:
 
 
 def plan_as_json(plan: PrunePlan, outcomes: Sequence[Removed] | None = None) -> str:
-    """Return the plan as JSON; with what became of it, if it was carried out."""
+    """Return the plan as JSON, with the outcomes if it was carried out."""
     record: dict[str, Any] = plan.to_dict()
     if outcomes is not None:
         record["outcomes"] = [attrs.asdict(each) for each in outcomes]
@@ -95,7 +95,7 @@ def plan_as_json(plan: PrunePlan, outcomes: Sequence[Removed] | None = None) -> 
 
 
 def plan_as_csv(plan: PrunePlan, outcomes: Sequence[Removed] | None = None) -> str:
-    """Return the plan as CSV, with a column of what became of each image, if it was carried out."""
+    """Return the plan as CSV, with a column of outcomes if it was carried out."""
     found = {(each.account, each.id): each for each in outcomes or ()}
     more = [] if outcomes is None else ["outcome", "message"]
     lines: list[Sequence[object]] = [[*(column.name for column in _CSV), *more]]
@@ -108,12 +108,12 @@ def plan_as_csv(plan: PrunePlan, outcomes: Sequence[Removed] | None = None) -> s
 
 
 def outcomes_as_text(outcomes: Iterable[Removed]) -> str:
-    """Return a line for each image that was to be removed."""
+    """Return a line for each image that the plan removes."""
     return "".join(f"{each.outcome} {_named(each)}\n" for each in outcomes)
 
 
 def summary(plan: PrunePlan, outcomes: Sequence[Removed]) -> str:
-    """Return what was done, in a sentence."""
+    """Return the outcome in a sentence."""
     counts = Counter(each.outcome for each in outcomes)
     gigabytes = sum(each.size_gigabytes or 0.0 for each in outcomes if each.outcome == "deleted")
     parts = [f"{counts['deleted']:,} of {counted(plan.removed, 'image')} deleted ({gigabytes:,.6g} GB)"]
@@ -130,9 +130,11 @@ def summary(plan: PrunePlan, outcomes: Sequence[Removed]) -> str:
 
 
 def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
-    """Yield the images group by group, in each what is kept first; what is no candidate comes last."""
+    """Yield the images group by group, kept images first; images that are no candidates come last."""
     pairs = [(image, True) for image in account.keep] + [(image, False) for image in account.remove]
-    pairs.sort(key=lambda pair: (pair[0].group is None, pair[0].group or "", not pair[1]))  # it is stable
+    pairs.sort(
+        key=lambda pair: (pair[0].group is None, pair[0].group or "", not pair[1])
+    )  # the sort is stable
     for image, keep in pairs:
         yield _Row(
             account=account.account,

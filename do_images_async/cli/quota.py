@@ -1,4 +1,4 @@
-"""The limiter of the command: all of a user's runs on one machine share a token's quota."""
+"""The command's limiter: all runs of a user on one machine share a token's quota."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _VARIABLE = "DO_IMAGES_QUOTA_FILE"
 
 
 def shared_quota() -> FileRateLimiter | None:
-    """Return a limiter over the file that `DO_IMAGES_QUOTA_FILE` names, or the default; None if it is "off".
+    """Return a limiter on the file in `DO_IMAGES_QUOTA_FILE` or the default file; None if it is "off".
 
-    A command that can't use the file goes on without it: it is a help, not a condition.
+    A command that can't use the file continues without it.
     """
     path = os.environ.get(_VARIABLE)
     return None if path == "off" else FileRateLimiter(path or None, on_store_failure="local")

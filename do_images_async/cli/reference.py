@@ -1,4 +1,4 @@
-"""The commands as a page of Markdown and as a man page, both from what `--help` shows."""
+"""The commands as a page of Markdown and as a man page, both made from the help texts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _entry(command: click.Command, ctx: click.Context, name: str) -> _Entry:
 
 
 def _declaration(option: click.Option) -> str:
-    """Return an option's names and what it takes, whatever click's version writes there."""
+    """Return an option's names and values, the same for all versions of click."""
     names = ", ".join([*option.opts, *option.secondary_opts])
     if option.is_flag:
         return names
@@ -103,7 +103,7 @@ def _blocks(text: str) -> Iterator[_Block]:
 
 
 def reference_page(group: click.Group) -> str:
-    """Return what the reference says of all commands, in Markdown."""
+    """Return the reference of all commands, in Markdown."""
     parts: list[str] = []
     for entry in _entries(group):
         parts.append(f"## `{entry.name if entry.name == 'do-images' else f'do-images {entry.name}'}`\n")
@@ -173,7 +173,7 @@ def _options(entry: _Entry) -> Iterator[str]:
 
 
 def _roff(text: str) -> str:
-    """Return the text so that roff takes none of it for a request or an escape."""
+    """Return the text escaped for roff: nothing in it is a request or an escape."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 

@@ -1,4 +1,4 @@
-"""A report as a terminal shows it: plain where it is piped, side by side where there is room."""
+"""A report for the terminal: plain text in a pipe, columns side by side if there is room."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STYLES = {
 
 
 def report_text(report: AuditReport, source: str, parts: Mapping[str, AuditReport] | None = None) -> str:
-    """The report as text for stdout: with colours, and as wide, as what stdout is allows.
+    """Return the report as text for stdout, with the colours and width that stdout allows.
 
     Args:
         report: what to show.
@@ -40,7 +40,7 @@ def report_text(report: AuditReport, source: str, parts: Mapping[str, AuditRepor
     ascii_only = console.options.ascii_only
     with console.capture() as capture:
         console.print(render_report(report, source, console.width, parts or {}, ascii_only=ascii_only))
-    # A name may hold what the terminal's encoding has no byte for; tables pad each line to their width.
+    # A name may hold characters that the terminal's encoding lacks; tables pad each line to their width.
     text = capture.get().encode(console.encoding, "backslashreplace").decode(console.encoding)
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
@@ -53,14 +53,14 @@ def render_report(
     *,
     ascii_only: bool = False,
 ) -> RenderableType:
-    """The report as something that rich can print.
+    """Return the report as an object that rich can print.
 
     Args:
         report: what to show.
         source: whose images they are, in words.
-        width: columns there are.
+        width: the width in characters.
         parts: the reports of the accounts, where there are several.
-        ascii_only: whether bars must do without block characters.
+        ascii_only: whether bars are drawn without block characters.
     """
     wide = width >= _WIDE
     room = (width - _GUTTER) // 2 if wide else width
@@ -157,7 +157,7 @@ def _comparison(comparison: Comparison) -> Iterable[RenderableType]:
 
 
 def _named(lines: Iterable[str]) -> Text:
-    """How many there are, and the first few of them, a line each."""
+    """Return the number of lines, and the first few of them."""
     every = list(lines)
     shown = [f"  {printable(line)}" for line in every[:_NAMED]]
     more = [f"  and {len(every) - _NAMED:,} more"] if len(every) > _NAMED else []
@@ -203,7 +203,7 @@ def _group_table(title: str, groups: Sequence[Group], bar: str, width: int) -> T
 
 
 def _first(groups: Sequence[Group]) -> Sequence[Group]:
-    """The groups that are shown; those beyond become one."""
+    """Return the groups that are shown; the others are added up to one."""
     if len(groups) <= _ROWS:
         return groups
     rest = groups[_ROWS - 1 :]

@@ -1,4 +1,4 @@
-"""`replicate`: copy images to the regions that lack them."""
+"""The command `replicate`, which copies images to the regions that lack them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _IMAGES_AT_ONCE: Final = 8
 
 @attrs.frozen(kw_only=True)
 class _Copy:
-    """What became of one image in one region."""
+    """The outcome of one image in one region."""
 
     image_id: int
     name: str
@@ -136,9 +136,9 @@ class _Replication:
 
     Attributes:
         connection: the account.
-        regions: where the images must be.
+        regions: the regions in which the images must be.
         wait_timeout, poll_interval: seconds, for each region.
-        copies: what became of each image and region so far.
+        copies: the outcomes of images and regions so far.
         errors: how many of them failed.
     """
 
@@ -150,7 +150,7 @@ class _Replication:
     errors: int = attrs.field(default=0, init=False)
 
     async def ensure(self, api: ImagesAPI, image: Image) -> None:
-        """Make sure that an image is in all regions, and note what became of each."""
+        """Copy an image to the regions that lack it, and record each outcome."""
         if image.status is not None and image.status is not ImageStatus.AVAILABLE:
             for region in self.regions:
                 self._fail(image, region, f"the image is {image.status}, not available")

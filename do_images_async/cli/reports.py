@@ -1,4 +1,4 @@
-"""A report as the command writes it: text, JSON, CSV or a page."""
+"""The output of `audit`: a report as text, JSON, CSV or a page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def report_as(
 
     Args:
         form: one of `FORMATS`.
-        report: what is written.
-        parts: the reports of the accounts, where there are several.
+        report: the report.
+        parts: the reports of the accounts, if there are several.
         shown: how many findings are written at most; None lets a page choose the worst of each rule.
-        label: whose images they are, in words.
+        label: the account in words.
     """
     if form == "html":
         from do_images_async.cli.page import report_page
@@ -39,18 +39,18 @@ def report_as(
     if form == "json":
         accounts = [{"account": name, **_brief(part)} for name, part in parts.items()]
         return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
-    from do_images_async.cli.render import report_text  # rich takes its time to import
+    from do_images_async.cli.render import report_text  # rich is slow to import
 
     return report_text(report, label, parts)
 
 
 def _brief(part: AuditReport) -> dict[str, Any]:
-    """Return an account's report less its findings, which the whole report holds."""
+    """Return an account's report without its findings, which are in the combined report."""
     return {key: value for key, value in part.to_dict().items() if key not in ("findings", "comparison")}
 
 
 def _findings_csv(report: AuditReport) -> str:
-    """Return the findings; an incomplete report begins with a row that says so, as a finding of no image."""
+    """Return the findings; the first row of an incomplete report says so, as a finding without an image."""
     names = [field.name for field in attrs.fields(Finding)]
     rows = [[_csv_value(getattr(finding, name)) for name in names] for finding in report.findings]
     if not report.complete:

@@ -1,4 +1,4 @@
-"""Rows as a table, JSON, JSON lines or CSV."""
+"""The output of rows as a table, JSON, JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Item = TypeVar("Item", bound=attrs.AttrsInstance)
 
 @attrs.frozen(kw_only=True)
 class Rows:
-    """How rows are written.
+    """The output format of rows.
 
     Attributes:
         form: "table", "json", "ndjson" or "csv".
         columns: names of the columns; empty for the default.
         short: names of the columns that a table has by default; empty for all that fit.
         header: whether a table or CSV has a first line.
-        file: where they go; None for stdout.
+        file: the output file; None for stdout.
     """
 
     form: str
@@ -41,7 +41,7 @@ class Rows:
 
     @classmethod
     def of(cls, options: dict[str, Any], *, short: Sequence[str] = ()) -> Rows:
-        """Return what `output_options` say."""
+        """Return the format that `output_options` give."""
         columns = split(options["columns"])
         if options["columns"] and not columns:
             raise click.BadParameter("it names no column; leave it away for all.", param_hint="--columns")
@@ -55,15 +55,15 @@ class Rows:
 
     @property
     def streams(self) -> bool:
-        """Whether rows may be written as they come; the other formats need all of them first."""
+        """Return whether rows can be written one by one; the other formats need all of them first."""
         return self.form in ("ndjson", "csv")
 
     def check(self, known: Sequence[Column[Item]]) -> None:
-        """Raise BadParameter unless the columns are known, before anything is sent."""
+        """Raise BadParameter if a column is unknown. Call it before sending anything."""
         choose(known, self.columns)
 
     def destination(self) -> AbstractContextManager[Target]:
-        """Open where the rows go; a file is replaced when the block ends."""
+        """Open the output; a file is replaced when the block ends."""
         return destination(self.file)
 
     def write(
@@ -72,9 +72,9 @@ class Rows:
         """Write rows.
 
         Args:
-            target: where they go.
-            items: what to write.
-            known: the columns there are.
+            target: the output.
+            items: the rows' objects.
+            known: the known columns.
             header: False for rows that follow others.
         """
         text = self._text(list(items), known, header=header and self.header)
@@ -91,6 +91,6 @@ class Rows:
             names = [column.name for column in columns]
             return csv_text([names] * header + [[column.value(item) for column in columns] for item in items])
         cells = [[column.text(item) for column in columns] for item in items]
-        from do_images_async.cli.table import table_text  # rich takes its time to import
+        from do_images_async.cli.table import table_text  # rich is slow to import
 
         return table_text(columns, cells, header=header, droppable=not self.columns)

@@ -18,7 +18,7 @@ __all__ = ["run_interruptibly"]
 T = TypeVar("T")
 
 _NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
-"""What loops raise on Windows, and off the main thread: asyncio's own, and uvloop's."""
+"""The errors of `add_signal_handler` on Windows and off the main thread, of asyncio and of uvloop."""
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -28,7 +28,7 @@ def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; Ctrl-C or SIGTERM cancels it, and it may still return a result.
 
     `asyncio.run` would do the same but for a moment: a signal that comes just before the loop begins to wait
-    is seen only when the wait is over, which may be half a minute. A handler of the loop's own wakes it.
+    is seen only when the wait is over, which may be half a minute. A signal handler of the loop wakes it.
 
     Raises:
         Stopped: it was interrupted and returned nothing.
@@ -55,7 +55,7 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory where it is installed (extra `uvloop`); None is asyncio's own."""
+    """Return uvloop's factory if it is installed (extra `uvloop`); None for asyncio's own loop."""
     if find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop

@@ -1,4 +1,4 @@
-"""`schema`: the JSON Schema of what other commands write."""
+"""The command `schema`: the JSON Schemas of the other commands' output."""
 
 from __future__ import annotations
 

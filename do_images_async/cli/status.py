@@ -1,4 +1,4 @@
-"""The exit statuses, and the line on stderr that says why."""
+"""The exit statuses, and the line on stderr that explains them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Exit(IntEnum):
 
 
 class Stopped(Exception):  # noqa: N818  (not always an error)
-    """A command ends early.
+    """The early end of a command.
 
     Attributes:
         status: the exit status.
-        partial: whether what it has written is a part of what was asked for.
+        partial: whether its output is only a part of the result.
     """
 
     def __init__(self, status: Exit, message: str = "", *, partial: bool = False) -> None:
@@ -42,7 +42,7 @@ class Stopped(Exception):  # noqa: N818  (not always an error)
 
 
 def complain(message: str) -> None:
-    """Write one line to stderr, if it can be written; what a server sent in it is made harmless."""
+    """Write one line to stderr if possible, with escape sequences from the server escaped."""
     with suppress(OSError):
         click.echo(f"do-images: {printable(masked(message))}", err=True)
 

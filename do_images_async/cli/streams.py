@@ -1,4 +1,4 @@
-"""The standard streams of the process: open from its beginning, and flushed before its end."""
+"""The standard streams of the process: opened at its start, and flushed before its end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def open_streams() -> None:
     """Open the standard streams that the process was started without, as by `>&-`.
 
     Otherwise the next file or socket would become descriptor 1, and receive what is written to stdout.
-    Reading then finds an end, writing to stdout fails, and what is written to stderr is dropped.
+    Reading then finds the end of the file, writing to stdout fails, and output to stderr is dropped.
     """
     for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest number that is free
+            os.open(os.devnull, flags)  # takes the lowest free descriptor
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
@@ -39,7 +39,7 @@ def flush_streams() -> None:
 
 
 def abandon(stream: TextIO) -> None:
-    """Send to nowhere what a stream could not write and still holds."""
+    """Discard the data that a stream could not write and still buffers."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

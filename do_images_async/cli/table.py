@@ -1,4 +1,4 @@
-"""A table of rows: as wide as the terminal where there is one, whole where it is piped."""
+"""A table of rows: as wide as the terminal, or uncut in a pipe."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def table_text(
     """Return the table as text for stdout.
 
     Args:
-        columns: what the columns are.
+        columns: the columns.
         cells: the rows, each with a text for each column.
         header: whether the first line holds the titles.
-        droppable: whether columns may be left away where the terminal is too narrow.
+        droppable: whether columns may be dropped if the terminal is too narrow.
     """
     rows = [[printable(cell) for cell in row] for row in cells]
     if not sys.stdout.isatty():
@@ -77,7 +77,7 @@ def _plain(columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]], *, hea
 
 
 def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """Return the places of the columns that fit when each is as narrow as it may be."""
+    """Return the indexes of the columns that fit at their smallest widths."""
     kept = list(range(len(columns)))
     while True:
         least = [min(widths[i], columns[i].least or widths[i]) for i in kept]
@@ -90,7 +90,7 @@ def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> l
 
 
 def _fitted(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """Return widths with which the line fits, if it can: the widest column gives way first."""
+    """Return widths with which the line fits, if possible: the widest column shrinks first."""
     fitted = list(widths)
     while sum(fitted) + _GAP * (len(fitted) - 1) > room:
         able = [i for i, column in enumerate(columns) if column.least and fitted[i] > column.least]

@@ -1,4 +1,4 @@
-"""Text for a terminal: numbers with their noun, and what a server or a user sent, made harmless."""
+"""Text for a terminal: numbers with their noun, and escaped text of servers and users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
 def counted(number: int, noun: str) -> str:
-    """Return the number and the noun, in the plural where it is not one."""
+    """Return the number and the noun, in the plural unless the number is one."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -27,7 +27,7 @@ def masked(text: str, *, guess: bool = False) -> str:
 
     Args:
         text: a message.
-        guess: whether to mask every long word of letters and digits, too, as tokens of other issuers are.
+        guess: whether to mask also every long word of letters and digits, as other issuers' tokens are.
     """
     for variable in _VARIABLES:
         if len(value := os.environ.get(variable, "").strip()) > 8:
@@ -43,19 +43,19 @@ def _guessed(found: re.Match[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with every character escaped that a terminal might act on, or not show."""
+    """Return the text with every character escaped that a terminal might interpret or not show."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(char) if unicodedata.category(char) in _HARMFUL else char for char in text)
 
 
 def printable_lines(text: str) -> str:
-    """Return the same of each line; the line feeds stay."""
+    """Return the text with each line escaped as by `printable`; the line feeds stay."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a moment as JSON and CSV have it; at the ends of the calendar its own zone stays."""
+    """Return a datetime as JSON and CSV have it, in UTC; at the ends of the calendar its zone stays."""
     try:
         return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Where the token comes from: the environment, a file, or doctl's own configuration."""
+"""The sources of the token: the environment, a file, or doctl's configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Credential:
 
     Attributes:
         token: the token itself.
-        origin: where it came from, for a message that it is refused.
+        origin: its source, for the message if it is refused.
     """
 
     token: str = attrs.field(repr=False)
@@ -35,11 +35,11 @@ class Credential:
 
 @attrs.frozen(kw_only=True)
 class TokenSource:
-    """What the command line says of the token; the first that is given counts.
+    """The token's source on the command line; the first given one counts.
 
     Attributes:
         argument: the token itself.
-        file: a file that holds nothing else; "-" is stdin.
+        file: a file that holds only the token; "-" is stdin.
         context: an authentication context of doctl's.
     """
 
@@ -49,10 +49,10 @@ class TokenSource:
 
 
 def find_token(source: TokenSource) -> Credential:
-    """Return the token: as the command line says, else from the environment, else of doctl's current context.
+    """Return the token from the command line, else the environment, else doctl's current context.
 
     Raises:
-        ClickException: there is none, or what should hold it can't be read.
+        ClickException: there is none, or its source can't be read.
     """
     if source.argument is not None:
         complain(
@@ -76,7 +76,7 @@ def find_token(source: TokenSource) -> Credential:
 
 
 def doctl_config_path() -> Path:
-    """Return where doctl keeps its configuration, on this system and for this user."""
+    """Return the path of doctl's configuration for this system and user."""
     if named := os.environ.get("DIGITALOCEAN_CONFIG"):
         return Path(named)
     if sys.platform == "darwin":
@@ -101,7 +101,7 @@ def _from_file(name: str) -> str:
 
 
 def _from_doctl(context: str | None, *, required: bool) -> Credential:
-    """Return the token of a context; without a token, the origin says what was looked at."""
+    """Return the token of a context; without a token, the origin names the files that were read."""
     path = doctl_config_path()
     config = _read_config(path, required=required)
     if config is None:
@@ -118,10 +118,10 @@ def _from_doctl(context: str | None, *, required: bool) -> Credential:
 
 
 def _read_config(path: Path, *, required: bool) -> Mapping[str, object] | None:
-    import yaml  # only who uses doctl's configuration waits for it
+    import yaml  # slow to import, and only doctl's configuration needs it
 
     try:
-        # Every value is a text: no date, number or merge key is interpreted, and so none can be wrong.
+        # Load every value as text, so that no date, number or merge key is interpreted wrongly.
         config: object = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506  (safer than safe)
     except FileNotFoundError:
         if not required:
@@ -130,7 +130,7 @@ def _read_config(path: Path, *, required: bool) -> Mapping[str, object] | None:
     except OSError as error:
         raise click.ClickException(f"{path} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, RecursionError, ValueError):
-        # The parser's message quotes the line, which may be that of a token.
+        # The parser's message quotes the line, which may hold a token.
         raise click.ClickException(f"{path} is not YAML that doctl would write") from None
     return _as_mapping(config)
 
