@@ -27,7 +27,7 @@ NAMES = (
 
 
 def title(name: str) -> str:
-    """What a benchmark says of itself in the first line of its docstring."""
+    """Return a benchmark's title: the first line of its docstring."""
     return (import_module(f"benchmarks.{name}").__doc__ or name).splitlines()[0].rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""CPU of a permit: free for the taking, and behind a queue of up to 10,000."""
+"""CPU of a permit: without a wait, and behind a queue of up to 10,000."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run() -> Result:
         unit="µs",
         samples=samples,
         checks=(
-            # No ratio, so whatever slows the machine down for a moment counts: not in the best round.
+            # This is no ratio, so a busy machine distorts it: take the best round.
             at_most("acquire without a wait, in µs, in the best round", min(samples[FREE].rounds), 2.0),
             at_most(
                 "a waiter among 10,000, against one among 100", ratio(samples[LONG], samples[SHORT]), 2.0

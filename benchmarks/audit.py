@@ -1,4 +1,4 @@
-"""What an audit takes as the account grows: time, requests, and the memory of its process at most.
+"""The cost of an audit as the account grows: time, requests, and the peak memory of its process.
 
 python -m benchmarks.audit [IMAGES ...]
 
@@ -25,7 +25,7 @@ SIZES = (1_000, 10_000, 100_000)
 async def serve(images: int) -> None:
     async with ImagesEmulator(images=images, quotas=None, journal_limit=0) as emulator:
         print(emulator.url, emulator.token, flush=True)
-        # It ends when whoever started it closes its input.
+        # It ends when the parent process closes its input.
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
@@ -44,7 +44,7 @@ async def measure(url: str, token: str) -> None:
 
 @contextmanager
 def emulator_process(images: int) -> Generator[list[str], None, None]:
-    """The URL and token of an emulator, for as long as the context lasts."""
+    """Run an emulator until the block ends; yield its URL and token."""
     command = [sys.executable, "-m", "benchmarks.audit", "serve", str(images)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The same faults for this client and its peers, on a local server: who copes, and what happens.
+"""The same faults for this client and its peers, on a local server, with the outcome of each.
 
 `python -m benchmarks.faults`. Each row is a fault that any client of the API can meet, and what a user must
 be able to rely on then; each client is set up as its manual says, with its defaults. A call that has not
@@ -34,7 +34,7 @@ URL: Final = "https://example.com/golden.qcow2"
 
 
 class Peer(Protocol):
-    """What each client can do, in its own words; ids come back."""
+    """The adapter of a client: its calls for each operation, which return ids."""
 
     async def get(self, image_id: Any) -> Any: ...
     async def create(self, name: str) -> Any: ...
@@ -55,7 +55,7 @@ class Ours:
         return [image.id async for image in self.api.list(private=True)]
 
 
-# The peers come with an extra of their own, and without types: they are looked up when they are run.
+# The peers come with an extra and without types: they are imported when they are run.
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class PydoAio:
 
     async def get(self, image_id: Any) -> Any:
         answer = await self.client.images.get(image_id=image_id, enforce_https=False)
-        # It hands on some answers as they are; those are its results, and no error of this program's.
+        # It returns some answers unchanged: those are its results, not errors of this program.
         return answer["image"]["id"] if "image" in (answer or ()) else answer
 
     async def create(self, name: str) -> Any:
@@ -72,7 +72,7 @@ class PydoAio:
         return (await self.client.images.create_custom(body=body, enforce_https=False))["image"]["id"]
 
     async def list(self) -> list[Any]:
-        # It leaves the pages to its user; this is the loop of its manual.
+        # Its user reads the pages; this is the loop of its manual.
         ids: list[Any] = []
         page, more = 1, True
         while more:
@@ -134,7 +134,7 @@ PEERS: Final[dict[str, Open]] = {
 
 @attrs.frozen
 class Verdict:
-    """Whether a client coped, and what happened in a few words."""
+    """The verdict on a client for one fault: pass or not, and the outcome in a few words."""
 
     coped: bool
     words: str
@@ -145,7 +145,7 @@ Judge = Callable[[Peer, ImagesEmulator], Awaitable[Verdict]]
 
 @attrs.frozen
 class Row:
-    """A fault, and what must then happen; the numbers are those of the tests' catalogue."""
+    """A fault, and the required outcome; the numbers are those of the tests' catalogue."""
 
     number: str
     what: str
@@ -153,7 +153,7 @@ class Row:
 
 
 async def _ended(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """The call's result, or the error that it ended with."""
+    """Return the call's result, or the error that it ended with."""
     scope = asyncio.timeout(LIMIT)
     try:
         async with scope:
@@ -172,7 +172,7 @@ def _raised(error: BaseException) -> str:
 
 
 def must_answer(**fault: Any) -> Judge:
-    """A read that meets this fault once must still bring the image."""
+    """Require that a read that meets this fault once still returns the image."""
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
         wanted = emulator.images.add(name="wanted")
@@ -186,7 +186,7 @@ def must_answer(**fault: Any) -> Judge:
 
 
 def must_raise(says: str = "", **fault: Any) -> Judge:
-    """A read that meets this fault each time must raise, with these words."""
+    """Require that a read that meets this fault each time raises, with these words."""
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
         wanted = emulator.images.add(name="wanted")
@@ -207,7 +207,7 @@ def must_raise(says: str = "", **fault: Any) -> Judge:
 
 
 def must_create(most: int = 1, least: int = 0, *, raises: bool = False, **fault: Any) -> Judge:
-    """A creation that meets this fault must be carried out so often, by the server's own count."""
+    """Require that a creation that meets this fault is executed so often, by the server's count."""
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
         options: dict[str, Any] = {"method": "POST", **fault}
@@ -222,7 +222,7 @@ def must_create(most: int = 1, least: int = 0, *, raises: bool = False, **fault:
 
 
 def must_list(**fault: Any) -> Judge:
-    """A listing that meets this fault must be whole, or raise."""
+    """Require that a listing that meets this fault is complete, or raises."""
 
     async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
         there = _private(emulator)
@@ -237,7 +237,7 @@ def _private(emulator: ImagesEmulator) -> set[int]:
 
 
 async def _listed(peer: Peer, there: set[int]) -> Verdict:
-    """A listing must hold every image that is there all the time, once, or raise."""
+    """Check that a listing has each image that existed all the time exactly once, or raises."""
     ids, error = await _ended(peer.list())
     if error is not None:
         return Verdict("ten seconds" not in str(error), _raised(error))
@@ -276,7 +276,7 @@ async def _page_fails(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 async def _wait_for_quota(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """Of twenty calls at once, some are refused for a second: all must be answered."""
+    """Require that twenty concurrent calls all succeed, though the server refuses five for a second."""
     wanted = emulator.images.add(name="wanted")
     emulator.faults.storm(5, retry_after=1)
     ends = await asyncio.gather(*(_ended(peer.get(wanted)) for _ in range(20)))
@@ -287,7 +287,7 @@ async def _wait_for_quota(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 async def _redirect(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """An answer that leads to another server must be an error, and the token must not go there."""
+    """Require that a redirect to another server is an error, and that the token is not sent there."""
     with ImagesEmulator(images=1, token=emulator.token) as elsewhere:
         wanted = next(iter(elsewhere.images))["id"]
         emulator.faults.add(
@@ -301,7 +301,7 @@ async def _redirect(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 async def _other_path(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """A key that names another path must not be asked for there."""
+    """Require that a key that holds another path is not sent to that path."""
     _, error = await _ended(peer.get("../account/keys"))
     others = [entry.path for entry in emulator.requests if not entry.path.startswith("/v2/images/")]
     if others:
@@ -311,7 +311,7 @@ async def _other_path(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 async def _log(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """With all logging on, the token must not be in it."""
+    """Require that the token is not in the log, with all logging on."""
     wanted = emulator.images.add(name="wanted")
     with _logging() as text:
         await _ended(peer.get(wanted))
@@ -332,7 +332,7 @@ def _logging() -> Generator[io.StringIO, None, None]:
 
 
 async def _another_image(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """An answer about another image than was asked for must be an error."""
+    """Require that an answer about another image than the requested one is an error."""
     wanted, other = emulator.images.add(name="wanted"), emulator.images.add(name="other")
     document = next(image for image in emulator.images if image["id"] == other)
     emulator.faults.add(Fault(body=json.dumps({"image": document}).encode(), times=None))
@@ -341,7 +341,7 @@ async def _another_image(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 async def _same_page(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """A listing whose server ignores the page's number must end, and not as a whole one."""
+    """Require that a listing ends, and not as complete, if the server ignores the page's number."""
     page = [image for image in emulator.images if not image["public"]][:200]
     link = f"{emulator.url}/v2/images?private=true&per_page=200&page=2"
     body = {"images": page, "links": {"pages": {"next": link}}, "meta": {"total": 100_000}}
@@ -354,7 +354,7 @@ async def _same_page(peer: Peer, emulator: ImagesEmulator) -> Verdict:
 
 
 async def _echoed_token(peer: Peer, emulator: ImagesEmulator) -> Verdict:
-    """An error that repeats the beginning of the token must not show it."""
+    """Require that an error that repeats the beginning of the token does not show it."""
     part = emulator.token[:30]
     emulator.faults.add(Fault(status=403, times=None, body={"id": "forbidden", "message": f"Bearer {part}"}))
     _, error = await _ended(peer.get(emulator.images.add(name="wanted")))
@@ -439,22 +439,22 @@ ROWS: Final = (
 
 
 async def judge(row: Row, open_peer: Open) -> Verdict:
-    """Run one row with one client, against a server of its own."""
+    """Run one row with one client, against a new server."""
     with ImagesEmulator(images=COUNT, quotas=None, seed=4) as emulator:
         async with open_peer(emulator.url, emulator.token) as peer:
             return await row.judge(peer, emulator)
 
 
 async def run(names: list[str], rows: tuple[Row, ...] = ROWS) -> list[tuple[Row, dict[str, Verdict]]]:
-    """All rows, each with all the clients that are named."""
-    # A peer's complaints about what it meets are its own; what matters is what its user gets.
+    """Run all rows, each with all the named clients."""
+    # Only the results that a peer's user gets count, not its log.
     logging.disable(logging.NOTSET)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     return [(row, {name: await judge(row, PEERS[name]) for name in names}) for row in rows]
 
 
 def table(results: list[tuple[Row, dict[str, Verdict]]]) -> str:
-    """The results in Markdown."""
+    """Return the results in Markdown."""
     names = list(results[0][1])
     lines = [f"| the fault, and what must happen | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for row, verdicts in results:
@@ -466,7 +466,7 @@ def table(results: list[tuple[Row, dict[str, Verdict]]]) -> str:
 
 
 def main() -> int:
-    """Print the table; the exit status says whether this client coped with every row."""
+    """Print the table; return 0 if this client passes every row, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", nargs="*", help=f"which clients, of {', '.join(PEERS)} (default: all)")
     names = parser.parse_args().peer or list(PEERS)

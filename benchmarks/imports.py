@@ -1,4 +1,4 @@
-"""CPU of importing, in a fresh interpreter each time; and what must not be imported along with it."""
+"""CPU of importing, in a fresh interpreter each time, and the modules that must not be imported with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONAL = (
 
 
 class Interpreters:
-    """Fresh interpreters, which keep what they compile in one directory.
+    """Fresh interpreters that share one directory of compiled files.
 
     What pip installs is compiled, and a checkout is not, nor will it be where the environment forbids it: so
     that both sides are compiled alike, they are here.
@@ -51,7 +51,7 @@ class Interpreters:
         return float(self.run(timed).splitlines()[-1])
 
     def optional_modules(self) -> list[str]:
-        """Of the modules that only some users need, those that the import brings in."""
+        """Return the modules that the import loads although only some users need them."""
         loaded = self.run(f"from {OURS} import ImagesAPI; import sys; print(*sys.modules)").split()
         return [name for name in OPTIONAL if name in loaded]
 

@@ -25,7 +25,7 @@ TEN = "do_images_async, concurrency=10"
 
 
 async def follow_links(url: str) -> int:
-    """What one writes by hand: a page, then the one that its link leads to."""
+    """Read all pages as in handwritten code: follow each page's link to the next."""
     seen = 0
     link: str | None = f"{url}/v2/images?per_page=200"
     async with aiohttp.ClientSession(headers=authorization) as session:

@@ -1,4 +1,4 @@
-"""Alternatives measured in turns, so that what disturbs one disturbs all, and what must come out of it."""
+"""Alternatives measured in turns, so that a disturbance affects all of them, and the promises about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Clock = Callable[[], float]
 
 @attrs.frozen
 class Sample:
-    """What one subject cost in each round, in the result's unit."""
+    """The cost of one subject in each round, in the result's unit."""
 
     rounds: tuple[float, ...]
 
@@ -49,7 +49,7 @@ class Sample:
 
 @attrs.frozen
 class Check:
-    """A promise: what was measured, and the bound that it has to keep."""
+    """A promise: the measured value, and its bound."""
 
     what: str
     value: float
@@ -75,13 +75,13 @@ def at_least(what: str, value: float, bound: float) -> Check:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What one benchmark brought.
+    """The result of one benchmark.
 
     Attributes:
-        unit: of all samples, such as "µs".
-        samples: by subject; ratios in the table are against the first.
+        unit: the unit of all samples, such as "µs".
+        samples: the samples by subject; the table's ratios are against the first.
         checks: the promises that depend on it.
-        notes: what a reader has to know of the numbers.
+        notes: remarks that a reader of the numbers needs.
     """
 
     unit: str
@@ -91,7 +91,7 @@ class Result:
 
 
 def ratio(sample: Sample, base: Sample) -> float:
-    """How many times `base` a subject costs: the median over rounds, each against its own neighbour."""
+    """Return the ratio of a subject's cost to that of `base`: the median of the rounds' ratios."""
     return statistics.median(a / b for a, b in zip(sample.rounds, base.rounds, strict=True))
 
 
@@ -104,15 +104,15 @@ async def compare(
     scale: float = 1e6,
     between: Callable[[], None] | None = None,
 ) -> dict[str, Sample]:
-    """Run each subject in turns, each time for so many calls.
+    """Run the subjects in turns, with so many calls each time.
 
     Args:
-        subjects: what to run, by name; each is given the number of calls to make.
-        calls: in one round.
-        rounds: how often. The order is turned by one place with each of them.
-        clock: what is measured, in seconds; by default the CPU time of this process.
-        scale: from seconds to the unit that is reported, for one call.
-        between: called before each measure, uncounted.
+        subjects: the functions to run, by name; each receives the number of calls to make.
+        calls: the number of calls in one round.
+        rounds: the number of rounds. The order rotates by one place with each of them.
+        clock: returns seconds; by default the CPU time of this process.
+        scale: the factor from seconds to the reported unit, for one call.
+        between: called before each measurement, and not measured.
     """
     spent: dict[str, list[float]] = {name: [] for name in subjects}
     order = list(subjects)

@@ -21,7 +21,7 @@ PER_PAGE = 200
 
 
 async def stream(url: str) -> dict[str, float]:
-    """Count the images of a listing; the peaks after its first page, and after its last."""
+    """Read a listing; return its number of images and the peaks after the first and the last page."""
     seen = 0
     first = 0.0
     async with (

@@ -1,4 +1,4 @@
-"""What a user would pick: each alternative as a function that gets one image, set up as its manual says."""
+"""The alternatives: each as a function that gets one image, set up as its manual says."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ authorization: Final = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def plenty() -> RateLimiter:
-    """A limiter of two buckets that take part in every call, and are only too large to make anyone wait.
+    """Return a limiter of two buckets that are so large that no call waits.
 
-    In its first window a limiter is cautious, which costs more: the window is short, so that most rounds come
-    after it.
+    A limiter's first window costs more, since it probes the server. The window is short, so that most rounds
+    come after it.
     """
     buckets = TokenBucket(1_000_000, per=5), TokenBucket(1_000_000, per=3600)
     return RateLimiter(*buckets, slow_start=False)
@@ -80,7 +80,7 @@ async def ours(url: str) -> AsyncGenerator[Get, None]:
         yield get
 
 
-# The peers come with an extra of their own, and without types: they are looked up when they are run.
+# The peers come with an extra and without types: they are imported when they are run.
 
 
 @asynccontextmanager
@@ -119,7 +119,7 @@ async def pydo_sync(url: str) -> AsyncGenerator[Get, None]:
 
 @asynccontextmanager
 async def python_digitalocean(url: str) -> AsyncGenerator[Get, None]:
-    # The manager hands its endpoint on to nobody; the environment reaches all.
+    # The manager does not pass its endpoint on; the environment variable works everywhere.
     os.environ["DIGITALOCEAN_END_POINT"] = f"{url}/v2/"
     digitalocean: Any = import_module("digitalocean")
     manager = digitalocean.Manager(token=TOKEN)

@@ -32,7 +32,7 @@ _LABEL, _BAR, _ROW, _MARGIN = 300, 420, 18, 16
 
 
 def describe_machine() -> dict[str, str]:
-    """What the numbers depend on."""
+    """Return the machine and the versions that the numbers depend on."""
     cores = os.cpu_count() or 1
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return {
@@ -44,7 +44,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def table(title: str, result: Result) -> str:
-    """One line for each subject, its ratio against the first, and what was promised."""
+    """Return a table with a line for each subject, its ratio against the first, and the promises."""
     base = next(iter(result.samples.values())).median
     lines = [title, f"  {'':38} {'median':>10} {'quartiles':>20} {'ratio':>8}"]
     for name, sample in result.samples.items():
@@ -58,7 +58,7 @@ def table(title: str, result: Result) -> str:
 
 
 def to_json(machine: Mapping[str, str], titles: Mapping[str, str], results: Mapping[str, Result]) -> str:
-    """Everything that was measured, round by round."""
+    """Return all measurements, round by round."""
     benchmarks = {
         name: {
             "title": titles[name],
@@ -88,7 +88,7 @@ def to_json(machine: Mapping[str, str], titles: Mapping[str, str], results: Mapp
 
 
 def plot(machine: Mapping[str, str], titles: Mapping[str, str], results: Mapping[str, Result]) -> str:
-    """A bar for each subject, as long as its median, with a line from quartile to quartile."""
+    """Return a plot with a bar for each subject's median, and a line from quartile to quartile."""
     drawn: list[str] = []
     y = 2 * _MARGIN
     for name, result in results.items():

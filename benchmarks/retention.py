@@ -32,7 +32,7 @@ JSON = "the plan, shown as JSON"
 
 @attrs.frozen
 class Round:
-    """Seconds for the parts of `prune`: what it shows includes the planning."""
+    """The seconds for the parts of `prune`: its output includes the planning."""
 
     listing: float
     planning: float
@@ -62,7 +62,7 @@ def planned(whole: WholeListing, group_by: GroupBy) -> Plan:
 
 
 def bytes_an_image(whole: WholeListing, group_by: GroupBy) -> float:
-    """Return the peak of what planning allocates, for each image."""
+    """Return the peak memory of planning, in bytes for each image."""
     tracemalloc.start()
     try:
         planned(whole, group_by)

@@ -1,4 +1,4 @@
-"""The other side of the wire: canned answers from a process of its own, whose CPU is not counted."""
+"""The benchmarks' server: canned answers from a process of its own, whose CPU is not counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGES = 1000
 
 
 def image(number: int) -> dict[str, object]:
-    """An image as the API describes it, with all fields."""
+    """Return an image as the API describes it, with all fields."""
     return {
         "id": 7_000_000 + number,
         "name": f"web-{number % 17:02}.example.com 2026-03-{number % 28 + 1:02} nightly",
@@ -39,13 +39,13 @@ def image(number: int) -> dict[str, object]:
 
 
 def page(size: int, *, number: int = 1, total: int | None = None, origin: str = "") -> bytes:
-    """The body of one page of a listing.
+    """Return the body of one page of a listing.
 
     Args:
         size: images in a full page.
-        number: the page's, from 1.
+        number: the page's number, from 1.
         total: images in the whole listing; by default one page of them.
-        origin: where the links lead.
+        origin: the origin of the links.
     """
     total = size if total is None else total
     begin = (number - 1) * size
@@ -57,7 +57,7 @@ def page(size: int, *, number: int = 1, total: int | None = None, origin: str = 
 
 
 class Service:
-    """So many images, behind so many seconds of latency."""
+    """A listing of so many images, with so many seconds of latency."""
 
     def __init__(self, *, images: int, latency: float) -> None:
         self.images = images
@@ -99,17 +99,17 @@ async def serve(service: Service) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
     await site.start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-    # It ends when whoever started it closes its input.
+    # It ends when the parent process closes its input.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await runner.cleanup()
 
 
 @contextmanager
 def running_server(*, images: int = IMAGES, latency: float = 0.0) -> Generator[str, None, None]:
-    """The URL of a server process, for as long as the context lasts.
+    """Run a server process until the block ends; yield its URL.
 
     Args:
-        images: how many the listing has.
+        images: the number of images in the listing.
         latency: seconds before each answer.
     """
     command = [sys.executable, "-m", "benchmarks.server", f"--images={images}", f"--latency={latency}"]

@@ -1,7 +1,7 @@
 """Size of the wheel, and the distributions that it brings beside aiohttp and what that needs.
 
 There is one wheel for the client, the audit, and what extras unlock: the emulator, the command line, and the
-limiter that needs Redis. What is promised is the core's size: what is left of the wheel without those, as if
+limiter that needs Redis. The promise is about the core's size: the wheel without those files, as if
 it were a wheel of its own. The whole wheel is shown beside it, and is larger.
 """
 
@@ -28,7 +28,7 @@ EXPECTED = {"attrs", "cattrs", "msgspec"}
 
 
 def compressed() -> dict[str, int]:
-    """Bytes of each file of the wheel that is built from this checkout, as it is stored there."""
+    """Return the compressed bytes of each file of the wheel that is built from this checkout."""
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: S603
@@ -38,7 +38,7 @@ def compressed() -> dict[str, int]:
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """These distributions, and all that they need in this environment, their own extras left out."""
+    """Return these distributions and all that they need in this environment, without extras."""
     found: set[str] = set()
     todo = list(names)
     while todo:
@@ -58,7 +58,7 @@ def closure(names: Iterable[str]) -> set[str]:
 def run() -> Result:
     files = compressed()
     core = sum(size for name, size in files.items() if not name.startswith(BESIDE))
-    # What cattrs needs for itself on this Python is no choice of ours.
+    # This project does not choose what cattrs needs on this Python.
     beyond = closure(["do-images-async"]) - closure(["aiohttp"]) - {"do-images-async"}
     unexpected = beyond - EXPECTED - closure(["cattrs"])
     return Result(

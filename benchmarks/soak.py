@@ -1,4 +1,4 @@
-"""An hour's load in compressed time, with faults and cancellations; prints the account.
+"""An hour's load in compressed time, with faults and cancellations; prints the outcomes.
 
 `python -m benchmarks.soak`: 5,000 calls, 200 in flight, on the documented buckets 120 times as fast. One
 request in twenty meets a fault, one call in fifty is cancelled at a random moment. Every call must end as an
@@ -41,13 +41,13 @@ FAULTS: tuple[dict[str, Any], ...] = (
 
 @attrs.frozen
 class Account:
-    """What became of the calls, and what is left.
+    """The outcomes of the calls, and the resources that are left.
 
     Attributes:
-        calls: how many were made.
-        outcomes: how they ended, by the name of the error.
-        requests: what the server saw.
-        left: tasks, file descriptors, permits and waiters that are still there.
+        calls: the number of calls.
+        outcomes: the number of calls by the name of their error.
+        requests: the number of requests that the server saw.
+        left: the numbers of tasks, file descriptors, permits and waiters that remain.
         memory: resident bytes after the first third, and at the end.
     """
 
@@ -59,7 +59,7 @@ class Account:
 
     @property
     def sound(self) -> bool:
-        """Whether every call is accounted for and nothing is left, and memory has not grown by a tenth."""
+        """Return whether all calls have an outcome, nothing is left, and memory grew by under a tenth."""
         first, last = self.memory
         whole = sum(self.outcomes.values()) == self.calls
         return whole and not any(self.left.values()) and last < first * 1.1 + 2**20
@@ -148,7 +148,7 @@ def _descriptors() -> int:
 
 
 def main() -> int:
-    """Run it and print the account; the exit status says whether it is sound."""
+    """Run it and print the outcomes; return 0 if they are sound, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=5000, help="an hour's quota by default")
     account = asyncio.run(soak(parser.parse_args().calls))

@@ -1,4 +1,4 @@
-"""CPU of one call of the limiter that has to wait, by how many others wait already."""
+"""CPU of one call of the limiter that has to wait, by the number of waiting calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CALLS = 1000
 
 
 class Crowd:
-    """So many callers that wait for a limiter whose clock is moved by hand."""
+    """A number of callers that wait for a limiter whose clock is moved by hand."""
 
     def __init__(self) -> None:
         self._now = 0
@@ -27,7 +27,7 @@ class Crowd:
         await self._come(waiters)
 
     async def work(self, calls: int) -> None:
-        """So many callers come, and as many are served: those in front."""
+        """Add so many callers, and serve as many: the first in the queue."""
         await self._come(calls)
         self._now += 61_000_000_000
         self._limiter.close_for(0)

@@ -1,4 +1,4 @@
-"""What an exchange with the store of one machine costs."""
+"""The cost of an exchange with the store of one machine."""
 
 from __future__ import annotations
 

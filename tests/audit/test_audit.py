@@ -1,4 +1,4 @@
-"""The audit: exact sums, whatever is missing; findings in a total order, of which only the worst are kept."""
+"""The audit: exact sums even if fields are missing, and findings in a total order, the worst of them kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CONTEXT = Context(now=NOW)
 
 
 def image(image_id: int = 1, **fields: Any) -> Image:
-    """A snapshot that nothing is wrong with."""
+    """Return a snapshot without findings."""
     healthy: dict[str, Any] = {
         "name": f"image {image_id}",
         "type": ImageType.SNAPSHOT,
@@ -75,7 +75,7 @@ IMAGES = st.builds(
     error_message=st.none() | st.text(max_size=5),
 )
 LISTS = st.lists(IMAGES, max_size=25)
-# A duplicate is found in what comes second: only for this rule is the order of the images anything.
+# The second image of two is the duplicate: only for this rule the order of the images matters.
 BASIC = (older_than(), oversized(), untagged(), failed_import(), stuck_import(), retired())
 ORDERLESS = tuple(rule for rule in DEFAULT_RULES if settings_of((rule,))[0].rule != "duplicate-name")
 
@@ -588,7 +588,7 @@ def test_dates_at_the_ends_of_the_calendar(moment: datetime, offset: int) -> Non
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_sizes_that_are_none_do_not_spoil_the_sums() -> None:
+def test_invalid_sizes_do_not_change_the_sums() -> None:
     report = run([image(1), image(2, size_gigabytes=1e308), image(3, size_gigabytes=1e308)])
     assert report.gigabytes == 10.0
     json.dumps(report.to_dict(), allow_nan=False)

@@ -1,4 +1,4 @@
-"""Reports beside each other: of several accounts, and of two days."""
+"""Combined reports of several accounts, and the comparison of two days' reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that no rule looks at, rules that are left out, and images that a Droplet uses."""
+"""Images that no rule is applied to, ignored rules, and images that a Droplet uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DELETING = "delete"
 
 
 def image(image_id: int, **fields: Any) -> Image:
-    """A snapshot that is three years old."""
+    """Return a snapshot that is three years old."""
     old: dict[str, Any] = {
         "name": f"image {image_id}",
         "type": ImageType.SNAPSHOT,

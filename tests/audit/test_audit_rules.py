@@ -1,4 +1,4 @@
-"""The rules that compare, know dates, or are told something; and memory that does not grow."""
+"""The rules that compare images, use dates, or need the caller's data; and memory that does not grow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def image(image_id: int = 1, **fields: Any) -> Image:
-    """A snapshot in one region."""
+    """Return a snapshot in one region."""
     healthy: dict[str, Any] = {
         "name": f"image {image_id}",
         "type": ImageType.SNAPSHOT,

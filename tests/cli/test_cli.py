@@ -1,4 +1,4 @@
-"""The command line, mostly as a process of its own: what it writes where, and what it ends with."""
+"""The command line, mostly as a process of its own: its output, and its exit status."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HOSTILE = "[red]x[/red]\x1b[31m\x1b]0;title\x07\r\n\u202egnp\u2028\x9b1m"
 
 
 def numbers_of(text: str, label: str) -> list[str]:
-    """What stands in the line that starts with this label."""
+    """Return the text of the line that starts with this label."""
     line = next(line for line in text.splitlines() if line.startswith(label))
     return re.findall(r"\d[\d,]*(?:\.\d+)?", line.removeprefix(label))
 

@@ -1,4 +1,4 @@
-"""Each command as a process of its own, against the emulator: stdout, stderr, and what it ends with."""
+"""Each command as a process of its own, against the emulator: stdout, stderr, and exit status."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ async def ask(emulator: ImagesEmulator, *arguments: str, **variables: str) -> En
 
 
 async def process(emulator: ImagesEmulator, *arguments: str) -> Ended:
-    """The same as a process of its own."""
+    """Run the command as a process of its own."""
     return await do_images(*arguments, **account(emulator, emulator.token))
 
 
 def first(emulator: ImagesEmulator, **fields: Any) -> dict[str, Any]:
-    """The first private image that has these values."""
+    """Return the first private image that has these values."""
     return next(
         each
         for each in emulator.images

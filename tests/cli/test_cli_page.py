@@ -1,4 +1,4 @@
-"""The report as a page: what is in it, and what a browser makes of it."""
+"""The report as a page: its content, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = f'</script><script>{OWN}</script><img src=x onerror="{OWN}">\'&\x00\u2
 
 
 def in_a_browser(test: Test) -> Test:
-    """Run a test in the one browser of this module, where there is one, and on one Python only."""
+    """Run a test in the module's browser, if there is one, and on one Python only."""
     skipping = pytest.mark.skipif(not BROWSER, reason="needs chromium: apt-get install chromium")
     marked: Test = pytest.mark.once(pytest.mark.asyncio(loop_scope="module")(skipping(test)))
     return marked
@@ -43,7 +43,7 @@ def made_report(*more: Image, **options: Any) -> AuditReport:
 
 
 class Elements(HTMLParser):
-    """Every element of a page, with its attributes, and every text."""
+    """The elements of a page with their attributes, and its texts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ async def click(tab: Browser, selector: str) -> None:
 
 
 async def enter(tab: Browser, name: str, value: str, event: str) -> None:
-    """Give a field a value as its user would."""
+    """Enter a value into a field as a user does."""
     await tab.run(
         f"(field => {{ field.value = {value!r}; field.dispatchEvent(new Event({event!r})); }})"
         f"(document.getElementById({name!r}))"

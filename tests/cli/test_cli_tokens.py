@@ -1,4 +1,4 @@
-"""Where the command line finds the token, and what it says when there is none."""
+"""The sources of the command's token, and the message if there is none."""
 
 from __future__ import annotations
 

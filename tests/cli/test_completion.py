@@ -1,4 +1,4 @@
-"""Shells complete commands, options and their values, as `do-images completion` sets them up."""
+"""Shell completion of commands, options and values, as `do-images completion` sets it up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.cli_processes import do_images, environment
 
 
 async def completed(shell: str, *words: str) -> list[str]:
-    """Return what the command offers a shell for the last of these words."""
+    """Return the command's completions of the last of these words."""
     *before, last = ("do-images", *words)
     typed = {"COMP_WORDS": " ".join([*before, last]), "COMP_CWORD": str(len(before))}
     if shell == "fish":

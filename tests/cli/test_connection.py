@@ -1,4 +1,4 @@
-"""How the command reaches an account: proxy, timeout, retries, log; and what it says of tokens."""
+"""The command's connection to an account: proxy, timeout, retries, log, and messages about tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GET = ("get", "ubuntu-24-04-x64", "--columns", "Slug", "--no-header")
 
 
 class Proxy:
-    """A proxy that notes what it is asked for and refuses it."""
+    """A proxy that records each request and refuses it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -1,4 +1,4 @@
-"""CSV: any reader reads the rows back, and no cell begins a formula."""
+"""CSV: every reader reads the rows back, and no cell begins a formula."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FORMULAS = (
 
 
 def undefused(cell: str) -> str:
-    """The text that a cell was made of."""
+    """Return the text that a cell was made of."""
     return cell[1:] if cell.startswith("'") and begins_formula(cell.lstrip("'")) else cell
 
 

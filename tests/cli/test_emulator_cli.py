@@ -1,4 +1,4 @@
-"""`do-images emulator`, as a process: what it serves, says, and leaves behind."""
+"""`do-images emulator` as a process: its answers, its output, and the files that it leaves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.servers import unused_port
 
 @attrs.define
 class Served:
-    """A running emulator, and what it said at first."""
+    """A running emulator, and its first lines of output."""
 
     process: asyncio.subprocess.Process
     said: str
@@ -208,7 +208,7 @@ def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 async def test_a_dump_on_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    """No file may grow beyond 100 KiB, as on a disk that is full; the state of 5,000 images is larger."""
+    """Limit files to 100 KiB, as on a full disk; the state of 5,000 images is larger."""
     dump = tmp_path / "state.json"
     dump.write_text("the old state")
     async with serving("--dump", str(dump), limit=100 * 1024) as served:
@@ -245,7 +245,7 @@ socket.getaddrinfo = lambda host, *rest, **more: resolve(
     {OTHER_ADDRESS!r} if host == "emulator" else host, *rest, **more
 )
 """
-"""What the name server of a container network does."""
+"""The name resolution of a container network, as a program."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where results go: all of them to stdout whatever stderr shows, and files that are whole or not there."""
+"""The output of results: stdout is complete whatever stderr shows, and a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = 1000
 
 
 async def watched(*arguments: str, to_file: bool, **variables: str) -> Ended:
-    """Run with stderr a terminal, and stdout a pipe or a file."""
+    """Run the command with stderr as a terminal, and stdout as a pipe or a file."""
     terminal, side = pty.openpty()
     reader, writer = os.pipe() if not to_file else (os.memfd_create("stdout"), -1)
     process = await start(arguments, variables, stdout=reader if to_file else writer, stderr=side)

@@ -1,4 +1,4 @@
-"""`do-images prune`: a plan that changes nothing, deletions that are those of the plan, and every refusal."""
+"""`do-images prune`: a plan changes nothing, deletions follow the plan, and every refusal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add(emulator: ImagesEmulator, name: str, age: float = 1.0, **fields: Any) ->
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[ImagesEmulator]:
-    """Ten snapshots of a web server, one a day, the newest first; and a database's."""
+    """Serve ten snapshots of a web server, one a day, the newest first, and those of a database."""
     async with ImagesEmulator(images=0, quotas=None) as running:
         for age in range(10):
             add(running, f"web-{age}", age)

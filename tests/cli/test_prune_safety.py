@@ -1,4 +1,4 @@
-"""What `prune` never does, whatever happens: delete what its plan keeps, or lose track of what it did.
+"""The safety of `prune`: it never deletes an image that its plan keeps, and never loses track of deletions.
 
 Faults, images that others change, and SIGKILL at each request; afterwards the emulator's own record is held
 against the plan and against the journal, and a second run must finish what the first has begun.
@@ -27,12 +27,12 @@ IMAGES = 8
 KEPT = 4
 POLICY = ("--name", "web-*", "--keep-last", str(KEPT))
 REQUESTS = 2 * (IMAGES - KEPT)
-"""How many requests it takes to carry the plan out: each image is read, and deleted."""
+"""The number of requests that carry the plan out: each image is read, and deleted."""
 
 
 @attrs.define
 class Account:
-    """An emulated account with a plan for it, and what has happened to it."""
+    """An emulated account with a plan for it, and its changes since."""
 
     emulator: ImagesEmulator
     folder: Path
@@ -65,7 +65,7 @@ class Account:
 
     @property
     def deleted(self) -> set[int]:
-        """What was deleted by a request, as the emulator has it."""
+        """Return the images that a request deleted, by the emulator's record."""
         return {
             int(entry.path.rpartition("/")[2])
             for entry in self.emulator.requests.where("DELETE")
@@ -88,7 +88,7 @@ class Account:
         return await do_images_here(*arguments, **account(self.emulator, self.emulator.token))
 
     def events(self) -> dict[int, list[str]]:
-        """Return the journal's events of each image; a line that is a part is left out."""
+        """Return the journal's events of each image, without a partial line."""
         found: dict[int, list[str]] = {}
         text = self.journal_file.read_text() if self.journal_file.exists() else ""
         for line in text.splitlines():
@@ -98,7 +98,7 @@ class Account:
         return found
 
     def check(self) -> None:
-        """Hold the emulator's record against the plan, and the journal against the emulator's record."""
+        """Compare the emulator's record with the plan, and the journal with the emulator's record."""
         assert self.deleted <= self.to_remove, "what the plan keeps was deleted"
         events = self.events()
         assert events.keys() <= self.to_remove
@@ -174,7 +174,7 @@ class Mishap:
 
 
 def sensible(fault: Fault) -> Fault:
-    """Break the connection where there is no status; a 429 is never the answer to what was carried out."""
+    """Break the connection if there is no status; never answer an executed request with 429."""
     if fault.status is None:
         return attrs.evolve(fault, broken="reset")
     return attrs.evolve(fault, after=False, headers={"retry-after": "0"}) if fault.status == 429 else fault
@@ -203,7 +203,7 @@ FAULTS = st.lists(
 
 
 def happen(prepared: Account, mishap: Mishap) -> set[int]:
-    """Let others do something to the account; return the image that a run must leave alone from now on."""
+    """Change the account as another client would; return the image that the run must not delete any more."""
     image = sorted(prepared.before)[mishap.image]
     images = prepared.emulator.images
     if mishap.what == "add":
@@ -235,8 +235,8 @@ async def scenario(folder: Path, faults: list[Fault], mishaps: list[Mishap], ret
             nonlocal arrived
             arrived += 1
             for mishap in mishaps:
-                # The API has no "delete unless it changed": what changes between an image's reading and its
-                # deletion is not seen, so here it changes before it is read, or not at all.
+                # The API has no conditional deletion: a change between the reading of an image and its
+                # deletion can't be seen. So an image changes here before it is read, or not at all.
                 if mishap.at <= arrived and mishap not in happened:
                     happened.append(mishap)
                     if sorted(prepared.before)[mishap.image] not in read:
@@ -274,7 +274,7 @@ def test_faults_and_others_at_random_never_delete_what_is_kept(
         asyncio.run(scenario(Path(folder), faults, mishaps, retries))
 
 
-async def test_a_journal_that_ends_anywhere_is_gone_on_with(tmp_path: Path) -> None:
+async def test_a_journal_cut_off_anywhere_is_continued(tmp_path: Path) -> None:
     async with ImagesEmulator(images=0, quotas=None) as emulator:
         prepared = Account(emulator, tmp_path)
         await prepared.make_plan()

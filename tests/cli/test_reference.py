@@ -1,4 +1,4 @@
-"""The page and the man page of all commands are made from the commands themselves."""
+"""The reference page and the man page, which are made from the commands themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`do-images replicate`: every image in every region, however often it runs."""
+"""`do-images replicate`: it brings every image to every region, and may run again."""
 
 from __future__ import annotations
 

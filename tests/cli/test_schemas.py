@@ -1,4 +1,4 @@
-"""The JSON Schemas that `do-images schema` prints describe all that the commands write, and nothing else."""
+"""The JSON Schemas of `do-images schema`, which describe exactly what the commands write."""
 
 from __future__ import annotations
 

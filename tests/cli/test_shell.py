@@ -1,4 +1,4 @@
-"""The command in a shell: streams that are closed or full, readers that leave, errors of our own, imports."""
+"""The command in a shell: closed or full streams, closed pipes, internal errors, imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEMO = ("audit", "--demo", "--images", "10", "-q")
 
 
 async def shell(redirection: str, *arguments: str, **variables: str) -> Ended:
-    """Run the command as a shell does that redirects its streams."""
+    """Run the command in a shell that redirects its streams."""
     process = await asyncio.create_subprocess_exec(
         *("/bin/sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-m", "do_images_async", *arguments),
         env=environment(**variables),
@@ -31,7 +31,7 @@ async def shell(redirection: str, *arguments: str, **variables: str) -> Ended:
 
 
 def commands(emulator: ImagesEmulator) -> Mapping[str, list[str]]:
-    """Each command that writes to stdout, with arguments for a success."""
+    """Return each command that writes to stdout, with arguments for which it succeeds."""
     image, backup = (
         next(str(each["id"]) for each in emulator.images if each["type"] == kind and not each["public"])
         for kind in ("snapshot", "backup")

@@ -1,4 +1,4 @@
-"""Whether the emulator is the API: every kind of answer, against descriptions of the real one."""
+"""The emulator's conformance: every kind of answer, against descriptions of the real API."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Answer:
 
 @attrs.define
 class Caller:
-    """Sends requests as they are, and holds every answer against the descriptions."""
+    """A client that sends requests unchanged, and checks every answer against the descriptions."""
 
     emulator: ImagesEmulator
     session: aiohttp.ClientSession
@@ -71,7 +71,7 @@ class Caller:
         return answer
 
     async def refused(self, status: int, method: str, path: str, document: Any = None, **rest: Any) -> str:
-        """Call, and be refused with this status; returns the error's id."""
+        """Send a request that must be refused with this status; return the error's id."""
         answer = await self(method, path, document, **rest)
         assert answer.status == status, answer.body
         identifier: str = answer.body["id"]
@@ -136,7 +136,7 @@ async def test_answers_of_success(emulator: ImagesEmulator, call: Caller) -> Non
         assert (await call("POST", f"{snapshot}/{ending}", body)).body is None
 
     assert (await call("DELETE", path)).status == 204
-    # All that has a success in the description has been seen, so that no answer goes unchecked.
+    # Every operation with a success in the description was called, so that no answer is unchecked.
     documented = {
         (method.upper(), re.sub(r"\{\w+\}", "0", path), int(status))
         for path, operations in load(OWN)["paths"].items()
@@ -268,7 +268,7 @@ async def test_conflicts(emulator: ImagesEmulator, call: Caller, mine: str) -> N
 
 
 async def test_faults_with_a_status_alone_have_the_apis_shape(emulator: ImagesEmulator, call: Caller) -> None:
-    """Those of 500 too, which no description of ours documents: the emulator never breaks by itself."""
+    """Check 500 as well, which the description lacks: the emulator never fails by itself."""
     for status in (400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504):
         emulator.faults.add(Fault(status=status))
         async with call.session.get(f"{emulator.url}/v2/images") as response:
@@ -595,7 +595,7 @@ def test_pydo(threaded: ImagesEmulator) -> None:
     assert images.get(number, **plain)["image"]["regions"] == ["nyc3", "ams3"]
     assert images.delete(number, **plain) is None
 
-    # It hands a 404 over as a document, and raises the others.
+    # It returns a 404 as a document, and raises the other errors.
     assert images.get(number, **plain)["id"] == "not_found"
     with pytest.raises(HttpResponseError) as caught:
         images.create_custom(body={"name": "x"}, **plain)
@@ -636,7 +636,7 @@ async def test_pydo_aio(emulator: ImagesEmulator) -> None:
 
 
 def fuzz(document: Path, directory: Path, *options: str) -> Counter[int | None]:
-    """Run schemathesis over the description; returns what it was answered."""
+    """Run schemathesis over the description; return the answers."""
     with ImagesEmulator(images=30, quotas=UNLIMITED, import_seconds=0.05, action_seconds=0.05) as emulator:
         command = (
             *(sys.executable, "-m", "schemathesis.cli", "run", str(document), "--url", emulator.url),
@@ -678,7 +678,7 @@ def test_schemathesis_over_the_providers_description(tmp_path: Path) -> None:
 
 
 def _take_any_distribution(node: Any) -> None:
-    """Its text says that any other value is accepted and ignored, where its schema does not."""
+    """Accept any distribution in the schema, as its text says: other values are ignored."""
     if isinstance(node, dict):
         fields = cast("dict[str, Any]", node)
         if "distribution" in fields.get("properties", {}):

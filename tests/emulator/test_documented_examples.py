@@ -1,4 +1,4 @@
-"""Every JSON example on the API page, over a socket: what is sent, and what is made of the answer."""
+"""Every JSON example on the API page, over a socket: the request that is sent, and the decoded answer."""
 
 from __future__ import annotations
 
@@ -423,7 +423,7 @@ async def test_retrieving_an_action(server: Server, api: ImagesAPI) -> None:
 
 @pytest.mark.parametrize("document", [{"action": ACTION}, ACTION], ids=["wrapped", "unwrapped"])
 async def test_transferring_to_a_region(server: Server, api: ImagesAPI, document: object) -> None:
-    """The example names another region than is asked for: the image tells whether it comes from there."""
+    """Decode the page's example, whose action names another region than the requested one."""
     server.script(reply(document, status=201), reply({"image": {"id": 7938269, "regions": ["nyc3"]}}))
     assert await api.actions.transfer(7938269, "nyc2") == RUNNING
     request = server.received[0]

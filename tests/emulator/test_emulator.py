@@ -1,4 +1,4 @@
-"""The emulator's own powers: faults, the journal, tokens, threads, state, and the admin endpoint."""
+"""The emulator's additions to the API: faults, the journal, tokens, threads, state, the admin endpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def emulator() -> AsyncIterator[ImagesEmulator]:
 
 @pytest.fixture
 async def http(emulator: ImagesEmulator) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client without retries or opinions."""
+    """Yield a plain HTTP session, without retries or checks."""
     async with aiohttp.ClientSession(
         emulator.url,
         headers={"Authorization": f"Bearer {emulator.token}"},
@@ -42,7 +42,7 @@ async def http(emulator: ImagesEmulator) -> AsyncIterator[aiohttp.ClientSession]
 
 @pytest.fixture
 async def once(emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
-    """The client, which says what went wrong the first time."""
+    """Yield a client without retries, which raises the first error."""
     async with ImagesAPI(
         emulator.token, base_url=emulator.url, retry=RetryPolicy(attempts=1), timeout=0.2
     ) as api:
@@ -323,7 +323,7 @@ async def test_an_answer_that_a_fault_gives_counts_and_a_broken_connection_does_
 
 
 async def pages(http: aiohttp.ClientSession, *numbers: int) -> list[list[int]]:
-    """The ids of each of these pages, of five images."""
+    """Return the ids of each of these pages, of five images."""
     found: list[list[int]] = []
     for number in numbers:
         body = json.loads((await ask(http, f"{LIST}?per_page=5&page={number}"))[1])
@@ -665,7 +665,7 @@ ODD: list[Any] = [
 
 
 def fields_of(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value in a document, from the whole to the smallest."""
+    """Yield the path to every value in a document, from the whole to the smallest."""
     yield path
     keys: Iterable[Any] = ()
     if isinstance(document, dict):
@@ -677,7 +677,7 @@ def fields_of(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, 
 
 
 def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Return a copy with another value at a place."""
+    """Return a copy with another value at a path."""
     if not path:
         return value
     copy = document.copy()
@@ -686,7 +686,7 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 async def test_whatever_a_field_of_a_state_holds_it_is_refused_or_served() -> None:
-    """Every field of a state with everything in it, with every odd value; afterwards each request works."""
+    """Load a full state with each invalid value in each field; each request works afterwards."""
     async with ImagesEmulator(
         images=0, quotas=None, clock=lambda: 1e9, style="observed", import_seconds=100, action_seconds=100
     ) as emulator:
@@ -853,7 +853,7 @@ async def test_other_machines_are_let_in_on_request(monkeypatch: pytest.MonkeyPa
 async def test_row_96_web_pages_of_others_are_refused(
     emulator: ImagesEmulator, http: aiohttp.ClientSession, method: str, path: str, body: Any
 ) -> None:
-    """A browser sends these for a page of another origin, or of a name that was made to lead here."""
+    """Send what a browser sends for a page of another origin, or of a name that resolves to this machine."""
     await ask(http)
     emulator.faults.add(Fault(path="/none", status=500))
     before = (emulator.dump(), len(emulator.faults), len(emulator.requests), set(emulator.tokens))

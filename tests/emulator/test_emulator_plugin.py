@@ -50,7 +50,7 @@ def test_a_client_that_blocks(images_emulator):
 def run(
     directory: Path, source: str, *options: str, autoload: bool = False, ini: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run the tests of a project that knows nothing of this one."""
+    """Run the tests of another project, in a directory of its own."""
     (directory / "test_it.py").write_text(source)
     (directory / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}")
     return pytest_in(directory, *options, autoload=autoload)
@@ -112,7 +112,7 @@ def test_without_a_plugin_for_async_tests_the_client_says_what_it_needs(tmp_path
 
 
 def test_pytest_finds_it_by_itself_and_it_costs_nothing_until_used(tmp_path: Path) -> None:
-    """Every plugin of the environment is loaded, and this one has imported nothing."""
+    """Load every plugin of the environment; this one has imported nothing."""
     source = """
     import sys
 
@@ -152,7 +152,7 @@ EXAMPLE = re.search(r"^```python\n(# test_[^\n]+\n.*?)^```$", README, re.DOTALL 
 def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
     tmp_path: Path, plugins: tuple[str, ...]
 ) -> None:
-    """In an empty directory, with only these plugins active."""
+    """Run it in an empty directory, with only these plugins active."""
     assert EXAMPLE, "the README shows a test"
     (tmp_path / "test_cleanup.py").write_text(EXAMPLE[1])
     outcome = pytest_in(tmp_path, *PLUGIN, *plugins)

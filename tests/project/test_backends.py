@@ -25,7 +25,7 @@ MINUTE = 250
 
 @attrs.frozen
 class Backend:
-    """One that answers, and a session of somebody who asks."""
+    """A running backend, and a session of a client that calls it."""
 
     program: Program
     session: aiohttp.ClientSession
@@ -63,7 +63,7 @@ async def serving(name: str, *, url: str, token: str) -> AsyncGenerator[Backend]
         yield backend
         code, errors = await program.stop()
         assert [line for line in errors.splitlines() if "was answered 500" not in line] == []
-        assert code in (0, -signal.SIGTERM)  # uvicorn hands the signal on when it has shut down
+        assert code in (0, -signal.SIGTERM)  # uvicorn raises the signal again when it has shut down
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Serv
     answers = {"1": refusal(500), "2": image_reply(2)}
     server.answer_with(lambda request: answers.get(request.path.rpartition("/")[2], HANG))
     async with serving(name, url=server.url, token=TOKEN) as backend:
-        for _ in range(5):  # each clean answer lets one request more be in flight
+        for _ in range(5):  # each successful answer allows one more request in flight
             await backend.get("/images/2")
         server.received.clear()
         visits = [asyncio.create_task(backend.get("/images/ubuntu-24-04-x64")) for _ in range(5)]

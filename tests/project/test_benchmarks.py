@@ -1,4 +1,4 @@
-"""What the benchmarks do with their numbers; the numbers themselves are for `python -m benchmarks`."""
+"""The benchmarks' arithmetic and output; `python -m benchmarks` measures the numbers themselves."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_peers_are_held_against_the_same_faults() -> None:
 
 
 async def test_a_client_that_does_not_cope_is_found_out() -> None:
-    """A client that takes whatever comes for an image, sends all twice and lists one page."""
+    """Judge a client that accepts any answer as an image, sends everything twice, and lists one page."""
     from benchmarks import faults
 
     @contextlib.asynccontextmanager

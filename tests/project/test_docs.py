@@ -1,4 +1,4 @@
-"""The documentation's code runs as it stands there, prints what the page says, and the site builds."""
+"""The documentation: its code runs unchanged, prints what the page says, and the site builds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAM_SHOWN = re.compile(r"^<!-- program: (.+) -->$", re.MULTILINE)
 
 NOT_ON_THEIR_OWN = {
-    # Aliases, and what is the transport's.
+    # Aliases, and names of the transport.
     *("Event", "EventHook", "GroupBy", "log", "logger", "outcome_of", "route_of", "tell"),
     *(name for name in rules.__all__ if name.islower()),  # the page shows their whole module
 }
@@ -52,12 +52,12 @@ RUN_ELSEWHERE = {
     ".venv/bin/python -m tests.docs.fill": "test_what_is_filled_into_the_pages_is_up_to_date",
     "mkdocs build": "test_the_site_builds_without_a_warning",
 }
-"""What the sh blocks that are not run here begin with, and who runs them instead."""
+"""The first words of sh blocks that are not run here, and the tests that run them instead."""
 
 
 @attrs.frozen
 class Block:
-    """A block of code, and what follows it on the page."""
+    """A block of code, and the output that follows it on the page."""
 
     language: str
     text: str
@@ -65,7 +65,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    text = MARKER.sub("", page.read_text())  # what is filled in has tests of its own
+    text = MARKER.sub("", page.read_text())  # generated parts have tests of their own
     found = list(BLOCK.finditer(text))
     blocks: list[Block] = []
     for block, following in itertools.zip_longest(found, found[1:]):
@@ -85,7 +85,7 @@ def pages_with(language: str) -> list[Path]:
 
 @pytest.fixture
 async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImagesEmulator]:
-    """One that programs find; pages run on threads beside it, with event loops of their own."""
+    """Serve an emulator to the pages' programs, which run on threads with event loops of their own."""
     async with ImagesEmulator(images=30, seed=7) as running:
         monkeypatch.setenv("DIGITALOCEAN_TOKEN", running.token)
         monkeypatch.setenv("DIGITALOCEAN_API_URL", running.url)
@@ -94,7 +94,7 @@ async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImagesEmula
 
 @pytest.fixture
 def logging_left_alone() -> Iterator[None]:
-    """What a page does to logging is undone."""
+    """Undo a page's changes to logging."""
     root, ours = logging.getLogger(), logging.getLogger("do_images_async")
     levels, handlers = (root.level, ours.level), root.handlers[:]
     yield
@@ -183,7 +183,7 @@ async def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> 
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """A name of the package is on a page of its own, or in the one of its module."""
+    """Find each public name on its own page, or on the page of its module."""
     text = "".join(page.read_text() for page in PAGES)
     modules = {"errors", "events"}
     values = {"__version__", "converter"}
@@ -219,14 +219,14 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """What the headings of a page can be linked by."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_what_is_said_of_the_command_line_is_so(page: Path) -> None:
-    text = page.read_text().replace(", ", " ")  # Kubernetes has its words in a list
+    text = page.read_text().replace(", ", " ")  # Kubernetes writes the words as a list
     for name, rest in re.findall(r"\bdo-images (\w[\w-]*)([^\n|&`]*)", text):
         command = do_images.get_command(click.Context(do_images), name)
         assert command is not None, name

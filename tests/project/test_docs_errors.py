@@ -1,4 +1,4 @@
-"""Every public error, provoked for real; its message stands in the documentation as it is read there."""
+"""Every public error, raised by real calls; the documentation shows its exact message."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ PROVOCATIONS: dict[str, Provoke] = {
 
 
 def normalized(message: str) -> str:
-    """The message with what differs from run to run taken out."""
+    """Return the message without the parts that differ from run to run."""
     message = re.sub(r"http://127\.0\.0\.1:\d+", "https://api.digitalocean.com", message)
     message = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "…", message)
     message = re.sub(r"\b\d{8,10}\b", "42", message)

@@ -1,4 +1,4 @@
-"""Imports inside the package point one way, as the architecture page draws them."""
+"""The directions of imports inside the package, as the architecture page draws them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"_names", "_quota", "_version"},
     "_names": CORE | {"_api", "audit", "retention"},
 }
-"""Which parts each part may import."""
+"""The parts that each part may import."""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "plugin" not in path.parts)
 
@@ -56,7 +56,7 @@ def test_the_table_has_every_part() -> None:
 
 
 def imported_parts(path: Path) -> set[str]:
-    """Return the parts of the package that a file imports, wherever in the file it does so."""
+    """Return the parts of the package that a file imports, anywhere in the file."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""What the pages promise works in a new environment with nothing but the package and what the page names."""
+"""The pages' promises in a new environment with only the package and what the page names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def installed(directory: Path, *packages: str) -> Path:
 
 
 def run(*command: str | Path, directory: Path) -> str:
-    """Return the output of a command that runs without anything of this project in its environment."""
+    """Return the output of a command that runs with nothing of this project in its environment."""
     ours = ("DIGITALOCEAN_", "PYTHON", "PYTEST_", "COVERAGE_")
     done = subprocess.run(  # noqa: S603  (ours)
         command,
@@ -42,7 +42,7 @@ def run(*command: str | Path, directory: Path) -> str:
 
 @pytest.mark.parametrize("plugin", ["pytest-asyncio", "pytest-aiohttp", "anyio"])
 def test_the_readmes_test_passes_with_each_plugin_that_it_names(plugin: str, tmp_path: Path) -> None:
-    """The ten lines of "Test your own code", without a mark and without a setting."""
+    """Run the ten lines of "Test your own code", without a mark and without a setting."""
     example = re.search(r"^```python\n(# (test_\w+\.py)\n.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert example is not None
     (tmp_path / example[2]).write_text(example[1])

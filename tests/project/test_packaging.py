@@ -1,4 +1,4 @@
-"""What is in the sdist and the wheel, and what they say of themselves."""
+"""The content of the sdist and the wheel, and their metadata."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
 
 
 def sources(directory: str) -> set[str]:
-    """The files under version control in a directory, or that should be."""
+    """Return the files in a directory that are under version control, or should be."""
     listed = subprocess.run(  # noqa: S603  (ours)
         ["/usr/bin/env", "git", "ls-files", "--cached", "--others", "--exclude-standard", directory],
         cwd=ROOT,

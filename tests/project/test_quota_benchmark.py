@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quota`, in small: it runs, it draws, and it shows what it is there to show."""
+"""A small run of `python -m benchmarks.quota`: its table, its plot, and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's code runs, as it stands there, against the emulator."""
+"""The README's code, which runs unchanged against the emulator."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest, tmp_
 
 
 def endpoints() -> dict[str, list[str]]:
-    """The table's operations, each with the methods that make it."""
+    """Return the table's operations, each with its methods."""
     rows = re.findall(r"^\| `([A-Z]+ /v2/images[^`]*)` \| (.*) \|$", README, re.MULTILINE)
     return {operation: re.findall(r"`api\.([\w.]+)\(", calls) for operation, calls in rows}
 

@@ -1,4 +1,4 @@
-"""The commands of the retention page do what it says: those of a shell, of cron, and of Kubernetes."""
+"""The commands of the retention page, for a shell, cron and Kubernetes, which do what the page says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def block(language: str) -> str:
 
 @asynccontextmanager
 async def running() -> AsyncGenerator[ImagesEmulator]:
-    """Two weeks of a web server's snapshots, and a golden image."""
+    """Serve two weeks of a web server's snapshots, and a golden image."""
     async with ImagesEmulator(images=0, quotas=None, action_seconds=0.01) as emulator:
         for age in range(14):
             created_at = datetime.now(UTC) - timedelta(days=age)
@@ -45,7 +45,7 @@ async def running() -> AsyncGenerator[ImagesEmulator]:
 
 
 async def run(command: str, emulator: ImagesEmulator, folder: Path) -> Ended:
-    """Run a line of the page in an empty folder; nobody is there to be asked."""
+    """Run a line of the page in an empty folder, with no terminal to answer questions."""
     if "--apply" in command.split() and "--yes" not in command:
         command += " --yes"
     if " replicate " in command:

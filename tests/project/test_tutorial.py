@@ -1,4 +1,4 @@
-"""A reader types the tutorial, in an empty directory, and sees what the page shows."""
+"""The tutorial, typed in an empty directory: its programs print what the page shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEP = re.compile(
 
 @attrs.frozen
 class Step:
-    """A program, the name that the reader is told to give it, and the output that the page shows."""
+    """A program, its file name, and the output that the page shows."""
 
     name: str
     program: str
@@ -38,7 +38,7 @@ def without_seconds(output: str) -> str:
 
 
 def run(*command: str, directory: Path, timeout: float = 55, warnings: bool = False) -> str:
-    """Return the output of a command that runs without anything of this project in its environment."""
+    """Return the output of a command that runs with nothing of this project in its environment."""
     ours = ("DIGITALOCEAN_", "PYTHON", "COVERAGE_")
     done = subprocess.run(  # noqa: S603  (ours)
         command,

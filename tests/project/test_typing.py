@@ -1,4 +1,4 @@
-"""A user's program, judged by mypy and pyright, both strict: right uses pass, wrong ones do not."""
+"""A user's program under mypy and pyright, both strict: correct uses pass, wrong ones do not."""
 
 from __future__ import annotations
 

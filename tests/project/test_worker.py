@@ -1,4 +1,4 @@
-"""The documentation's worker daemon, as processes: killed, cut off, and told to stop; no job is lost."""
+"""The documentation's worker daemon as processes: killed, disconnected and stopped, it loses no job."""
 
 # redis-py leaves `**kwargs` of its functions untyped.
 # pyright: reportUnknownMemberType=false
@@ -34,7 +34,7 @@ ATTEMPTS = RetryPolicy().attempts
 
 @attrs.frozen
 class Queue:
-    """The stream of jobs, as whoever puts them there sees it."""
+    """The stream of jobs, as its producer sees it."""
 
     client: redis.Redis
 
@@ -62,7 +62,7 @@ class Queue:
 async def jobs_for(
     emulator: ImagesEmulator, server: RedisServer, count: int
 ) -> AsyncGenerator[tuple[Queue, list[str]]]:
-    """So many jobs of some images each; every image is in one job."""
+    """Add so many jobs of some images each; every image is in one job."""
     private = [image["id"] for image in emulator.images if not image["public"]]
     with contextlib.closing(server.client()) as client:
         queue = Queue(client)
@@ -84,7 +84,7 @@ def worker(emulator: ImagesEmulator, server: RedisServer) -> AbstractAsyncContex
 
 
 def assert_done(emulator: ImagesEmulator, queue: Queue, jobs: list[str]) -> None:
-    """Each job has one result and is gone from the stream, and each image has its new name."""
+    """Check that each job has one result and left the stream, and each image has its new name."""
     assert queue.results() == {job: {"renamed": IMAGES_EACH, "refused": {}} for job in jobs}
     assert queue.waiting() == 0
     names = {image["id"]: image["name"] for image in emulator.images if not image["public"]}
@@ -92,7 +92,7 @@ def assert_done(emulator: ImagesEmulator, queue: Queue, jobs: list[str]) -> None
 
 
 def renamings(emulator: ImagesEmulator) -> Counter[str]:
-    """How often each image was renamed."""
+    """Return how often each image was renamed."""
     return Counter(entry.path for entry in emulator.requests if entry.method == "PUT" and entry.status == 200)
 
 
@@ -115,7 +115,7 @@ async def test_two_workers_do_every_job_although_one_is_killed_midway(redis_serv
     assert "Warning" not in errors
     assert_done(emulator, queue, jobs)
     repeated = sum(renamings(emulator).values()) - count * IMAGES_EACH
-    # The four jobs that the dead one held are done again; no other.
+    # Only the four jobs of the killed worker are done again.
     assert 0 <= repeated <= 4 * IMAGES_EACH
     assert emulator.requests.count(status=429) == 0, "the two share one quota, the dead one's part included"
 

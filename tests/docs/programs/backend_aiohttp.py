@@ -49,7 +49,7 @@ async def errors_become_answers(request: web.Request, handler: Handler) -> web.S
     try:
         return await handler(request)
     except QuotaWaitError as error:
-        # Nothing was sent. The caller learns when it is worth asking again.
+        # Nothing was sent. Tell the caller when to retry.
         seconds = max(1, math.ceil(error.wait))
         return web.json_response({"error": "busy"}, status=503, headers={"Retry-After": str(seconds)})
     except NotFoundError:
@@ -69,7 +69,7 @@ def application() -> web.Application:
 
 
 if __name__ == "__main__":
-    # Without handler_cancellation a call goes on, and keeps its permit, after whoever asked has left.
+    # Without handler_cancellation a call goes on, and keeps its permit, after its client has disconnected.
     web.run_app(
         application(),
         host="127.0.0.1",

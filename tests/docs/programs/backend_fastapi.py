@@ -48,13 +48,13 @@ app = FastAPI(lifespan=lifespan)
 
 
 async def while_connected(request: Request, call: Coroutine[Any, Any, T]) -> T:
-    """The call's result. It is cancelled when the client leaves; FastAPI does not do that by itself."""
+    """Return the call's result; cancel it if the client disconnects, which FastAPI does not do itself."""
     calling = asyncio.ensure_future(call)
     leaving = asyncio.ensure_future(disconnected(request))
     try:
         await asyncio.wait({calling, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not calling.done():
-            raise HTTPException(499)  # nobody will see it
+            raise HTTPException(499)  # the client is gone and does not see it
         return calling.result()
     finally:
         calling.cancel()
@@ -81,7 +81,7 @@ async def health(images: Images) -> JSONResponse:
 
 @app.exception_handler(QuotaWaitError)
 async def busy(_: Request, error: QuotaWaitError) -> JSONResponse:
-    # Nothing was sent. The caller learns when it is worth asking again.
+    # Nothing was sent. Tell the caller when to retry.
     seconds = max(1, math.ceil(error.wait))
     return JSONResponse({"error": "busy"}, status_code=503, headers={"Retry-After": str(seconds)})
 

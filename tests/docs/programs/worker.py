@@ -1,9 +1,9 @@
-"""A worker daemon: takes jobs from a Redis stream, renames images, and shares one quota with its sisters.
+"""A worker daemon: takes jobs from a Redis stream, renames images, and shares one quota with other workers.
 
 A job is an entry of the stream with the fields `images`, a JSON list of ids, and `prefix`: each image becomes
 "<prefix>-<id>". The promise is *at least once*: a job is acknowledged together with its result, in one
-transaction, when all of its images are done. Who dies before leaves the job to the others, who do all of it
-again. That is right because renaming an image twice to the same name is the same as once.
+transaction, when all of its images are done. A worker that dies before leaves the job to the others, which do
+all of it again. That is correct because renaming an image twice to the same name has the effect of once.
 """
 
 # redis-py leaves `**kwargs` of its functions untyped.
@@ -36,16 +36,18 @@ from do_images_async.errors import (
 from do_images_async.redis import RedisRateLimiter
 
 JOBS, GROUP, RESULTS = "image-jobs", "workers", "image-jobs:results"
-CLAIM_AFTER = float(os.environ.get("CLAIM_AFTER", "60"))  # seconds of silence after which a job is orphaned
-DRAIN = float(os.environ.get("DRAIN", "25"))  # seconds for jobs under way after SIGTERM
+CLAIM_AFTER = float(
+    os.environ.get("CLAIM_AFTER", "60")
+)  # seconds without a claim after which others take a job
+DRAIN = float(os.environ.get("DRAIN", "25"))  # seconds for jobs in progress after SIGTERM
 JOBS_AT_ONCE = int(os.environ.get("JOBS_AT_ONCE", "4"))
-LONGEST_PAUSE = float(os.environ.get("LONGEST_PAUSE", "30"))  # seconds between two looks at what is down
+LONGEST_PAUSE = float(os.environ.get("LONGEST_PAUSE", "30"))  # the most seconds between two attempts
 
 REFUSALS = (
     *(BadRequestError, NotFoundError, PermissionDeniedError, UnprocessableEntityError),
     *(TypeError, ValueError),  # refused before anything is sent
 )
-"""What another attempt would bring again. All else passes, sooner or later."""
+"""Errors that a retry does not change. All others pass sooner or later."""
 
 Result = Mapping[str, object]
 log = logging.getLogger("worker")
@@ -59,7 +61,7 @@ class Job:
 
     @classmethod
     def parse(cls, key: str, fields: Mapping[str, str]) -> Job:
-        """A job from an entry of the stream; ValueError when it is none."""
+        """Return the job of an entry of the stream; raise ValueError if it is none."""
         try:
             return cls(key, fields["prefix"], tuple(int(each) for each in json.loads(fields["images"])))
         except (KeyError, TypeError) as error:
@@ -74,7 +76,7 @@ class Worker:
     running: dict[str, asyncio.Task[None]] = attrs.field(factory=dict[str, asyncio.Task[None]])
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take jobs and do them until `stop`; then finish those under way."""
+        """Take jobs and do them until `stop`; then finish those in progress."""
         beating = asyncio.create_task(self.keep_claims())
         pause = Pause()
         try:
@@ -91,7 +93,7 @@ class Worker:
             await asyncio.gather(beating, return_exceptions=True)
 
     async def take(self) -> None:
-        """Start the jobs of the dead and new ones, as many as there is room for."""
+        """Start jobs of dead workers, or new ones, up to `JOBS_AT_ONCE`."""
         room = JOBS_AT_ONCE - len(self.running)
         if room <= 0:
             await asyncio.wait(self.running.values(), return_when=asyncio.FIRST_COMPLETED, timeout=1)
@@ -115,7 +117,7 @@ class Worker:
                 raise
 
     async def attend(self, key: str, fields: Mapping[str, str]) -> None:
-        """Do a job, and record its result. Cancelled before that, it stays in the stream for others."""
+        """Do a job, and record its result. If cancelled before that, leave it in the stream for others."""
         try:
             try:
                 result: Result = await self.do(Job.parse(key, fields))
@@ -129,7 +131,7 @@ class Worker:
             del self.running[key]
 
     async def do(self, job: Job) -> Result:
-        """Rename all images of a job at once; the quota decides how many are really under way."""
+        """Rename all images of a job at once; the limiter decides how many requests are in flight."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.rename(each, job.prefix)) for each in job.images]
         problems = dict(zip(job.images, (task.result() for task in tasks), strict=True))
@@ -137,7 +139,7 @@ class Worker:
         return {"renamed": len(job.images) - len(refused), "refused": refused}
 
     async def rename(self, image: int, prefix: str) -> str | None:
-        """Rename one image, however long the API is away; what the API has against it, if anything."""
+        """Rename one image, with retries until the API answers; return the API's refusal, or None."""
         pause = Pause()
         while True:
             try:
@@ -151,7 +153,7 @@ class Worker:
                 return None
 
     async def record(self, key: str, result: Result) -> None:
-        """Keep the result and acknowledge the job: both or neither."""
+        """Store the result and acknowledge the job in one transaction."""
         pause = Pause()
         while True:
             try:
@@ -167,7 +169,7 @@ class Worker:
                 return
 
     async def keep_claims(self) -> None:
-        """Say again and again which jobs are in good hands, so that nobody else takes them."""
+        """Renew the claims on the running jobs, so that no other worker takes them."""
         while True:
             await asyncio.sleep(CLAIM_AFTER / 3)
             if self.running:
@@ -188,7 +190,7 @@ class Worker:
 
 @attrs.define
 class Pause:
-    """Longer and longer waits, each drawn at random, so that many workers do not come back as one."""
+    """Exponential backoff with jitter, so that many workers do not retry at the same time."""
 
     ceiling: float = 0.25
 
