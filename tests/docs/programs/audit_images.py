@@ -1,4 +1,4 @@
-"""Audits the account in DIGITALOCEAN_TOKEN with the standard rules and one of one's own."""
+"""Audits the account in DIGITALOCEAN_TOKEN with the standard rules and a custom one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from do_images_async.audit import DEFAULT_RULES, Context, Finding, Severity, aud
 
 
 def no_owner(image: Image, context: Context) -> Finding | None:
-    """Every image of ours must name a team."""
+    """Find our images that have no team tag."""
     if image.public or any(tag.startswith("team-") for tag in image.tags or ()):
         return None
     return context.finding(image, "no-owner", Severity.MEDIUM, "no team tag", "ask who made it, and tag it")
