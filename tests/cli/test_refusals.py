@@ -1,4 +1,4 @@
-"""What the command refuses before anything is sent: options without effect, empty values, wrong addresses."""
+"""The usage errors before anything is sent: options without effect, empty values, wrong addresses."""
 
 from __future__ import annotations
 
