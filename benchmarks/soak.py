@@ -68,7 +68,7 @@ class Account:
 async def soak(calls: int, *, seed: int = 4) -> Account:
     """Make so many calls, 200 at a time."""
     tasks, descriptors = len(asyncio.all_tasks()), _descriptors()
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     limiter = RateLimiter(
         TokenBucket(250, per=60 / FASTER), TokenBucket(5000, per=3600 / FASTER), grace=120 / FASTER
     )
@@ -99,7 +99,7 @@ async def soak(calls: int, *, seed: int = 4) -> Account:
 
         async def work(todo: Iterator[int]) -> None:
             for number in todo:
-                outcomes[await _one_call(api, dice)] += 1
+                outcomes[await _one_call(api, rng)] += 1
                 if number == third:
                     memory.append(_resident())
 
@@ -114,10 +114,10 @@ async def soak(calls: int, *, seed: int = 4) -> Account:
     return Account(calls, outcomes, served, left, (memory[0], memory[-1]))
 
 
-async def _one_call(api: ImagesAPI, dice: random.Random) -> str:
-    call = asyncio.ensure_future(_any_call(api, dice))
-    if dice.random() < CANCELLED:
-        asyncio.get_running_loop().call_later(dice.uniform(0, 0.2), call.cancel)
+async def _one_call(api: ImagesAPI, rng: random.Random) -> str:
+    call = asyncio.ensure_future(_any_call(api, rng))
+    if rng.random() < CANCELLED:
+        asyncio.get_running_loop().call_later(rng.uniform(0, 0.2), call.cancel)
     try:
         return await call
     except asyncio.CancelledError:
@@ -126,8 +126,8 @@ async def _one_call(api: ImagesAPI, dice: random.Random) -> str:
         return f"{type(error).__name__}{', outcome unknown' if error.outcome_unknown else ''}"
 
 
-async def _any_call(api: ImagesAPI, dice: random.Random) -> str:
-    kind = dice.random()
+async def _any_call(api: ImagesAPI, rng: random.Random) -> str:
+    kind = rng.random()
     if kind < 0.1:
         await api.list_page(private=True)
     elif kind < 0.15:

@@ -20,7 +20,7 @@ from do_images_async._quota import policies
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter
 from tests.support.counting import MODELS, Tally, run_against
-from tests.support.neighbours import Neighbourhood, neighbours_bursts
+from tests.support.neighbours import SharedServer, neighbours_bursts
 from tests.support.simulation import MINUTE, Limit, Limiter
 from tests.support.virtual_loop import VirtualLoop
 
@@ -146,13 +146,13 @@ def switch_policies_off(seed: int, hours: float = 0.5) -> str:
 def _beside_a_neighbour(seed: int, hours: float, *, tells: bool = True) -> str:
     limits = (MINUTE, Limit(15_000, 3600.0))
     random.seed(seed)
-    street = Neighbourhood(limits, seed, pauses=neighbours_bursts, tells=tells)
+    shared = SharedServer(limits, seed, pauses=neighbours_bursts, tells=tells)
 
     async def main() -> None:
         buckets = [TokenBucket(limit.capacity, per=limit.seconds) for limit in limits]
-        await street.live([RateLimiter(*buckets, clock=now_ns)], hours * 3600, callers=20)
+        await shared.run([RateLimiter(*buckets, clock=now_ns)], hours * 3600, callers=20)
 
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(turn=1000)) as runner:
         runner.run(main())
-    rest = MINUTE.capacity * hours * 60 - street.theirs
-    return f"{sum(street.closings):,} | {len(street.closings):,} | {street.accepted / rest:.1%}"
+    rest = MINUTE.capacity * hours * 60 - shared.sent_by_neighbour
+    return f"{sum(shared.refusals):,} | {len(shared.refusals):,} | {shared.accepted / rest:.1%}"

@@ -15,10 +15,10 @@ from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.options import (
     IMAGE_ID,
-    amount_above_zero,
     client_options,
     output_options,
     split,
+    wait_options,
     watch,
 )
 from do_images_async.cli.output import Target
@@ -44,20 +44,7 @@ __all__ = ["actions_command", "convert_command", "transfer_command"]
     help="Where it goes, too.",
 )
 @click.option("--wait", is_flag=True, help="Wait until it is there.")
-@click.option(
-    "--wait-timeout",
-    default=7200.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="The longest wait for each.",
-)
-@click.option(
-    "--poll-interval",
-    default=5.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="Time between the first two polls.",
-)
+@wait_options(timeout=7200.0, longest="The longest wait for each.")
 @output_options
 @client_options
 def transfer_command(
@@ -152,16 +139,7 @@ async def _arrive(
 @click.command("convert")
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until it is a snapshot.")
-@click.option(
-    "--wait-timeout", default=3600.0, type=amount_above_zero, metavar="SECONDS", help="The longest wait."
-)
-@click.option(
-    "--poll-interval",
-    default=5.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="Time between the first two polls.",
-)
+@wait_options()
 @output_options
 @client_options
 def convert_command(

@@ -25,7 +25,7 @@ class Column(Generic[T]):
         title: its heading, which is doctl's name for it.
         name: its name in JSON and CSV.
         value: returns an object's value.
-        least: its smallest width, in characters; None for the width of its widest value.
+        min_width: its smallest width, in characters; None for the width of its widest value.
         rank: the highest rank is dropped first if the terminal is too narrow; 0 is never dropped.
         numeric: whether it is aligned to the right.
     """
@@ -33,7 +33,7 @@ class Column(Generic[T]):
     title: str
     name: str
     value: Callable[[T], object]
-    least: int | None = None
+    min_width: int | None = None
     rank: int = 0
     numeric: bool = False
 
@@ -53,16 +53,16 @@ class Column(Generic[T]):
 
 IMAGE_COLUMNS: tuple[Column[Image], ...] = (
     Column("ID", "id", lambda image: image.id, numeric=True),
-    Column("Name", "name", lambda image: image.name, least=16),
+    Column("Name", "name", lambda image: image.name, min_width=16),
     Column("Type", "type", lambda image: image.type),
-    Column("Distribution", "distribution", lambda image: image.distribution, least=6, rank=1),
-    Column("Slug", "slug", lambda image: image.slug, least=8, rank=4),
+    Column("Distribution", "distribution", lambda image: image.distribution, min_width=6, rank=1),
+    Column("Slug", "slug", lambda image: image.slug, min_width=8, rank=4),
     Column("Public", "public", lambda image: image.public, rank=6),
     Column("Min Disk", "min_disk_size", lambda image: image.min_disk_size, rank=7, numeric=True),
     Column("Created", "created_at", lambda image: image.created_at, rank=3),
     Column("Status", "status", lambda image: image.status),
-    Column("Regions", "regions", lambda image: image.regions, least=4, rank=2),
-    Column("Tags", "tags", lambda image: image.tags, least=8, rank=5),
+    Column("Regions", "regions", lambda image: image.regions, min_width=4, rank=2),
+    Column("Tags", "tags", lambda image: image.tags, min_width=8, rank=5),
     Column("Size", "size_gigabytes", lambda image: image.size_gigabytes, numeric=True),
 )
 """The columns of an image: doctl's, then others."""

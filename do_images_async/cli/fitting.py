@@ -22,8 +22,8 @@ class Field:
 
     Attributes:
         head: its heading.
-        least: its smallest width, in characters; None for the width of its widest cell.
-        most: its largest width.
+        min_width: its smallest width, in characters; None for the width of its widest cell.
+        max_width: its largest width.
         pad: its width if there is room, even if its cells are narrower.
         rank: the highest rank is dropped first if there is no room; 0 is never dropped.
         numeric: whether it is aligned to the right.
@@ -32,8 +32,8 @@ class Field:
     """
 
     head: str
-    least: int | None = None
-    most: int | None = None
+    min_width: int | None = None
+    max_width: int | None = None
     pad: int = 0
     rank: int = 0
     numeric: bool = False
@@ -67,8 +67,8 @@ def fitted_table(fields: Sequence[Field], rows: Sequence[Sequence[str]], room: i
     return table
 
 
-def _least(field: Field, width: int) -> int:
-    return min(width, field.least or width)
+def _min_width(field: Field, width: int) -> int:
+    return min(width, field.min_width or width)
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -78,7 +78,7 @@ def _total(widths: Sequence[int]) -> int:
 def _kept(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
     """Return the indexes of the columns that fit at their smallest widths."""
     kept = list(range(len(fields)))
-    while _total([_least(fields[place], widths[place]) for place in kept]) > room:
+    while _total([_min_width(fields[place], widths[place]) for place in kept]) > room:
         last = max(kept, key=lambda place: fields[place].rank)
         if not fields[last].rank:
             break
@@ -89,12 +89,12 @@ def _kept(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int
 def _fitted(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
     """Return widths with which a line fits, if possible: the widest column shrinks first."""
     fitted = [
-        min(max(width, field.pad), field.most or max(width, field.pad))
+        min(max(width, field.pad), field.max_width or max(width, field.pad))
         for field, width in zip(fields, widths, strict=True)
     ]
-    least = [_least(field, width) for field, width in zip(fields, widths, strict=True)]
+    min_widths = [_min_width(field, width) for field, width in zip(fields, widths, strict=True)]
     while _total(fitted) > room:
-        able = [place for place, width in enumerate(fitted) if width > least[place]]
+        able = [place for place, width in enumerate(fitted) if width > min_widths[place]]
         if not able:
             break
         fitted[max(able, key=fitted.__getitem__)] -= 1

@@ -17,12 +17,12 @@ from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.deletion import Deletion, named, read_ids
 from do_images_async.cli.options import (
     IMAGE_ID,
-    amount_above_zero,
     client_options,
     file_option,
     image_key,
     output_options,
     split,
+    wait_options,
     watch,
 )
 from do_images_async.cli.output import Target, destination
@@ -96,16 +96,7 @@ async def _get(
 @click.option("--image-description", "--description", "description", help="Free text.")
 @click.option("--tag-names", "--tag", "tags", multiple=True, metavar="TAGS", help="Tags, with commas.")
 @click.option("--wait", is_flag=True, help="Wait until it is available.")
-@click.option(
-    "--wait-timeout", default=3600.0, type=amount_above_zero, metavar="SECONDS", help="The longest wait."
-)
-@click.option(
-    "--poll-interval",
-    default=5.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="Time between the first two polls.",
-)
+@wait_options()
 @output_options
 @client_options
 def create_command(
@@ -187,16 +178,7 @@ def update_command(
 
 @click.command("wait")
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
-@click.option(
-    "--wait-timeout", default=3600.0, type=amount_above_zero, metavar="SECONDS", help="The longest wait."
-)
-@click.option(
-    "--poll-interval",
-    default=5.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="Time between the first two polls.",
-)
+@wait_options()
 @output_options
 @client_options
 def wait_command(*, image_id: int, wait_timeout: float, poll_interval: float, **options: Any) -> int:

@@ -24,11 +24,11 @@ __all__ = [
     "image_key",
     "output_options",
     "split",
+    "wait_options",
     "watch",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 _FORMATS = ("table", "json", "ndjson", "csv")
 
@@ -105,6 +105,32 @@ def file_option(command: Command) -> Command:
         help="Write there instead of to stdout; a partial result never replaces a file.",
     )
     return option(command)
+
+
+def wait_options(
+    *, timeout: float = 3600.0, longest: str = "The longest wait."
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of a wait.
+
+    Args:
+        timeout: the default of --wait-timeout, in seconds.
+        longest: the help of --wait-timeout.
+    """
+
+    def add(command: Command) -> Command:
+        poll = click.option(
+            "--poll-interval",
+            default=5.0,
+            type=amount_above_zero,
+            metavar="SECONDS",
+            help="Time between the first two polls.",
+        )
+        wait = click.option(
+            "--wait-timeout", default=timeout, type=amount_above_zero, metavar="SECONDS", help=longest
+        )
+        return wait(poll(command))
+
+    return add
 
 
 def client_options(command: Command) -> Command:

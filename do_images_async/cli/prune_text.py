@@ -46,11 +46,11 @@ def _size(row: _Row) -> float | None:
 _COLUMNS: Final[tuple[Column[_Row], ...]] = (
     Column("Plan", "plan", lambda row: row.plan),
     Column("ID", "id", lambda row: row.image.id, numeric=True),
-    Column("Name", "name", lambda row: row.image.name, least=16),
+    Column("Name", "name", lambda row: row.image.name, min_width=16),
     Column("Age", "age", lambda row: "" if row.age_days is None else f"{row.age_days:.0f} d", numeric=True),
     Column("GB", "gb", _size, numeric=True),
     Column("Saves", "saves", lambda row: "" if row.keep else f"${row.savings or 0:.2f}", numeric=True),
-    Column("Because", "because", lambda row: ", ".join(row.image.reasons), least=12),
+    Column("Because", "because", lambda row: ", ".join(row.image.reasons), min_width=12),
 )
 
 _CSV: Final[tuple[Column[_Row], ...]] = (

@@ -112,7 +112,7 @@ def _accounts(parts: Mapping[str, AuditReport], width: int) -> Iterable[Renderab
     if not parts:
         return
     fields = (
-        Field("By account", least=12, most=24),
+        Field("By account", min_width=12, max_width=24),
         Field("images", rank=2, numeric=True),
         Field("GB", rank=3, numeric=True),
         Field("USD/month", rank=4, numeric=True),
@@ -183,7 +183,7 @@ def _group_table(title: str, groups: Sequence[Group], bar: str, width: int) -> T
     largest = max((group.gigabytes for group in groups), default=0.0)
     long = max(8, min(32, width - 60))
     fields = (
-        Field(title, least=18, most=20, pad=20),
+        Field(title, min_width=18, max_width=20, pad=20),
         Field("images", rank=1, numeric=True, pad=8),
         Field("USD/month", rank=2, numeric=True, pad=10),
         Field("GB", numeric=True, pad=12),
@@ -237,12 +237,12 @@ def _findings(report: AuditReport, width: int) -> Iterable[RenderableType]:
 
 def _rules_table(summaries: Iterable[RuleSummary], width: int) -> Table:
     fields = (
-        Field("Findings", least=16, most=24),
+        Field("Findings", min_width=16, max_width=24),
         Field("worst", styles=_STYLES),
         Field("images", rank=1, numeric=True),
         Field("GB", rank=3, numeric=True),
         Field("USD/month", rank=2, numeric=True),
-        Field("what to do", least=12),
+        Field("what to do", min_width=12),
     )
     rows = [
         (
@@ -263,13 +263,13 @@ def _findings_table(findings: Iterable[Finding], width: int) -> Table:
     fields = [
         Field("", rank=1, styles=_STYLES, pad=6),
         Field("id", numeric=True, pad=9),
-        Field("name", least=12),
-        Field("finding", least=12),
+        Field("name", min_width=12),
+        Field("finding", min_width=12),
         Field("GB", rank=2, numeric=True, pad=5),
         Field("USD/month", rank=3, numeric=True),
     ]
     if wide:
-        fields += [Field(head, least=12) for head in ("regions", "tags", "what to do")]
+        fields += [Field(head, min_width=12) for head in ("regions", "tags", "what to do")]
     rows = [
         (
             each.severity.name.lower(),

@@ -17,10 +17,10 @@ from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.options import (
     IMAGE_ID,
-    amount_above_zero,
     client_options,
     output_options,
     split,
+    wait_options,
     watch,
 )
 from do_images_async.cli.output import Target
@@ -48,11 +48,11 @@ class _Copy:
 
 _COLUMNS: Final[tuple[Column[_Copy], ...]] = (
     Column("Image ID", "image_id", lambda copy: copy.image_id, numeric=True),
-    Column("Name", "name", lambda copy: copy.name, least=16),
+    Column("Name", "name", lambda copy: copy.name, min_width=16),
     Column("Region", "region", lambda copy: copy.region),
     Column("Status", "status", lambda copy: copy.status),
     Column("Action ID", "action_id", lambda copy: copy.action_id, numeric=True, rank=1),
-    Column("Message", "message", lambda copy: copy.message, least=8),
+    Column("Message", "message", lambda copy: copy.message, min_width=8),
 )
 
 
@@ -69,20 +69,7 @@ _COLUMNS: Final[tuple[Column[_Copy], ...]] = (
     shell_complete=complete_regions,
     help="The regions that must hold them.",
 )
-@click.option(
-    "--wait-timeout",
-    default=7200.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="The longest wait for each region.",
-)
-@click.option(
-    "--poll-interval",
-    default=5.0,
-    type=amount_above_zero,
-    metavar="SECONDS",
-    help="Time between the first two polls.",
-)
+@wait_options(timeout=7200.0, longest="The longest wait for each region.")
 @output_options
 @client_options
 def replicate_command(

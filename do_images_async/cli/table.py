@@ -80,8 +80,8 @@ def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> l
     """Return the indexes of the columns that fit at their smallest widths."""
     kept = list(range(len(columns)))
     while True:
-        least = [min(widths[i], columns[i].least or widths[i]) for i in kept]
-        if sum(least) + _GAP * (len(kept) - 1) <= room:
+        min_widths = [min(widths[i], columns[i].min_width or widths[i]) for i in kept]
+        if sum(min_widths) + _GAP * (len(kept) - 1) <= room:
             return kept
         worst = max(kept, key=lambda i: columns[i].rank)
         if columns[worst].rank == 0:
@@ -93,7 +93,7 @@ def _fitted(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) ->
     """Return widths with which the line fits, if possible: the widest column shrinks first."""
     fitted = list(widths)
     while sum(fitted) + _GAP * (len(fitted) - 1) > room:
-        able = [i for i, column in enumerate(columns) if column.least and fitted[i] > column.least]
+        able = [i for i, column in enumerate(columns) if column.min_width and fitted[i] > column.min_width]
         if not able:
             break
         fitted[max(able, key=fitted.__getitem__)] -= 1

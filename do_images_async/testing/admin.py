@@ -6,7 +6,6 @@ Their requests need no token, spend no quota, are not in the journal, and meet n
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from do_images_async.testing.answers import Problem, failure, success, usual_pro
 from do_images_async.testing.faults import Fault, Faults
 from do_images_async.testing.journal import Journal
 from do_images_async.testing.tokens import Tokens
-from do_images_async.testing.validation import refuse_constant
+from do_images_async.testing.validation import any_json_object
 
 __all__ = ["Admin", "fault_from_json", "fault_to_json"]
 
@@ -85,7 +84,7 @@ class Admin:
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:
-            fault = fault_from_json(await _object(request))
+            fault = fault_from_json(await any_json_object(request))
         except (TypeError, ValueError) as error:
             raise Problem(422, "unprocessable_entity", str(error)) from None
         return success(201, fault_to_json(self.faults.add(fault)), {})
@@ -113,13 +112,13 @@ class Admin:
 
     async def _load_state(self, request: web.Request) -> web.Response:
         try:
-            self.load(await _object(request))
+            self.load(await any_json_object(request))
         except (TypeError, ValueError) as error:
             raise Problem(422, "unprocessable_entity", str(error)) from None
         return success(204, None, {})
 
     async def _issue_token(self, request: web.Request) -> web.Response:
-        wanted = await _object(request)
+        wanted = await any_json_object(request)
         unknown = wanted.keys() - {"scopes", "expires_in", "token"}
         if unknown:
             raise Problem(422, "unprocessable_entity", f"unknown: {', '.join(sorted(unknown))}")
@@ -159,13 +158,3 @@ def fault_to_json(fault: Fault) -> Document:
 
 async def _unknown_path(_: web.Request) -> web.Response:
     raise usual_problem(404)
-
-
-async def _object(request: web.Request) -> Document:
-    try:
-        document: Any = json.loads(await request.read(), parse_constant=refuse_constant)
-    except (ValueError, RecursionError):
-        raise Problem(400, "bad_request", "The body is not JSON.") from None
-    if not isinstance(document, dict):
-        raise Problem(400, "bad_request", "The body must be a JSON object.")
-    return document  # pyright: ignore[reportUnknownVariableType]

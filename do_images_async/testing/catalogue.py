@@ -112,55 +112,55 @@ def _public(
 
 def private_images(count: int, seed: int, now: float) -> Iterator[Record]:
     """Return an account's snapshots, backups and custom images; the same for the same arguments."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     for position in range(count):
-        yield _private(130_000_000 + position * 7 + dice.randrange(7), dice, now)
+        yield _private(130_000_000 + position * 7 + rng.randrange(7), rng, now)
 
 
-def _private(number: int, dice: random.Random, now: float) -> Record:
-    kind = dice.choices(("snapshot", "backup", "custom"), (55, 30, 15))[0]
-    role = dice.choice(_ROLES)
-    age = dice.betavariate(1, 4) * 4 * 365 * _DAY
-    size = 180.0 + dice.random() * 120 if dice.random() < 0.01 else min(80.0, 1.0 + dice.expovariate(1 / 9))
+def _private(number: int, rng: random.Random, now: float) -> Record:
+    kind = rng.choices(("snapshot", "backup", "custom"), (55, 30, 15))[0]
+    role = rng.choice(_ROLES)
+    age = rng.betavariate(1, 4) * 4 * 365 * _DAY
+    size = 180.0 + rng.random() * 120 if rng.random() < 0.01 else min(80.0, 1.0 + rng.expovariate(1 / 9))
     image: Record = {
         "id": number,
-        "name": _name(kind, role, now - age, dice),
+        "name": _name(kind, role, now - age, rng),
         "type": kind,
-        "distribution": dice.choices(
+        "distribution": rng.choices(
             ("Ubuntu", "Debian", "Rocky Linux", "Fedora", "Unknown"), (60, 20, 8, 7, 5)
         )[0],
         "slug": None,
         "public": False,
-        "regions": dice.sample(_IN_USE, k=dice.choices((1, 2, 3), (80, 15, 5))[0]),
+        "regions": rng.sample(_IN_USE, k=rng.choices((1, 2, 3), (80, 15, 5))[0]),
         "created_at": timestamp(now - age),
-        "min_disk_size": dice.choice((25, 50, 80, 160)),
+        "min_disk_size": rng.choice((25, 50, 80, 160)),
         "size_gigabytes": round(size, 2),
         "description": "" if kind != "custom" else f"{role} base",
-        "tags": _tags(dice),
+        "tags": _tags(rng),
         "status": "available",
         "error_message": "",
     }
-    return _with_trouble(image, dice) if kind == "custom" else image
+    return _with_trouble(image, rng) if kind == "custom" else image
 
 
-def _name(kind: str, role: str, made: float, dice: random.Random) -> str:
-    host = f"{role}-{dice.randrange(1, 40):02}"
+def _name(kind: str, role: str, made: float, rng: random.Random) -> str:
+    host = f"{role}-{rng.randrange(1, 40):02}"
     day = timestamp(made)[:10]
     if kind == "backup":
         return f"{host}.example.com {day} (backup)"
-    return f"{host}-{day}" if kind == "snapshot" else f"{role}-golden-{dice.randrange(1, 12)}"
+    return f"{host}-{day}" if kind == "snapshot" else f"{role}-golden-{rng.randrange(1, 12)}"
 
 
-def _tags(dice: random.Random) -> list[str] | None:
-    chance = dice.random()
+def _tags(rng: random.Random) -> list[str] | None:
+    chance = rng.random()
     if chance < 0.05:
         return None
-    return [] if chance < 0.45 else dice.sample(_TAGS, k=dice.randrange(1, 4))
+    return [] if chance < 0.45 else rng.sample(_TAGS, k=rng.randrange(1, 4))
 
 
-def _with_trouble(image: Record, dice: random.Random) -> Record:
+def _with_trouble(image: Record, rng: random.Random) -> Record:
     """Return the image, sometimes with a failed import, an unfinished one, or as retired."""
-    chance = dice.random()
+    chance = rng.random()
     if chance < 0.04:
         return image | {
             "status": "deleted",
@@ -171,7 +171,7 @@ def _with_trouble(image: Record, dice: random.Random) -> Record:
         }
     if chance < 0.07:
         return image | {
-            "status": dice.choice(("NEW", "pending")),
+            "status": rng.choice(("NEW", "pending")),
             "size_gigabytes": None,
             "min_disk_size": None,
         }

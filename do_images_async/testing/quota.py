@@ -123,10 +123,10 @@ class Meter:
         return verdict
 
     def _reset(self, verdict: Verdict, now: float) -> int:
-        dice = self._stale_resets
-        if dice is None or dice.random() < 0.5:
+        rng = self._stale_resets
+        if rng is None or rng.random() < 0.5:
             return verdict.reset
-        return int(now - dice.uniform(60, 3300))
+        return int(now - rng.uniform(60, 3300))
 
     def spend(self, token: str | None, headers: dict[str, str]) -> None:
         """Count a request.

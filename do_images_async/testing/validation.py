@@ -12,6 +12,7 @@ from do_images_async.testing.answers import Problem, usual_problem
 
 __all__ = [
     "Body",
+    "any_json_object",
     "boolean_of",
     "choice_of",
     "integer_of",
@@ -19,7 +20,6 @@ __all__ = [
     "json_object",
     "not_found",
     "number_of",
-    "refuse_constant",
     "text_of",
     "texts_of",
 ]
@@ -44,8 +44,13 @@ async def json_object(request: web.Request) -> Body:
     """Return the body, which must be a JSON object and, if it has a content type, declared as JSON."""
     if "Content-Type" in request.headers and request.content_type != "application/json":
         raise usual_problem(415)
+    return await any_json_object(request)
+
+
+async def any_json_object(request: web.Request) -> Body:
+    """Return the body, which must be a JSON object, whatever its content type."""
     try:
-        body: Any = json.loads(await request.read(), parse_constant=refuse_constant)
+        body: Any = json.loads(await request.read(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise Problem(400, "bad_request", "The body is not JSON.") from None
     if not isinstance(body, dict):
@@ -53,7 +58,7 @@ async def json_object(request: web.Request) -> Body:
     return body  # pyright: ignore[reportUnknownVariableType]
 
 
-def refuse_constant(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     """Raise ValueError: Python reads NaN and Infinity, which are not JSON."""
     raise ValueError(f"{constant} is not JSON")
 

@@ -161,9 +161,9 @@ def test_groups_add_up_to_the_totals(images: list[Image]) -> None:
 
 
 @given(LISTS, st.randoms(use_true_random=False))
-def test_the_order_of_the_images_does_not_matter(images: list[Image], dice: random.Random) -> None:
+def test_the_order_of_the_images_does_not_matter(images: list[Image], rng: random.Random) -> None:
     shuffled = list(images)
-    dice.shuffle(shuffled)
+    rng.shuffle(shuffled)
     distinct = len({each.id for each in images}) == len(images)
     report, other = (run(each, rules=ORDERLESS, keep=5) for each in (images, shuffled))
     assert attrs.evolve(report, findings=()) == attrs.evolve(other, findings=())

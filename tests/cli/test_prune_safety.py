@@ -165,7 +165,7 @@ async def test_a_run_of_a_policy_that_is_killed_is_finished_by_the_next(tmp_path
 
 
 @attrs.frozen
-class Mishap:
+class Change:
     """Something that happens at a request."""
 
     at: int
@@ -180,9 +180,9 @@ def sensible(fault: Fault) -> Fault:
     return attrs.evolve(fault, after=False, headers={"retry-after": "0"}) if fault.status == 429 else fault
 
 
-MISHAPS = st.lists(
+CHANGES = st.lists(
     st.builds(
-        Mishap,
+        Change,
         at=st.integers(1, REQUESTS),
         what=st.sampled_from(["rename", "publish", "date", "delete", "add"]),
         image=st.integers(0, IMAGES - 1),
@@ -202,16 +202,16 @@ FAULTS = st.lists(
 )
 
 
-def happen(prepared: Account, mishap: Mishap) -> set[int]:
+def apply_change(prepared: Account, change: Change) -> set[int]:
     """Change the account as another client would; return the image that the run must not delete any more."""
-    image = sorted(prepared.before)[mishap.image]
+    image = sorted(prepared.before)[change.image]
     images = prepared.emulator.images
-    if mishap.what == "add":
+    if change.what == "add":
         images.add(name="web-new")
         return set()
     if image not in prepared.there:
         return set()
-    if mishap.what == "delete":
+    if change.what == "delete":
         images.remove(image)
         prepared.gone.add(image)
         return set()
@@ -220,11 +220,11 @@ def happen(prepared: Account, mishap: Mishap) -> set[int]:
         "publish": {"public": True},
         "date": {"created_at": "2020-02-02T02:02:02Z"},
     }
-    images.update(image, **changes[mishap.what])
+    images.update(image, **changes[change.what])
     return {image}
 
 
-async def scenario(folder: Path, faults: list[Fault], mishaps: list[Mishap], retries: int) -> None:
+async def scenario(folder: Path, faults: list[Fault], changes: list[Change], retries: int) -> None:
     async with ImagesEmulator(images=0, quotas=None) as emulator:
         prepared = Account(emulator, folder)
         await prepared.make_plan()
@@ -234,16 +234,16 @@ async def scenario(folder: Path, faults: list[Fault], mishaps: list[Mishap], ret
         def meanwhile(request: web.Request) -> None:
             nonlocal arrived
             arrived += 1
-            for mishap in mishaps:
+            for change in changes:
                 # The API has no conditional deletion: a change between the reading of an image and its
                 # deletion can't be seen. So an image changes here before it is read, or not at all.
-                if mishap.at <= arrived and mishap not in happened:
-                    happened.append(mishap)
-                    if sorted(prepared.before)[mishap.image] not in read:
-                        untouchable.update(happen(prepared, mishap))
+                if change.at <= arrived and change not in happened:
+                    happened.append(change)
+                    if sorted(prepared.before)[change.image] not in read:
+                        untouchable.update(apply_change(prepared, change))
             read.add(int(request.path.rpartition("/")[2]))
 
-        happened: list[Mishap] = []
+        happened: list[Change] = []
         read = set[int]()
         emulator.on_request.append(meanwhile)
         for fault in faults:
@@ -266,12 +266,12 @@ async def scenario(folder: Path, faults: list[Fault], mishaps: list[Mishap], ret
 
 @pytest.mark.slow
 @settings(deadline=None, database=None, derandomize=True, max_examples=examples(60))
-@given(FAULTS, MISHAPS, st.integers(0, 1))
+@given(FAULTS, CHANGES, st.integers(0, 1))
 def test_faults_and_others_at_random_never_delete_what_is_kept(
-    faults: list[Fault], mishaps: list[Mishap], retries: int
+    faults: list[Fault], changes: list[Change], retries: int
 ) -> None:
     with TemporaryDirectory() as folder:
-        asyncio.run(scenario(Path(folder), faults, mishaps, retries))
+        asyncio.run(scenario(Path(folder), faults, changes, retries))
 
 
 async def test_a_journal_cut_off_anywhere_is_continued(tmp_path: Path) -> None:

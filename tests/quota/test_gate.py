@@ -22,7 +22,7 @@ from do_images_async.errors import QuotaWaitError, RateLimitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE
 from tests.support.counting import MODELS, Tally, run_against
-from tests.support.neighbours import Neighbourhood, neighbours_bursts, neighbours_calls
+from tests.support.neighbours import SharedServer, neighbours_bursts, neighbours_calls
 from tests.support.simulation import HOUR, MINUTE, Limit, Server
 from tests.support.slow import examples
 from tests.support.virtual_time import SECOND, clock, let_run, run_virtually
@@ -596,34 +596,34 @@ def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_c
     limits: Sequence[Limit], hours: float, seed: int
 ) -> None:
     random.seed(seed)  # the limiter's own dice, for the jitter of its pauses
-    street = Neighbourhood(limits, seed)
+    shared = SharedServer(limits, seed)
 
     async def main() -> None:
         limiter = limiter_of(*(TokenBucket(each.capacity, per=each.seconds) for each in limits))
-        await street.live([limiter], hours * 3600, callers=20)
+        await shared.run([limiter], hours * 3600, callers=20)
 
     run_virtually(main())
-    left = min(limit.capacity * hours * 3600 / limit.seconds for limit in limits) - street.theirs
-    assert street.accepted >= 0.95 * left
+    left = min(limit.capacity * hours * 3600 / limit.seconds for limit in limits) - shared.sent_by_neighbour
+    assert shared.accepted >= 0.95 * left
     # Two only where the probe had been accepted, and the neighbour came between it and the next two.
-    assert street.closings.count(1) >= 0.98 * len(street.closings)
-    assert max(street.closings) <= 2
+    assert shared.refusals.count(1) >= 0.98 * len(shared.refusals)
+    assert max(shared.refusals) <= 2
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_beside_bursts_of_half_the_quota_it_uses_92_percent_of_the_rest(seed: int) -> None:
     random.seed(seed)  # as above
     minutes, limits = 20, (MINUTE, Limit(15_000, 3600.0))
-    street = Neighbourhood(limits, seed, pauses=neighbours_bursts)
+    shared = SharedServer(limits, seed, pauses=neighbours_bursts)
 
     async def main() -> None:
         limiter = limiter_of(*(TokenBucket(each.capacity, per=each.seconds) for each in limits))
-        await street.live([limiter], minutes * 60, callers=20)
+        await shared.run([limiter], minutes * 60, callers=20)
 
     run_virtually(main())
-    assert street.accepted >= 0.92 * (MINUTE.capacity * minutes - street.theirs)
+    assert shared.accepted >= 0.92 * (MINUTE.capacity * minutes - shared.sent_by_neighbour)
     # More only where it had just begun, and knew nothing of the neighbour yet.
-    assert street.closings.count(1) >= 0.9 * len(street.closings)
+    assert shared.refusals.count(1) >= 0.9 * len(shared.refusals)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from do_images_async._quota.protocols import Report, Ticket
 from do_images_async._quota.store import Answered, Exchange, Reply, microseconds
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
-from tests.support.neighbours import Neighbourhood
+from tests.support.neighbours import SharedServer
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.simulation import MINUTE, Limit, Server
 from tests.support.slow import examples
@@ -48,7 +48,7 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
     names = random.Random(seed)  # who is served first among equals
     monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(int=names.getrandbits(128)))
     minutes, limits = 6, (MINUTE, Limit(15_000, 3600.0))
-    street = Neighbourhood(limits, seed)
+    shared = SharedServer(limits, seed)
 
     async def main() -> None:
         buckets = [TokenBucket(each.capacity, per=each.seconds) for each in limits]
@@ -59,12 +59,12 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
                 )
                 for _ in range(4)
             ]
-            await street.live(limiters, minutes * 60, callers=20)
+            await shared.run(limiters, minutes * 60, callers=20)
 
     run_virtually(main(), turn=1000)  # the store's clock is no finer
-    left = MINUTE.capacity * minutes - street.theirs
-    assert street.accepted >= 0.95 * left
-    assert set(street.closings) <= {1}, street.closings
+    left = MINUTE.capacity * minutes - shared.sent_by_neighbour
+    assert shared.accepted >= 0.95 * left
+    assert set(shared.refusals) <= {1}, shared.refusals
 
 
 def test_many_starved_workers_ask_little(redis_server: RedisServer) -> None:
