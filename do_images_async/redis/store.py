@@ -33,6 +33,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _TRANSIENT = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
 """Errors of a server that starts, or during a failover; they are transient."""
 
+_TRANSIENT_CODES = ("NOREPLICAS",)
+"""The same, for errors that redis-py has no class for: a primary that its replicas have left."""
+
 _REFUSED = (AuthenticationError, AuthorizationError, ResponseError)
 """Permanent errors: a wrong password, a missing permission, another node's keys, no memory."""
 
@@ -93,7 +96,11 @@ class RedisStore:
 def _is_refusal(error: Exception) -> bool:
     # Some versions raise a ConnectionError from the error that it stands for.
     causes = (error, error.__cause__, error.__context__)
-    return any(isinstance(each, _REFUSED) and not isinstance(each, _TRANSIENT) for each in causes)
+    return any(isinstance(each, _REFUSED) and not _is_transient(each) for each in causes)
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, _TRANSIENT) or str(error).startswith(_TRANSIENT_CODES)
 
 
 def _store_error(error: Exception, *, refused: bool = False) -> QuotaStoreError:

@@ -698,6 +698,19 @@ async def test_a_server_that_lets_nobody_in_is_not_one_that_is_away(
         await eventually_granted(limiter)
 
 
+async def test_a_primary_that_its_replicas_have_left_is_one_that_is_away(own_redis: RedisServer) -> None:
+    async with workers(own_redis) as make:
+        limiter = make(store_timeout=0.3)
+        await take(limiter, 1)
+        with own_redis.client() as client:
+            client.config_set("min-replicas-to-write", 1)
+            with pytest.raises(QuotaStoreError, match=r"can't be reached: .*NOREPLICAS") as caught:
+                await limiter.acquire()
+            assert not caught.value.refused
+            client.config_set("min-replicas-to-write", 0)
+        await eventually_granted(limiter)
+
+
 async def test_a_wrong_password_is_not_a_server_that_is_away(own_redis: RedisServer) -> None:
     with own_redis.client() as client:
         client.config_set("requirepass", "sesame")
