@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -17,9 +17,20 @@ from pathlib import Path
 
 from benchmarks.quota.contenders import CONTENDERS, contend
 from benchmarks.quota.plot import draw
+from benchmarks.quota.processes import compare_runs, kill_and_stop, starve_workers
 from benchmarks.quota.servers import compare_servers, switch_policies_off
 from benchmarks.quota.store import measure_file
 from tests.support.simulation import Outcome, Setting
+
+OTHERS: dict[str, tuple[Callable[[argparse.Namespace], str], str]] = {
+    "store": (lambda _: measure_file(), "what an exchange with the file costs"),
+    "runs": (lambda _: compare_runs(), "three runs back to back, with a store and without (four minutes)"),
+    "killed": (lambda _: kill_and_stop(), "six processes, one killed and one stopped (a minute)"),
+    "starved": (lambda _: starve_workers(), "what 64 workers that wait cost a Redis"),
+    "servers": (lambda options: compare_servers(options.seed), "servers that count in different ways"),
+    "neighbours": (lambda options: switch_policies_off(options.seed), "each policy off, beside a neighbour"),
+}
+"""Measurements with an option of their own, and its help."""
 
 SHOWN = 2.5 * 3600.0
 """Seconds in the plot."""
@@ -46,15 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of the first hours there")
     parser.add_argument("--jobs", type=int, default=len(CONTENDERS), help="processes (default: one for each)")
     parser.add_argument("--forgive", action="store_true", help="the server does not count what it refuses")
-    parser.add_argument("--store", action="store_true", help="only: what an exchange with the file costs")
-    parser.add_argument("--servers", action="store_true", help="only: servers that count in different ways")
-    parser.add_argument("--neighbours", action="store_true", help="only: each policy off, beside a neighbour")
+    only = parser.add_mutually_exclusive_group()
+    for name, (measure, text) in OTHERS.items():
+        only.add_argument(
+            f"--{name}", action="store_const", dest="measure", const=measure, help=f"only: {text}"
+        )
     options = parser.parse_args(arguments)
-    if options.servers or options.neighbours:
-        print((compare_servers if options.servers else switch_policies_off)(options.seed))
-        return
-    if options.store:
-        print(measure_file())
+    if options.measure is not None:
+        print(options.measure(options))
         return
     setting = Setting(
         requests=options.requests, workers=options.workers, seed=options.seed, forgiving=options.forgive

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+from benchmarks.quota.processes import compare_runs
+from tests.support.quota_processes import SCALED
+from tests.support.redis_servers import needs_redis
+
 ROOT = Path(__file__).parents[2]
 CONTENDERS = {"do_images_async", "limits, moving window", "aiolimiter", "textbook token bucket"}
 
@@ -33,3 +37,14 @@ def test_only_this_limiter_is_never_refused(tmp_path: Path) -> None:
     assert all(row[0] != "0" for name, row in rows.items() if name != "do_images_async")
     picture = ElementTree.parse(plot).getroot()  # noqa: S314 (we have drawn it)
     assert len(picture.findall("{http://www.w3.org/2000/svg}g")) == len(CONTENDERS)
+
+
+def test_runs_back_to_back_are_refused_nothing_with_a_store() -> None:
+    *_, with_file, without = compare_runs(2, 60, SCALED).splitlines()
+    assert with_file.startswith("| FileRateLimiter | 120 | 0 | 0 |")
+    assert without.startswith("| RateLimiter, no store |")
+
+
+@needs_redis
+def test_what_starved_workers_cost_is_counted() -> None:
+    assert re.search(r" [\d.]+ Redis commands in [\d.]+ exchanges, [\d.]+ ms ", run("--starved"))

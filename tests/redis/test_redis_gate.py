@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -30,6 +29,7 @@ from tests.support.neighbours import SharedServer
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.simulation import MINUTE, Limit, Server
 from tests.support.slow import examples
+from tests.support.starved import starve
 from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
 from tests.support.virtual_time import run_virtually
@@ -69,39 +69,9 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
 
 def test_many_starved_workers_ask_little(redis_server: RedisServer) -> None:
     """64 of them wait for the documented quota: whoever is far from its turn does not ask whether it is."""
-    granted = 0
-
-    async def work(limiter: RedisRateLimiter) -> None:
-        nonlocal granted
-        while True:
-            (await limiter.acquire()).settle()
-            granted += 1
-
-    async def main() -> float:
-        async with AsyncExitStack() as stack:
-            limiters = [
-                await stack.enter_async_context(RedisRateLimiter(virtual_redis(redis_server), "dop_v1_a"))
-                for _ in range(64)
-            ]
-            tasks = [asyncio.create_task(work(limiter)) for limiter in limiters for _ in range(3)]
-            await asyncio.sleep(100)
-            before, already = commands(redis_server), granted
-            await asyncio.sleep(300)
-            spent = commands(redis_server) - before
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            assert granted - already >= 0.95 * 300 * 250 / 61
-            return spent / (granted - already)
-
-    assert run_virtually(main(), turn=1000) <= 60
-
-
-def commands(server: RedisServer) -> int:
-    """Return how many commands the server has carried out, including those in scripts."""
-    with server.client() as client:
-        stats = cast("dict[str, dict[str, int]]", client.info("commandstats"))
-    return sum(each["calls"] for each in stats.values())
+    costs = starve(redis_server, workers=64)
+    assert costs.permits >= 0.95 * costs.seconds * 250 / 61
+    assert costs.commands / costs.permits <= 60
 
 
 # The same history for all three: in this process, in Redis, in a file.
