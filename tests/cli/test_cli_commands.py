@@ -117,11 +117,17 @@ async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
         assert "not shown at this width" not in ended.stderr
 
 
-async def test_an_empty_list_hints_at_the_public_images(emulator: ImagesEmulator) -> None:
+async def test_an_empty_list_hints_at_the_public_images() -> None:
     hint = "do-images: no private image is there; --public lists the provider's, too\n"
-    for form, told in (("table", hint), ("csv", "")):
-        ended = await ask(emulator, "list", "--tag", "nobody-has-it", "-o", form)
-        assert (ended.status, len(ended.stdout.splitlines()), ended.stderr) == (0, 1, told)
+    async with ImagesEmulator(images=0) as emulator:
+        for form, told in (("table", hint), ("csv", "")):
+            ended = await ask(emulator, "list", "-o", form)
+            assert (ended.status, len(ended.stdout.splitlines()), ended.stderr) == (0, 1, told)
+
+
+async def test_an_empty_list_names_the_tag_that_no_image_has(emulator: ImagesEmulator) -> None:
+    ended = await ask(emulator, "list", "--tag", "nobody-has-it")
+    assert (ended.status, ended.stderr) == (0, "do-images: no private image has the tag 'nobody-has-it'\n")
 
 
 async def test_an_unknown_column_is_wrong_usage_before_anything_is_sent(emulator: ImagesEmulator) -> None:
