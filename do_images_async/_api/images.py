@@ -234,9 +234,8 @@ class ImagesAPI:
         Args:
             retry, timeout, max_wait: as for the class.
             reserve: tokens that calls of the copy leave in every bucket for calls without a reserve, so that
-                bulk work does not stand in the way of interactive calls. With a `RateLimiter`, bulk work is
-                not starved: after a minute of waiting, calls with a reserve get one permit in eight. With a
-                `RedisRateLimiter` or `FileRateLimiter` each waits until it can leave its reserve.
+                bulk work does not stand in the way of interactive calls. Bulk work is not starved:
+                after a minute of waiting, calls with a reserve get one permit in eight.
 
         Raises:
             TypeError, ValueError: an option can't be used.

@@ -10,7 +10,7 @@ import attrs
 
 from do_images_async._arguments import check_range, check_seconds
 
-__all__ = ["DOCUMENTED", "Level", "TokenBucket", "check_buckets", "check_reserve"]
+__all__ = ["DOCUMENTED", "STARVED_PART", "Level", "TokenBucket", "check_buckets", "check_reserve"]
 
 _SECOND = 1_000_000_000
 
@@ -47,6 +47,9 @@ class TokenBucket:
 
 DOCUMENTED = (TokenBucket(250, per=60), TokenBucket(5000, per=3600))
 """The quota that the API page states for every token."""
+
+STARVED_PART = 8
+"""One permit in so many goes to a call that has waited for a whole period because of its reserve."""
 
 
 class Level:

@@ -12,37 +12,33 @@ import attrs
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.limiter import RateLimiter
-from do_images_async._quota.protocols import LimiterStats, Permit, Report
+from do_images_async._quota.permits import GrantedPermit
+from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
 
 __all__ = ["Failover"]
 
 _SECOND = 1_000_000_000
+_UNNUMBERED = Ticket(0, 0)  # of a request that the store has not granted
 
 
-@attrs.define(eq=False)
-class _LocalPermit:
-    """A permit of the share; its request is reported to the store later."""
+@attrs.frozen(eq=False)
+class _NotedPermit:
+    """The issuer of a permit whose request is reported to the store later."""
 
-    _permit: Permit | None
+    _permit: Permit
     _note: Callable[[int], None]
     _grace: float
 
-    def settle(self, report: Report | None = None) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            permit.settle(report)
-            self._note(clock_ns())
+    def settled(self, _ticket: Ticket, report: Report | None) -> None:
+        self._permit.settle(report)
+        self._note(clock_ns())
 
-    def release(self) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            permit.release()
+    def released(self, _ticket: Ticket) -> None:
+        self._permit.release()
 
-    def lose(self) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            permit.lose()
-            self._note(clock_ns() + round(self._grace * _SECOND))
+    def lost(self, _ticket: Ticket) -> None:
+        self._permit.lose()
+        self._note(clock_ns() + round(self._grace * _SECOND))
 
 
 @attrs.define(eq=False)
@@ -82,7 +78,7 @@ class _LocalShare:
         stats = self.limiter.stats()
         return bool(stats.waiting or stats.in_flight)
 
-    async def acquire(self, *, max_wait: float | None, reserve: int) -> Permit | None:
+    async def acquire(self, *, max_wait: float | None, reserve: int) -> GrantedPermit | None:
         """Return a permit; None when the store is back."""
         most = min(bucket.capacity for bucket in self.limiter.buckets) - 1
         share = min(reserve // self._workers, most)
@@ -95,7 +91,7 @@ class _LocalShare:
             return None
         finally:
             self._calls.discard(call)
-        return _LocalPermit(permit, self._note, self._grace)
+        return GrantedPermit(_NotedPermit(permit, self._note, self._grace), _UNNUMBERED)
 
     def end(self) -> None:
         """Wake the calls that wait here, since the store is back."""
@@ -174,7 +170,7 @@ class Failover:
             share.end()
         return share is not None
 
-    async def acquire(self, *, max_wait: float | None, reserve: int) -> Permit | None:
+    async def acquire(self, *, max_wait: float | None, reserve: int) -> GrantedPermit | None:
         """Return a permit of the share; None when it has ended."""
         if self._share is None:
             return None

@@ -24,58 +24,31 @@ from weakref import WeakSet
 import msgspec
 
 from do_images_async._arguments import check_bool, check_callable, check_hook, check_seconds
-from do_images_async._quota.buckets import DOCUMENTED, Level, TokenBucket, check_buckets, check_reserve
+from do_images_async._quota.buckets import (
+    DOCUMENTED,
+    STARVED_PART,
+    Level,
+    TokenBucket,
+    check_buckets,
+    check_reserve,
+)
 from do_images_async._quota.gate import Gate
-from do_images_async._quota.permits import PermitContext
+from do_images_async._quota.permits import GrantedPermit, PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
 from do_images_async.errors import QuotaWaitError
 
-__all__ = ["RateLimiter", "TokenPermit"]
+__all__ = ["RateLimiter"]
 
 _SECOND = 1_000_000_000
 _NO_REPORT = Report()
-_STARVED_PART = 8
-"""One permit in so many goes to a call that has waited for a whole period because of its reserve."""
 
 
-class _Reports(msgspec.Struct, frozen=True):
-    """The functions to which a permit reports what happened to its request."""
+class _Methods(msgspec.Struct, frozen=True):
+    """The limiter's methods that take tokens back; see `Issuer`."""
 
     settled: Callable[[Ticket, Report | None], None]
     lost: Callable[[Ticket], None]
     released: Callable[[Ticket], None]
-
-
-class TokenPermit(msgspec.Struct, eq=False):
-    """The right to send one request. Its holder reports exactly once what happened to the request."""
-
-    _limiter: _Reports | None
-    ticket: Ticket
-
-    def settle(self, report: Report | None = None) -> None:
-        """Report that the response's headers arrived: the tokens come back one period from now.
-
-        Args:
-            report: what the headers say of the quota.
-        """
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.settled(self.ticket, report)
-
-    def release(self) -> None:
-        """Report that the request was never sent: the tokens come back at once."""
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.released(self.ticket)
-
-    def lose(self) -> None:
-        """Report that no response arrived to a request that may have been sent.
-
-        The tokens come back one grace and one period from now.
-        """
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.lost(self.ticket)
 
 
 class _Alarm:
@@ -144,7 +117,7 @@ class RateLimiter:
         self._longest = max(self._levels, key=lambda level: level.period)
         shortest, longest = self._shortest, self._longest
         self._gate = Gate(shortest.bucket.capacity, shortest.period, longest.period, slow_start=slow_start)
-        self._reports = _Reports(self._settled, self._take_lost, self._released)
+        self._issuer = _Methods(self._settled, self._take_lost, self._released)
         self._serial = 0
         self._disowned = 0
         self._served_starved = 0
@@ -155,9 +128,9 @@ class RateLimiter:
         # Tickets granted in loops that are closed. The one exception: it is added to without the lock.
         self._abandoned: deque[Ticket] = deque()
         # Tickets granted to waiters in other loops that have not seen them yet.
-        self._on_their_way: dict[asyncio.Future[TokenPermit], Ticket] = {}
+        self._on_their_way: dict[asyncio.Future[GrantedPermit], Ticket] = {}
         # One queue for each reserve. A future in it gets a Permit; its value is when it began to wait.
-        self._queues: dict[int, OrderedDict[asyncio.Future[TokenPermit], int]] = {}
+        self._queues: dict[int, OrderedDict[asyncio.Future[GrantedPermit], int]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
         _limiters.add(self)
 
@@ -197,7 +170,7 @@ class RateLimiter:
                     self._gate.end_slow_start()
                     ticket = self._take(now, reserve)
                 if ticket is not None:
-                    return TokenPermit(self._reports, ticket)
+                    return GrantedPermit(self._issuer, ticket)
             self._forget_closed_loops()
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
@@ -355,16 +328,16 @@ class RateLimiter:
         if self._queues:
             self._serve()
 
-    def _enter(self, reserve: int) -> asyncio.Future[TokenPermit]:
+    def _enter(self, reserve: int) -> asyncio.Future[GrantedPermit]:
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[TokenPermit] = loop.create_future()
+        waiter: asyncio.Future[GrantedPermit] = loop.create_future()
         self._queues.setdefault(reserve, OrderedDict())[waiter] = self._clock()
         self._alarms.setdefault(loop, _Alarm()).waiting += 1
         return waiter
 
     async def _wait(
-        self, waiter: asyncio.Future[TokenPermit], max_wait: float | None, reserve: int
-    ) -> TokenPermit:
+        self, waiter: asyncio.Future[GrantedPermit], max_wait: float | None, reserve: int
+    ) -> GrantedPermit:
         try:
             async with asyncio.timeout(max_wait):
                 return await waiter
@@ -379,7 +352,7 @@ class RateLimiter:
             wait = self._shortest_wait(self._clock(), reserve)
         raise QuotaWaitError(wait=wait, max_wait=max_wait or 0.0)
 
-    def _leave(self, waiter: asyncio.Future[TokenPermit], reserve: int) -> None:
+    def _leave(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> None:
         """Leave the queue; a permit that was granted meanwhile goes to the next call."""
         granted = waiter.done() and not waiter.cancelled()
         if waiter.get_loop().is_closed():
@@ -400,7 +373,7 @@ class RateLimiter:
             # A grant from another thread is on its way, and must find nobody.
             waiter.cancel()
 
-    def _remove(self, waiter: asyncio.Future[TokenPermit], reserve: int) -> None:
+    def _remove(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> None:
         queue = self._queues[reserve]
         del queue[waiter]
         if not queue:
@@ -465,8 +438,8 @@ class RateLimiter:
         for loop in late:
             _call_in(loop, self._serve)
 
-    def _grant(self, now: int) -> list[tuple[asyncio.Future[TokenPermit], Ticket]]:
-        granted: list[tuple[asyncio.Future[TokenPermit], Ticket]] = []
+    def _grant(self, now: int) -> list[tuple[asyncio.Future[GrantedPermit], Ticket]]:
+        granted: list[tuple[asyncio.Future[GrantedPermit], Ticket]] = []
         while self._queues:
             reserve = min(self._queues)
             waiter = next(iter(self._queues[reserve]))
@@ -475,7 +448,7 @@ class RateLimiter:
                 ticket = self._take(now, reserve)
                 if ticket is None:
                     break
-                if ticket.serial >= self._served_starved + _STARVED_PART:
+                if ticket.serial >= self._served_starved + STARVED_PART:
                     starved = self._longest_starved(now, reserve)
                     if starved is not None:
                         self._served_starved = ticket.serial
@@ -484,9 +457,9 @@ class RateLimiter:
             self._remove(waiter, reserve)
         return granted
 
-    def _longest_starved(self, now: int, above: int) -> tuple[int, asyncio.Future[TokenPermit]] | None:
+    def _longest_starved(self, now: int, above: int) -> tuple[int, asyncio.Future[GrantedPermit]] | None:
         """Return the call with a larger reserve that has waited the longest, if it has waited a period."""
-        starved: tuple[int, asyncio.Future[TokenPermit]] | None = None
+        starved: tuple[int, asyncio.Future[GrantedPermit]] | None = None
         oldest = now - self._shortest.period
         for reserve in sorted(self._queues):
             if reserve <= above:
@@ -499,17 +472,17 @@ class RateLimiter:
                 starved, oldest = (reserve, waiter), since
         return starved
 
-    def _hand_over(self, waiter: asyncio.Future[TokenPermit], ticket: Ticket) -> bool:
+    def _hand_over(self, waiter: asyncio.Future[GrantedPermit], ticket: Ticket) -> bool:
         """Give a waiter its permit in its own loop; return False if that loop is closed."""
         loop = waiter.get_loop()
         if loop is _current_loop():
-            waiter.set_result(TokenPermit(self._reports, ticket))
+            waiter.set_result(GrantedPermit(self._issuer, ticket))
             return True
         with self._lock:
             self._on_their_way[waiter] = ticket
         return _call_in(loop, lambda: self._arrive(waiter))
 
-    def _arrive(self, waiter: asyncio.Future[TokenPermit]) -> None:
+    def _arrive(self, waiter: asyncio.Future[GrantedPermit]) -> None:
         with self._lock:
             ticket = self._on_their_way.pop(waiter, None)
         if ticket is None:
@@ -517,7 +490,7 @@ class RateLimiter:
         if waiter.done():
             self._released(ticket)
         else:
-            waiter.set_result(TokenPermit(self._reports, ticket))
+            waiter.set_result(GrantedPermit(self._issuer, ticket))
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
         """Set the timer of this thread's loop; return the other loops that must set theirs."""

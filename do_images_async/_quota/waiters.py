@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 import attrs
 
-from do_images_async._quota.protocols import Permit
+from do_images_async._quota.permits import GrantedPermit
 from do_images_async.errors import QuotaWaitError
 
-__all__ = ["AskAgainError", "LeasedPermit", "Waiter", "Waiters"]
+__all__ = ["AskAgainError", "Waiter", "Waiters"]
 
 
 class AskAgainError(Exception):
     """Permits now come from elsewhere: the call has to ask again."""
-
-
-class LeasedPermit(Permit, Protocol):
-    """A permit that is valid while its worker's lease lasts."""
-
-    @property
-    def is_valid(self) -> bool: ...
 
 
 @attrs.define(eq=False)
@@ -33,13 +26,15 @@ class Waiter:
 
     Attributes:
         deadline: the loop's time until which it wants to wait.
+        since: the loop's time at which it began to wait.
         informed: whether it knows how long it takes at the least.
     """
 
-    future: asyncio.Future[LeasedPermit]
+    future: asyncio.Future[GrantedPermit]
     reserve: int
     max_wait: float | None
     deadline: float
+    since: float
     informed: bool = False
 
 
@@ -57,13 +52,13 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def wait(self, waiter: Waiter) -> LeasedPermit | None:
-        """Return a permit that is valid now; None when the call has to ask again, perhaps elsewhere.
+    async def wait(self, waiter: Waiter) -> GrantedPermit | None:
+        """Return a permit; None when the call has to ask again, perhaps elsewhere.
 
         The waiter has been added before.
         """
         try:
-            permit = await waiter.future
+            return await waiter.future
         except AskAgainError:
             return None
         except BaseException:
@@ -71,24 +66,36 @@ class Waiters:
             if waiter.future.done() and not waiter.future.cancelled() and not waiter.future.exception():
                 waiter.future.result().release()
             raise
-        if permit.is_valid:
-            return permit
-        # The process was stopped for so long that the store may have given the token to somebody else.
-        permit.release()
-        return None
 
     def add(self, waiter: Waiter) -> None:
         """Put a call at the end of its queue."""
         self._waiting[waiter] = None
 
+    def promote(self, number: int, before: float) -> bool:
+        """Let calls that leave a reserve, and began to wait before a moment, leave none, the oldest first.
+
+        Without this, a steady load without a reserve would starve them for ever.
+
+        Args:
+            number: how many calls at most.
+
+        Returns:
+            whether there was one.
+        """
+        waiting = itertools.takewhile(lambda each: each.since <= before, self._waiting)
+        starved = [each for each in waiting if each.reserve and not each.future.done()][:number]
+        for waiter in starved:
+            waiter.reserve = 0
+        return bool(starved)
+
     def wants(self) -> list[tuple[int, int]]:
         """Return how many calls wait, by the reserve that they leave, the lowest first."""
         return sorted(Counter(each.reserve for each in self._waiting if not each.future.done()).items())
 
-    def grant(self, reserve: int, permits: Iterable[LeasedPermit]) -> list[LeasedPermit]:
+    def grant(self, reserve: int, permits: Iterable[GrantedPermit]) -> list[GrantedPermit]:
         """Give permits to the calls of one reserve in turn; return those that no call waits for any more."""
         queue = deque(each for each in self._waiting if each.reserve == reserve and not each.future.done())
-        left: list[LeasedPermit] = []
+        left: list[GrantedPermit] = []
         for permit in permits:
             if not queue:
                 left.append(permit)

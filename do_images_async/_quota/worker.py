@@ -18,9 +18,10 @@ from typing import Literal
 import attrs
 
 from do_images_async._arguments import check_hook, check_seconds
-from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_buckets, check_reserve
+from do_images_async._quota.buckets import DOCUMENTED, STARVED_PART, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.failover import Failover
+from do_images_async._quota.permits import GrantedPermit
 from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
 from do_images_async._quota.store import Answered, Exchange, Reply, Store, microseconds
 from do_images_async._quota.waiters import AskAgainError, Waiter, Waiters
@@ -59,32 +60,20 @@ class WorkerOptions:
 
 
 @attrs.define(eq=False)
-class _Permit:
-    """The right to send one request, under the lease of the membership that it was granted to."""
+class _Membership:
+    """The name under which the store knows a worker, and the issuer of the permits granted under it."""
 
-    _worker: Worker | None
-    ticket: Ticket
-    membership: str
+    _worker: Worker
+    name: str = attrs.field(factory=lambda: uuid.uuid4().hex)
 
-    @property
-    def is_valid(self) -> bool:
-        """Return whether its lease lasts."""
-        return self._worker is not None and self._worker.holds_lease(self.membership)
+    def settled(self, ticket: Ticket, report: Report | None) -> None:
+        self._worker.settled(self, ticket, report or Report())
 
-    def settle(self, report: Report | None = None) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.settled(self.membership, self.ticket, report or Report())
+    def released(self, _ticket: Ticket) -> None:
+        self._worker.released(self)
 
-    def release(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.released(self.membership)
-
-    def lose(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.lost(self.membership)
+    def lost(self, _ticket: Ticket) -> None:
+        self._worker.lost(self)
 
 
 class Worker:
@@ -126,9 +115,10 @@ class Worker:
         self._elsewhere: list[int] = []
         self._settling = False
         # State of the membership in the store.
-        self._membership = uuid.uuid4().hex
+        self._membership = _Membership(self)
         self._epoch = ""
         self._seen = 0
+        self._promoted = 0
         self._joined = False
         self._unconfirmed: Exchange | None = None
         self._number = 0
@@ -153,16 +143,19 @@ class Worker:
         loop = self._bind()
         deadline = math.inf if max_wait is None else loop.time() + max_wait
         while True:
-            permit: Permit | None
             if self._failover.active:
                 self._start_pump()
                 left = None if max_wait is None else max(0.0, deadline - loop.time())
                 permit = await self._failover.acquire(max_wait=left, reserve=reserve)
             else:
-                waiter = Waiter(loop.create_future(), reserve, max_wait, deadline)
+                waiter = Waiter(loop.create_future(), reserve, max_wait, deadline, since=loop.time())
                 self._waiters.add(waiter)
                 self._start_pump()
                 permit = await self._waiters.wait(waiter)
+                if permit is not None and not self._holds_lease(permit):
+                    # The process was stopped for so long that the store may have given the token away.
+                    permit.release()
+                    permit = None
             if permit is not None:
                 return permit
             if self._closed:
@@ -223,18 +216,18 @@ class Worker:
         self._lost, self._in_flight = self._lost + self._in_flight, 0
         if self._has_reports:
             carry_out(self._compose())
-        self._membership = ""  # what is reported from now on comes too late
+        self._membership = _Membership(self)  # what is reported from now on comes too late
+
+    def _holds_lease(self, permit: GrantedPermit) -> bool:
+        """Return whether the lease of a permit lasts, as far as the store has promised."""
+        return permit.issuer is self._membership and clock_ns() < self._lease_ends
 
     # Reports of permits.
 
-    def holds_lease(self, membership: str) -> bool:
-        """Return whether a membership lasts, as far as the store has promised."""
-        return membership == self._membership and clock_ns() < self._lease_ends
-
-    def settled(self, membership: str, ticket: Ticket, report: Report) -> None:
+    def settled(self, membership: _Membership, ticket: Ticket, report: Report) -> None:
         now = clock_ns()
         self._log.append(now)
-        if membership == self._membership:
+        if membership is self._membership:
             self._in_flight -= 1
             self._answered.append(Answered.of(ticket, report, now // 1000))
             self._flush_soon()
@@ -243,16 +236,16 @@ class Worker:
                 self._flush_at = 0.0
                 self._wake.set()
 
-    def released(self, membership: str) -> None:
-        if membership == self._membership:
+    def released(self, membership: _Membership) -> None:
+        if membership is self._membership:
             self._in_flight -= 1
             self._granted -= 1
             self._unsent += 1
             self._flush_soon()
 
-    def lost(self, membership: str) -> None:
+    def lost(self, membership: _Membership) -> None:
         self._log.append(clock_ns() + round(self._options.grace * _SECOND))
-        if membership == self._membership:
+        if membership is self._membership:
             self._in_flight -= 1
             self._lost += 1
             self._flush_soon()
@@ -365,7 +358,7 @@ class Worker:
         self._number += 1
         exchange = Exchange(
             number=str(self._number),
-            worker=self._membership,
+            worker=self._membership.name,
             epoch=self._epoch,
             seen=self._seen,
             new_epoch=uuid.uuid4().hex,
@@ -376,7 +369,7 @@ class Worker:
             unsent=self._unsent,
             elsewhere=[(now - answered) // 1000 for answered in self._elsewhere],
             settling=microseconds(2 * _RETRY) if self._settling else 0,
-            wants=[] if self._closed else self._waiters.wants(),
+            wants=[] if self._closed else self._wants(),
             clock=now // 1000,
             jitter=random.random(),  # noqa: S311  (for a wait)
             buckets=sorted(
@@ -391,13 +384,22 @@ class Worker:
         self._flush_at = math.inf
         return exchange
 
+    def _wants(self) -> list[tuple[int, int]]:
+        """Return the permits that calls wait for, by reserve; see `Waiters.promote` for starved calls."""
+        every = STARVED_PART * (1 if self._last is None else max(1, self._last.workers))
+        if (turns := (self._seen - self._promoted) // every) > 0:
+            before = asyncio.get_running_loop().time() - min(bucket.period for bucket in self.buckets)
+            starved = self._waiters.promote(turns, before)
+            self._promoted = self._promoted + turns * every if starved else self._seen
+        return self._waiters.wants()
+
     def _hand_out(self, reply: Reply) -> None:
         now = asyncio.get_running_loop().time()
         self._last = reply
         self._renew_at = now + self._options.lease / 3
         self._due = math.inf if reply.wait is None else now + reply.wait
         for reserve, tickets in reply.tickets.items():
-            permits = [_Permit(self, ticket, self._membership) for ticket in tickets]
+            permits = [GrantedPermit(self._membership, ticket) for ticket in tickets]
             self._granted += len(permits)
             self._in_flight += len(permits)
             for permit in self._waiters.grant(reserve, permits):
@@ -407,7 +409,8 @@ class Worker:
 
     def _report_everything(self, exchange: Exchange, epoch: str) -> None:
         """Prepare to report all recent requests to a store that has lost its memory."""
-        self._epoch, self._seen, self._joined, self._settling = epoch, 0, False, True
+        self._epoch, self._joined, self._settling = epoch, False, True
+        self._seen = self._promoted = 0
         self._lost += exchange.lost
         self._answered, self._unsent = [], 0
         self._elsewhere = list(self._log)
@@ -415,7 +418,7 @@ class Worker:
 
     def _join_again(self) -> None:
         """Start under a new name: the store has removed this worker and counts its requests as lost."""
-        self._membership, self._joined = uuid.uuid4().hex, False
+        self._membership, self._joined = _Membership(self), False
         self._answered, self._lost, self._unsent, self._in_flight = [], 0, 0, 0
         self._lease_ends = 0
         self._due = math.inf

@@ -111,8 +111,9 @@ class RedisRateLimiter:
 
         Args:
             max_wait: the longest wait, in seconds; None waits as long as it takes, 0 not at all.
-            reserve: tokens that this call leaves in every bucket for calls without a reserve. Under a load
-                that never leaves as many, the call waits until `max_wait`.
+            reserve: tokens that this call leaves in every bucket for calls without a reserve. Where others
+                never leave as many, it gets one permit in eight, once it has waited for a period of the
+                shortest bucket.
 
         Raises:
             QuotaWaitError: the wait would be longer than `max_wait`; at once where the store can tell.

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from do_images_async._quota.buckets import TokenBucket
-from do_images_async._quota.limiter import RateLimiter, TokenPermit
+from do_images_async._quota.limiter import RateLimiter
+from do_images_async._quota.permits import GrantedPermit
 from do_images_async._quota.protocols import Report, Ticket
 from do_images_async._quota.store import Answered, Exchange, Reply, microseconds
 from do_images_async.errors import QuotaWaitError
@@ -87,7 +88,7 @@ class Twins:
         self.now = 0
         self.server = Server(limits)
         self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000, slow_start=False)
-        self.flying: list[tuple[TokenPermit, Ticket, Report]] = []
+        self.flying: list[tuple[GrantedPermit, Ticket, Report]] = []
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
         self._keys = [f"twin{next(numbers)}:{part}" for part in range(9 + len(limits))]
@@ -104,7 +105,7 @@ class Twins:
         except QuotaWaitError:
             assert serials == []
             return
-        assert isinstance(permit, TokenPermit)
+        assert isinstance(permit, GrantedPermit)
         assert serials == [permit.ticket.serial]
         assert reply["finished"] == permit.ticket.finished
         self.flying.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))

@@ -1,0 +1,89 @@
+"""The worker's side of a shared quota, over a file on the virtual clock of its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, aclosing
+
+import pytest
+
+from do_images_async import TokenBucket
+from do_images_async._quota.store import Exchange, Reply
+from do_images_async._quota.worker import Worker, WorkerOptions
+from tests.support.virtual_file import VirtualFile
+from tests.support.virtual_time import clock, run_virtually
+
+BUCKETS = (TokenBucket(50, per=6, margin=0),)
+RESERVE = 40
+
+
+class FileStore:
+    """The store of all workers: a file whose time is the loop's."""
+
+    def __init__(self) -> None:
+        self._file = VirtualFile(BUCKETS, lambda: 1_000_000_000 + clock() // 1000)
+
+    async def exchange(self, exchange: Exchange) -> Reply:
+        await asyncio.sleep(0.001)
+        return self._file.exchange(exchange)
+
+    async def aclose(self) -> None:
+        self._file.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_one_permit_in_eight_goes_to_calls_with_a_reserve_under_a_load_that_never_leaves_it(
+    workers: int,
+) -> None:
+    async def main() -> None:
+        granted = dict.fromkeys((0, RESERVE), 0)
+
+        async def work(worker: Worker, reserve: int) -> None:
+            while True:
+                permit = await worker.acquire(reserve=reserve)
+                granted[reserve] += 1
+                await asyncio.sleep(0.1)
+                permit.settle()
+
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(aclosing(FileStore()))
+            options = WorkerOptions(buckets=BUCKETS)
+            members = [
+                await stack.enter_async_context(aclosing(Worker(store, options))) for _ in range(workers)
+            ]
+            calls = [(member, reserve) for member in members for reserve in (0, RESERVE) for _ in range(60)]
+            tasks = [asyncio.create_task(work(*call)) for call in calls]
+            await asyncio.sleep(120)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        total = sum(granted.values())
+        assert total >= 50 * 18
+        assert total / 10 <= granted[RESERVE] <= total / 7, (total, granted)
+
+    run_virtually(main(), turn=1000)
+
+
+def test_a_reserve_is_kept_while_no_call_without_one_is_there() -> None:
+    async def main() -> None:
+        lowest = BUCKETS[0].capacity
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(aclosing(FileStore()))
+            worker = await stack.enter_async_context(aclosing(Worker(store, WorkerOptions(buckets=BUCKETS))))
+
+            async def work() -> None:
+                nonlocal lowest
+                while True:
+                    permit = await worker.acquire(reserve=RESERVE)
+                    lowest = min(lowest, *worker.stats().available)
+                    await asyncio.sleep(0.1)
+                    permit.settle()
+
+            tasks = [asyncio.create_task(work()) for _ in range(60)]
+            await asyncio.sleep(120)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert lowest >= RESERVE - 1
+
+    run_virtually(main(), turn=1000)
