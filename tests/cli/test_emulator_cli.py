@@ -23,6 +23,7 @@ from do_images_async import ImagesAPI, errors
 from do_images_async.cli.app import run
 from do_images_async.cli.status import Exit
 from do_images_async.testing import ImagesEmulator
+from tests.support.coverage import unmeasured
 from tests.support.servers import unused_port
 
 
@@ -53,6 +54,7 @@ async def serving(*options: str, limit: int | None = None) -> AsyncGenerator[Ser
         command = ("bash", "-c", f'ulimit -f {limit // 1024} && exec "$@"', "bash", *command)
     process = await asyncio.create_subprocess_exec(
         *command,
+        env=None if limit is None else unmeasured(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

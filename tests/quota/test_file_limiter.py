@@ -21,6 +21,7 @@ from do_images_async._quota.file_limiter import default_path
 from do_images_async._quota.protocols import Permit, Report
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
+from tests.support.coverage import unmeasured
 from tests.support.servers import eventually
 
 TOKEN = "dop_v1_" + "5ec7e7" * 10
@@ -385,7 +386,11 @@ asyncio.run(spend())
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of files can't be limited")
 def test_a_full_disk_is_an_error(path: Path) -> None:
     run = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", FULL, str(path)],
+        env=unmeasured(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "QuotaStoreError\n", "")
 
@@ -445,6 +450,6 @@ def test_what_can_not_be_used_is_refused(
 def test_only_who_uses_it_waits_for_sqlite() -> None:
     program = "import sys, do_images_async; print('sqlite3' in sys.modules)"
     run = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=unmeasured(), capture_output=True, text=True, check=True
     )
     assert run.stdout == "False\n"
