@@ -38,7 +38,7 @@ class Options:
             check_seconds(self.max_wait, "max_wait", zero=True)
 
 
-class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
+class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A request as an endpoint states it: `path` is already quoted, `model` is the type of a success."""
 
     method: str
@@ -48,7 +48,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
     body: Mapping[str, object] | None = None
 
 
-class Reply(msgspec.Struct, Generic[T], frozen=True, gc=False):
+class Reply(msgspec.Struct, Generic[T], frozen=True):
     """A success: its model, and the quota in its headers."""
 
     value: T
