@@ -1,12 +1,12 @@
 """The gate: hold requests back for what the server says of the quota, although tokens are free.
 
 The quota belongs to the API token, and others may spend it: a previous run, a colleague, the control panel.
-The gate only ever makes a limiter stricter. It asks four policies, and takes the latest moment:
+The gate can only make a limiter stricter. It asks four policies, and takes the latest moment:
 
 - `Closing`: the server has refused a request.
 - `Remaining`: the newest count of remaining requests, less those that the server may not have counted yet.
 - `Pacing`: somebody else spends too, as the server's count or a refusal shows. Requests go out evenly.
-- `InFlight`: few at a time after a closing, and while others spend or nothing is known of them.
+- `InFlight`: few requests in flight after a closing, and while others spend or nothing is known of them.
 
 Times are integer nanoseconds of one monotonic clock.
 """
@@ -41,9 +41,9 @@ class Gate:
         slow_start: whether one request goes first at the start, and after each period without responses.
 
     Attributes:
-        silent_at: when there will have been no response for a period.
+        silent_at: when a period without a response will have passed.
         heard_at: when the last response came; None before the first.
-        quiet: no policy but `Remaining` has a reason to hold back, which is true of almost every request.
+        quiet: whether only `Remaining` can hold a request back, as is the case for almost every request.
     """
 
     capacity: int
@@ -70,7 +70,7 @@ class Gate:
         return self.pacing.interval is not None
 
     def copy(self) -> Gate:
-        """Return a gate to try grants on, which change nothing here."""
+        """Return a copy, on which grants can be tried without changing this gate."""
         in_flight = attrs.evolve(self.in_flight, granted=dict(self.in_flight.granted))
         return attrs.evolve(self, in_flight=in_flight, pacing=attrs.evolve(self.pacing))
 
@@ -79,8 +79,8 @@ class Gate:
 
         Args:
             now: the moment.
-            sent: requests granted so far, those that were never sent left out.
-            in_flight: how many of them are not answered.
+            sent: requests granted so far, without those that were never sent.
+            in_flight: how many of them have no response yet.
             free: tokens in the shortest bucket.
         """
         ceiling = self.remaining.ceiling
@@ -134,14 +134,14 @@ class Gate:
         outstanding: int,
         spent: int,
     ) -> int:
-        """Take in what a response says; return how many requests of others it shows that were not known.
+        """Learn from a response; return how many requests of others it shows that were not known before.
 
         Args:
             now: the moment.
             ticket: which request it answers.
             report: what it says.
             latest: the serial of the request that was granted last.
-            in_flight: how many requests are not answered.
+            in_flight: how many requests have no response yet.
             outstanding: tokens that are not in the shortest bucket.
             spent: tokens that are not in the longest bucket.
         """
@@ -190,16 +190,16 @@ class Gate:
         if counted is None:
             return 0
         if response.silence > self.period:
-            # At first, and after each silence, nobody knows whether we are alone.
+            # At first, and after a period without responses, nothing is known of others.
             self.in_flight.cautious_until, self.quiet = response.now + self.period, False
         if response.report.remaining == 0:
-            # It may speak of the shortest window: then nobody has sent what is missing in the longest.
+            # It may be the count of the shortest window, which tells nothing of others in the longest.
             return 0
         news = self.others.learn(
             response.now,
             self.longest,
             lower=counted - spent,
-            # Ours that are in flight may not be counted; those that are almost back are not any more.
+            # Of ours, those in flight may not be counted yet, and the oldest may no longer be counted.
             uncertainty=in_flight + self.capacity // ROUNDING_PART,
             upper=counted - response.finished - 1,
         )
@@ -216,6 +216,7 @@ def _is_the_longest(report: Report) -> bool:
 def _is_the_minutes(report: Report) -> bool:
     """Return whether `remaining` and `counted` speak of the shortest window, and tell nothing of the longest.
 
-    So the API's description: a burst is refused with `retry-after`, and `ratelimit-remaining` may be 0.
+    The API's description says that a burst is refused with `retry-after`, and that `ratelimit-remaining` may
+    be 0 then.
     """
     return report.refused and report.retry_after is not None and report.remaining == 0

@@ -197,10 +197,10 @@ class RateLimiter:
         check_reserve(reserve, self.buckets)
 
     def start_spent(self, answered: Iterable[int]) -> None:
-        """Begin with empty buckets, as if all tokens had been spent just now, or when requests were answered.
+        """Begin with empty buckets: tokens come back a period after the moments given, the others after now.
 
         Args:
-            answered: moments on the clock at which requests of the time before were answered, or may be yet.
+            answered: moments on the clock at which earlier requests were answered, or may still be.
         """
         moments = tuple(answered)
         with self._lock:

@@ -1,8 +1,9 @@
-"""The four reasons to hold a request back although tokens are free.
+"""The four policies that hold a request back although tokens are free.
 
-Each policy says when it opens (`opens_at`: now or later; None when a response has to come first) and learns
-from responses (`learn`). The gate takes the latest of them. Their whole state is plain data, so that a store
-can keep it. `redis/quota.lua` has the same policies under the same names, and gets the constants from here.
+Each policy says when the next request may go (`opens_at`: now or later; None when a response has to come
+first) and learns from responses (`learn`). The gate takes the latest moment. Their whole state is plain data,
+so that a store can keep it. `redis/quota.lua` has the same policies under the same names, and gets the
+constants from here.
 
 Times are integer nanoseconds of one monotonic clock.
 """
@@ -35,26 +36,28 @@ _SECOND: Final = 1_000_000_000
 LONGEST_PAUSE: Final = 3605.0
 """Seconds that a server is believed when it asks to wait: the longest documented window, and its margin."""
 
+# A constant `…_PART` is a divisor: 4 stands for a quarter.
+
 RESET_STEP: Final = 1.0
-"""Seconds after a reset that one waits: the server names a whole second."""
+"""Seconds to wait after a reset: the server rounds it to a whole second."""
 
 GROWTH: Final = 0.03
 """Part of the clean rate by which pacing has become faster a period later."""
 
 DOUBLINGS: Final = 2
-"""So often the rate of pacing doubles in a period, up to the clean rate."""
+"""How many times the rate of pacing doubles in a period, up to the clean rate."""
 
 BURST_RATE: Final = 16
-"""Pacing at so many times the full rate is as good as none."""
+"""Pacing at this many times the full rate is as good as none."""
 
 SLOWEST_GROWTH: Final = 32
-"""So many times as slow as usual pacing grows beyond the clean rate at most."""
+"""Growth beyond the clean rate is slowed by at most this factor."""
 
 BURST_PART: Final = 30
-"""Paced requests that were held back may make up for this part of a period."""
+"""Paced requests that were held back may catch up on at most this part of a period."""
 
 SLOWEST_PART: Final = 4
-"""Pacing is never slower than this part of the full rate: few accepted may mean that few were sent."""
+"""Pacing is never slower than this part of the full rate: if few were accepted, few may have been sent."""
 
 ALONE_PART: Final = 2
 """Before any sign of others, this part of what is left may be in flight: as many of theirs may be hidden."""
@@ -66,10 +69,10 @@ COUNTED_WITHIN: Final = 2.0
 """Seconds after which a request without a response is assumed to be counted or lost."""
 
 FULL_WIDTH: Final = 256
-"""So many requests in flight are as good as any number: eight round trips after one."""
+"""From this many in flight on, there is no limit; it is reached from one in eight round trips."""
 
 ROUNDING_PART: Final = 10
-"""This part of the shortest capacity may be ours and not counted any more: the margins are on our side."""
+"""The server may have stopped counting this part of the shortest capacity: our tokens return later."""
 
 CONSTANTS: Final[dict[str, float]] = {
     "rounding_part": ROUNDING_PART,
@@ -92,12 +95,12 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     """A response as the policies see it.
 
     Attributes:
-        now: the moment.
+        now: when it arrived.
         serial, finished: of the request; see `Ticket`.
         report: what the response says.
         latest: the serial of the request that was granted last.
         first: whether the request was granted after the last refusal was known.
-        silence: how long ago the response before it was.
+        silence: nanoseconds since the response before it.
         capacity, period: of the shortest bucket.
         longest: the longest bucket's period.
     """
@@ -120,8 +123,8 @@ class Closing:
 
     Attributes:
         until: the moment.
-        serial: of the request that was granted last when it was refused: refusals of earlier ones belong to
-            the same closing.
+        serial: of the request that was granted last when the refusal arrived: refusals of requests up to
+            that one belong to the same closing.
         refusals: closings since the last success.
     """
 
@@ -151,9 +154,9 @@ class Closing:
     def _pause(self, response: Response) -> float:
         """Return the seconds to wait after a refusal; never longer than the longest window.
 
-        With `retry_after` the refusal is the shortest window's, and so it is while requests remain in the
-        longest. Else it may be either's: the reset of the longest window is believed for one period of the
-        shortest, and after each further refusal for twice as long.
+        With `retry_after`, or while requests remain in the longest window, it is the shortest window that is
+        spent. Otherwise it may be either one: the reset of the longest window is believed for one period of
+        the shortest, and after each further refusal for twice as long.
         """
         report = response.report
         shortest, longest = response.period / _SECOND, response.longest / _SECOND
@@ -175,9 +178,9 @@ class Remaining:
         ceiling: how many requests may be granted in all; None before the server has said.
         probe_at: when one more may go.
         reset_at: when the server says that there will be more.
-        zero_serial: of the request that was granted last when the server said that none remain; None when it
-            did not, or when a later request has shown that there were.
-        disproved: whether it has; until a refusal.
+        zero_serial: of the request that was granted last when the server said that none remain; None if it
+            did not say so, or a later request has shown that some remained.
+        disproved: whether a later request has shown that some remained; a refusal resets it.
     """
 
     newest: int = 0
@@ -219,13 +222,13 @@ class Remaining:
 class Others:
     """Requests that the server counts in the longest window and that are not ours.
 
-    Those from before the first count have no known time, and expire at an unknown time. Those seen since then
-    have one.
+    Nobody knows when those before the first count were made, nor when they expire. Later ones were made
+    about when they were first seen.
 
     Attributes:
-        before: how many there were at the first count, as far as they still count; None before it.
-        since: how many have come since.
-        seen: when they were seen, and how many each time.
+        before: how many of those before the first count still count; None before the first count.
+        since: how many have come since then.
+        seen: when these were seen, and how many each time.
     """
 
     before: int | None = None
@@ -260,15 +263,16 @@ class Pacing:
     """The policy while others spend, or after a refusal that our own requests do not explain: grant evenly.
 
     After a refusal, requests go at the rate that was just accepted. The rate doubles twice a period up to the
-    rate that is taken to be clean, and grows slowly beyond it. At first any rate is taken to be clean: the
-    refusal may have been passing. A refusal below the clean rate disproves it. A refusal above it keeps it;
-    when it was above the full rate, the server does not like bursts, and the next try is twice as slow.
+    clean rate, which is taken to cause no refusals, and grows slowly beyond it. At first any rate is taken to
+    be clean: the refusal may not come again. A refusal below the clean rate lowers it to the rate that was
+    accepted. A refusal above it leaves it; if the rate was above the full rate, the server refuses
+    bursts, and the next growth is half as fast.
 
     Attributes:
-        interval: nanoseconds between two requests when the pacing began; None when there is none.
+        interval: nanoseconds between two requests when the pacing began; None without pacing.
         clean: nanoseconds between two requests at the rate that is taken to be clean.
-        slowness: how many times as slow as usual it grows beyond that; 0 where nothing was refused.
-        since: when it began.
+        slowness: the factor that slows the growth beyond that rate; 0 if nothing was refused.
+        since: when the pacing began.
         next_at: when the next request may go.
         others_at: the last sign of others.
     """
@@ -292,7 +296,7 @@ class Pacing:
         if interval == shortest and heard_at >= self.others_at + period:
             self.interval = None
             return
-        # Requests that a closing has held back may follow a little faster.
+        # After a closing, the first requests may follow each other a little faster.
         self.next_at = max(self.next_at, now - period // BURST_PART) + round(interval)
 
     def are_others_here(self, now: int, period: int) -> bool:
@@ -300,7 +304,7 @@ class Pacing:
         return self.interval is not None and now < self.others_at + period
 
     def learn_others(self, response: Response, news: int) -> int:
-        """Pace because of so many new requests of others; return how many count in the shortest window."""
+        """Start pacing if others sent `news` requests; return how many of them the shortest window counts."""
         if not news:
             return 0
         now, period = response.now, response.period
@@ -308,7 +312,7 @@ class Pacing:
         if self.interval is None:
             self.interval = self.clean = period / response.capacity
             self.next_at = self.since = now
-        # Those of a long silence came evenly, as far as we know.
+        # If we heard nothing for long, theirs are taken to have come evenly in that time.
         return min(math.ceil(news * period / max(response.silence, period)), response.capacity)
 
     def learn(self, response: Response, accepted: int, closed_until: int, *, succeeded: bool) -> None:
@@ -328,7 +332,12 @@ class Pacing:
         self.next_at = closed_until
 
     def _fall_back(self, refused: float, accepted: float, full: float, *, explained: bool) -> None:
-        """Change the clean rate after a refusal, which others may explain; rates are intervals."""
+        """Change the clean rate after a refusal.
+
+        Args:
+            refused, accepted, full: the rates, as nanoseconds between two requests.
+            explained: whether the requests of others explain the refusal.
+        """
         if refused < full:
             self.clean = max(self.clean, full)
             self.slowness = min(max(1, 2 * self.slowness), SLOWEST_GROWTH)
@@ -337,7 +346,7 @@ class Pacing:
             self.slowness = self.slowness if explained else max(1, self.slowness)
 
     def _shortest(self, now: int, full: float, period: int) -> float:
-        """Return the shortest interval: faster than the full rate are bursts."""
+        """Return the shortest interval: beside others, or if nothing was refused, that of the full rate."""
         return full if not self.slowness or now < self.others_at + period else full / BURST_RATE
 
     def _current(self, now: int, period: int) -> float:
@@ -355,15 +364,15 @@ class Pacing:
 class InFlight:
     """The policy that limits the requests in flight, so that few are refused at once.
 
-    After a closing, and where nothing is known of what was spent before, one goes first, and with every
-    success one more may be in flight: 2, 4, 8 … after as many round trips. While others spend, or nothing is
-    known of them yet, it is a part of what is left.
+    After a closing, and while nothing is known of what was spent before, one request goes first. Each success
+    allows one more in flight, so that the number doubles with each round trip: 2, 4, 8 …. While others spend,
+    or nothing is known of them yet, the limit is a part of what is left.
 
     Attributes:
         window: how many may be in flight; None for any number.
-        starting: whether that is because nothing is known, and not because of a refusal.
+        starting: whether the limit is there because nothing is known, and not because of a refusal.
         last_at: when the last request was granted, while they were limited.
-        cautious_until: until when nothing is known of others.
+        cautious_until: the moment until which nothing is known of others.
         granted: the requests that the server may not have counted yet, and when they were granted.
     """
 

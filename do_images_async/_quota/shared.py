@@ -1,7 +1,7 @@
 """The decisions of a quota that several workers share, on the levels and gate of the limiter in one process.
 
-What is added here: a worker holds its tokens under a lease, and free tokens are shared out evenly among those
-that wait. `redis/quota.lua` is the same in Lua, function by function; a test holds both to one history.
+What is added here: a worker holds its tokens under a lease, and free tokens are shared out evenly among the
+workers that wait. `redis/quota.lua` is the same in Lua, function by function; a test compares the two.
 
 Nothing here does I/O. Times are integer nanoseconds of the store's clock, but for those of an `Exchange`.
 """
@@ -24,18 +24,19 @@ __all__ = ["Member", "Memory", "SharedQuota", "Spent"]
 _SECOND = 1_000_000_000
 _MICROSECOND = 1000
 _PATIENCE = _SECOND // 4
-"""A worker that is late by this much is not waited for."""
+"""Nanoseconds by which a worker may be late; later than that, others are served before it."""
 
 
 class Member(msgspec.Struct, array_like=True):
     """The store's record of a worker.
 
     Attributes:
-        lease_ends: when it counts as dead unless it was heard of.
-        held: requests of its that are not answered.
-        wants: permits that it waits for, by the reserve that they leave.
+        lease_ends: when it counts as dead unless it makes another exchange before.
+        held: its requests that are not answered.
+        wants: pairs of a reserve and the number of permits with it that the worker waits for.
         due: when it was told to come back; 0 when it does not wait.
-        served: what it was granted while it waited; who waits with the lowest goes first.
+        served: how many permits it was granted while it waited; the waiting worker with the lowest count goes
+            first.
         number, reply: its last exchange, and the answer.
     """
 
@@ -48,7 +49,7 @@ class Member(msgspec.Struct, array_like=True):
     reply: Reply | None = None
 
     def is_awaited(self, now: int) -> bool:
-        """Return whether it is about to come, or late by a little only."""
+        """Return whether it will come soon, or is late by less than `_PATIENCE`."""
         return self.due + _PATIENCE > now
 
 
@@ -56,10 +57,10 @@ class Memory(msgspec.Struct):
     """The store's record of one quota, without the spent tokens; plain data.
 
     Attributes:
-        epoch: the name of this memory; another one after a loss.
+        epoch: the name of this memory; a memory that was lost is replaced by one with another name.
         limits: capacity and period in microseconds of each bucket.
         serial, granted, held, finished: counts of all workers together; see `Ticket` and `Gate.opens_at`.
-        least_served: where a worker that begins to wait starts.
+        least_served: the count of `served` at which a worker that begins to wait starts.
         lost: when requests that were never answered count as finished.
         gate: what the gate knows; None before the first exchange.
     """
@@ -77,10 +78,10 @@ class Memory(msgspec.Struct):
 
 
 class Spent(msgspec.Struct, array_like=True):
-    """Tokens that one exchange has sent on their way back.
+    """The tokens that one exchange has spent, as the moments from which a bucket's period counts.
 
     Attributes:
-        answered: moments from which a bucket's period counts; those of lost requests are in the future.
+        answered: the moments for this quota's requests; those for lost requests are in the future.
         others: the same for requests of others, which count in all buckets but the longest.
     """
 
@@ -95,8 +96,8 @@ class SharedQuota:
         buckets: the limits.
 
     Attributes:
-        spent: what the exchange adds to the tokens on their way back.
-        cleared: whether it has forgotten all those of before.
+        spent: the tokens that the exchange has spent.
+        cleared: whether it has forgotten all tokens that were spent before.
     """
 
     def __init__(self, buckets: Sequence[TokenBucket]) -> None:
@@ -119,7 +120,7 @@ class SharedQuota:
         return self._longest.period
 
     def add(self, spent: Spent) -> None:
-        """Add the tokens that an exchange has sent on their way back."""
+        """Add the tokens that an exchange has spent."""
         for moment in spent.answered:
             for level in self._levels:
                 level.give_back(moment + level.period)
@@ -191,7 +192,7 @@ class SharedQuota:
         """Remove workers whose lease has ended, and count their requests in flight as lost.
 
         A worker that holds nothing does not renew its lease. It is removed when it is late for its next
-        visit.
+        exchange.
         """
         for name, member in list(self._memory.members.items()):
             if member.lease_ends <= now and (member.held or not member.is_awaited(now)):
@@ -200,7 +201,7 @@ class SharedQuota:
                 del self._memory.members[name]
 
     def _agree(self, ask: Exchange) -> None:
-        """Hold all workers that are alive to the same buckets."""
+        """Raise ValueError unless the workers that are alive have the same buckets."""
         memory = self._memory
         limits = [tuple(limit) for limit in ask.buckets]
         if memory.limits != limits and memory.members:
@@ -266,7 +267,7 @@ class SharedQuota:
 
     def _learn(self, answered: Answered, clock: int, now: int) -> None:
         """Let the gate know what a response says, and count the requests of others that it shows."""
-        # Workers report with a delay, in which requests may have finished that the server had not counted.
+        # Workers report late: requests that have finished since were not counted by this response.
         late = now - (clock - answered.at) * _MICROSECOND + self._longest.period
         returns = self._longest.returns
         missed = bisect_right(returns, now + self._longest.period) - bisect_right(returns, late)
@@ -345,7 +346,7 @@ class SharedQuota:
             opens = self._opens_at(now)
         if opens == now:
             return tickets, self._next_visit(reserve, ahead, member.held, now)
-        # A response may open the gate before.
+        # A response may open the gate earlier.
         earliest = max(now, self._gate.earliest(now, memory.granted, memory.held))
         sooner = now + _PATIENCE
         return tickets, max(earliest, sooner if opens is None else min(opens, sooner))
@@ -383,7 +384,8 @@ class SharedQuota:
     ) -> tuple[int, int]:
         """Return this worker's part of the supply, and how many others get the next token before it.
 
-        The supply lifts all who wait to one level, the lowest first; what is left over goes by name.
+        The tokens go to the waiting workers that were served least, until all were served equally; the rest
+        goes by name.
         """
         others: list[_Wish] = []
         for other, each in rivals.items():
@@ -408,8 +410,8 @@ class SharedQuota:
     def _next_visit(self, reserve: int, ahead: int, held: int, now: int) -> int:
         """Return when to come back for the next token.
 
-        Requests of others in flight may turn out to be unsent, and the workers ahead may not come. So ask
-        again after a second, or later the more workers are ahead.
+        Requests of other workers in flight may turn out to be unsent, and the workers ahead may not come. So
+        the worker polls after a second, or later if more workers are ahead.
         """
         due = max(
             now + _PATIENCE // 5,
@@ -431,16 +433,16 @@ class _Wish:
     number: int
 
     def up_to(self, level: int) -> int:
-        """Return how many it gets when all are lifted to one level."""
+        """Return how many permits it gets if all workers are served up to the count `level`."""
         return max(0, min(self.number, level - self.served))
 
     def wants_at(self, level: int) -> bool:
-        """Return whether it would get another one above a level."""
+        """Return whether it would get another permit beyond that count."""
         return self.up_to(level + 1) > self.up_to(level)
 
 
 def _when_back(level: Level, number: int, now: int) -> int:
-    """Return when a bucket has so many more tokens than now, if nobody else takes any."""
+    """Return when a bucket has `number` more tokens than now, if nobody else takes any."""
     if number <= 0:
         return now
     return level.returns[number - 1] if number <= len(level.returns) else now + level.period

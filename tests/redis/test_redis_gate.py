@@ -1,4 +1,7 @@
-"""The shared quota beside others who spend it: as strict as a limiter in one process, and as quick."""
+"""Workers that share a quota through Redis (or a file) while others use the same token.
+
+They are as strict and as fast as one limiter in this process.
+"""
 
 # redis-py leaves `**kwargs` of its functions untyped.
 # pyright: reportUnknownMemberType=false
@@ -42,7 +45,7 @@ pytestmark = needs_redis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_once_a_closing(
+def test_beside_others_workers_spend_what_is_left_and_are_refused_once_each_time_the_quota_runs_out(
     redis_server: RedisServer, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random.seed(seed)  # the limiters' own dice, for the jitter of their pauses
@@ -68,36 +71,40 @@ def test_beside_a_noisy_neighbour_workers_spend_what_is_left_and_are_refused_onc
     assert set(shared.refusals) <= {1}, shared.refusals
 
 
-def test_many_starved_workers_ask_little(redis_server: RedisServer) -> None:
-    """64 of them wait for the documented quota: whoever is far from its turn does not ask whether it is."""
+PERMITS_PER_SECOND = 250 / 61
+"""The documented 250 a minute, with the second that a bucket's margin adds."""
+
+MOST_COMMANDS = 60
+"""Redis commands that a permit may cost while 64 workers wait; workers that poll in turn would need more."""
+
+
+def test_a_worker_that_is_far_back_in_the_queue_does_not_poll_redis(redis_server: RedisServer) -> None:
     costs = starve(redis_server, workers=64)
-    assert costs.permits >= 0.95 * costs.seconds * 250 / 61
-    assert costs.commands / costs.permits <= 60
+    assert costs.permits >= 0.95 * costs.seconds * PERMITS_PER_SECOND
+    assert costs.commands / costs.permits <= MOST_COMMANDS
 
 
-# The same history for all three: in this process, in Redis, in a file.
-
-Garble = Callable[[Report], Report]
+ChangeReport = Callable[[Report], Report]
 
 
-class Twins:
-    """A limiter in this process and a worker of two stores, asked and told the same at the same moments."""
+class Triplets:
+    """A limiter in this process, a Redis store and a file store, given the same events."""
 
     def __init__(self, client: redis.Redis, limits: Sequence[Limit]) -> None:
         buckets = [TokenBucket(limit.capacity, per=limit.seconds, margin=0) for limit in limits]
         self.now = 0
         self.server = Server(limits)
         self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000, slow_start=False)
-        self.flying: list[tuple[GrantedPermit, Ticket, Report]] = []
+        self.in_flight: list[tuple[GrantedPermit, Ticket, Report]] = []
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
-        self._keys = [f"twin{next(numbers)}:{part}" for part in range(9 + len(limits))]
+        self._keys = [f"triplet{next(numbers)}:{part}" for part in range(9 + len(limits))]
         self._file = VirtualFile(buckets, lambda: START + self.now)
         self._joined = False
         self._asked = itertools.count(1)
 
     async def send(self) -> None:
-        """Ask both for a permit, and send what they agree upon."""
+        """Ask all three for a permit; send a request if they grant one, fail if they differ."""
         reply = self._exchange(want=1)
         serials = list(reply["granted"][0][1])
         try:
@@ -108,11 +115,12 @@ class Twins:
         assert isinstance(permit, GrantedPermit)
         assert serials == [permit.ticket.serial]
         assert reply["finished"] == permit.ticket.finished
-        self.flying.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))
+        self.in_flight.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))
 
-    def answer(self, which: int, garble: Garble = lambda report: report) -> None:
-        permit, ticket, report = self.flying.pop(which % len(self.flying))
-        report = garble(report)
+    def answer(self, which: int, change: ChangeReport = lambda report: report) -> None:
+        """Give all three the response to one request in flight, and compare what they make of it."""
+        permit, ticket, report = self.in_flight.pop(which % len(self.in_flight))
+        report = change(report)
         permit.settle(report)
         reply = self._exchange(Answered.of(ticket, report, self.now))
         stats = self.limiter.stats()
@@ -122,7 +130,7 @@ class Twins:
     def _exchange(self, *answered: Answered, want: int = 0) -> dict[str, Any]:
         ask = Exchange(
             number=str(next(self._asked)),
-            worker="twin",
+            worker="triplet",
             epoch="",
             new_epoch="one",
             joined=self._joined,
@@ -158,7 +166,7 @@ class Twins:
 
 numbers = itertools.count()
 
-WORDS: list[Garble] = [
+REPORT_CHANGES: list[ChangeReport] = [
     lambda report: report,
     lambda report: msgspec.structs.replace(report, remaining=0),
     lambda report: msgspec.structs.replace(report, reset_in=None),
@@ -167,10 +175,10 @@ WORDS: list[Garble] = [
     lambda report: msgspec.structs.replace(report, refused=True, remaining=0, retry_after=None),
     lambda report: msgspec.structs.replace(report, reset_in=4200.0),
 ]
-"""Reports of servers that count in another way, or report another window."""
+"""Changes that make reports like those of servers that count in another way or report another window."""
 
 TICK = 100_003
-"""Microseconds; no sum of intervals is one of ticks, so that nobody's rounding matters."""
+"""Microseconds of a step: an odd length, so that no event falls exactly on a window's edge."""
 
 moves = st.lists(
     st.one_of(
@@ -192,52 +200,58 @@ moves = st.lists(
     max_examples=examples(120),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(moves, st.integers(2, 30), st.integers(20, 200), st.lists(st.sampled_from(WORDS), min_size=1))
-def test_the_store_lets_go_what_a_limiter_in_one_process_would(
-    redis_server: RedisServer, moves: list[tuple[str, int]], minute: int, hour: int, words: list[Garble]
+@given(moves, st.integers(2, 30), st.integers(20, 200), st.lists(st.sampled_from(REPORT_CHANGES), min_size=1))
+def test_the_stores_grant_what_a_limiter_in_one_process_would(
+    redis_server: RedisServer,
+    moves: list[tuple[str, int]],
+    minute: int,
+    hour: int,
+    changes: list[ChangeReport],
 ) -> None:
     async def main(client: redis.Redis) -> None:
-        twins = Twins(client, (Limit(minute, 6.0), Limit(hour, 60.0)))
-        garbles = itertools.cycle(words)
+        triplets = Triplets(client, (Limit(minute, 6.0), Limit(hour, 60.0)))
+        change = itertools.cycle(changes)
         for move, amount in moves:
             if move == "wait":
-                twins.now += amount * TICK
+                triplets.now += amount * TICK
             elif move == "others":
                 for _ in range(amount):
-                    twins.server.count(twins.now / 1_000_000)
+                    triplets.server.count(triplets.now / 1_000_000)
             elif move == "send":
                 for _ in range(amount):
-                    await twins.send()
-            elif twins.flying:
-                twins.answer(amount, next(garbles))
-            twins.now += 7
+                    await triplets.send()
+            elif triplets.in_flight:
+                triplets.answer(amount, next(change))
+            triplets.now += 7
 
     with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):
         run_virtually(main(client))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_store_keeps_pace_with_a_limiter_in_one_process(redis_server: RedisServer, seed: int) -> None:
-    """Minutes with others that come and go: closings, even pacing that grows, and its end."""
+def test_the_stores_decide_as_a_limiter_in_one_process_does_for_minutes(
+    redis_server: RedisServer, seed: int
+) -> None:
+    """Others come and go: requests are refused, paced evenly, faster and faster, and then not paced."""
     dice = random.Random(seed)
 
     async def main(client: redis.Redis) -> bool:
-        twins = Twins(client, (Limit(30, 6.0), Limit(2000, 60.0)))
+        triplets = Triplets(client, (Limit(30, 6.0), Limit(2000, 60.0)))
         was_paced = False
         for _ in range(60):
-            twins.server.count(twins.now / 1_000_000)  # by a previous run
-            twins.now += 100_000
+            triplets.server.count(triplets.now / 1_000_000)  # by a previous run
+            triplets.now += 100_000
         for step in range(1500):
-            twins.now += dice.randrange(20_000, 150_000)
+            triplets.now += dice.randrange(20_000, 150_000)
             burst = 20 * (step == 300)
             for _ in range(burst + (dice.random() < (0.2, 0.6, 0.0)[step // 500])):
-                twins.server.count(twins.now / 1_000_000)
-            await twins.send()
-            while twins.flying and dice.random() < 0.7:
-                twins.answer(0 if dice.random() < 0.9 else 1)
-            was_paced = was_paced or twins.limiter.stats().pacing
-        assert twins.server.refused
-        return was_paced and not twins.limiter.stats().pacing
+                triplets.server.count(triplets.now / 1_000_000)
+            await triplets.send()
+            while triplets.in_flight and dice.random() < 0.7:
+                triplets.answer(0 if dice.random() < 0.9 else 1)
+            was_paced = was_paced or triplets.limiter.stats().pacing
+        assert triplets.server.refused
+        return was_paced and not triplets.limiter.stats().pacing
 
     with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):
         assert run_virtually(main(client))
