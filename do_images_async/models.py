@@ -285,6 +285,10 @@ class RateLimit:
     remaining: Integer
     reset: Integer
 
+    def __str__(self) -> str:
+        reset = self.reset_at.replace(tzinfo=None).isoformat(" ", "seconds")
+        return f"{self.remaining:,} of {self.limit:,} requests left, reset at {reset} UTC"
+
     @property
     def reset_at(self) -> datetime:
         """Return `reset` as an aware datetime; beyond the calendar, its first or last moment."""

@@ -701,6 +701,13 @@ def test_the_rate_limit_has_its_reset_as_a_date() -> None:
     assert limit.reset_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 
+def test_a_printed_rate_limit_is_a_sentence() -> None:
+    limit = RateLimit(limit=5000, remaining=4998, reset=1_700_000_000)
+    assert str(limit) == "4,998 of 5,000 requests left, reset at 2023-11-14 22:13:20 UTC"
+    assert repr(limit) == "RateLimit(limit=5000, remaining=4998, reset=1700000000)"
+    assert str(attrs.evolve(limit, reset=2**62)).endswith("reset at 9999-12-31 23:59:59 UTC")
+
+
 # --- a converter of the user's ---
 
 

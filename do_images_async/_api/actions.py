@@ -10,7 +10,7 @@ from typing import Final
 
 from do_images_async._api.bulk import Outcome, fan_out
 from do_images_async._api.identity import check_action, check_image, mismatch, region_of
-from do_images_async._api.listing import check_listing, page_position, page_query
+from do_images_async._api.listing import check_listing, page_fields, page_query
 from do_images_async._api.pagination import Fetched, LinkedPages, read_whole
 from do_images_async._api.polling import check_wait
 from do_images_async._api.waits import until_completed
@@ -81,10 +81,10 @@ class ImageActions:
         reply = await self._transport.send(call, self._options)
         actions = reply.value.actions
         links = LinkedPages.read(reply.value.links, page=page, base_url=self._transport.base_url)
-        position = page_position(reply, links, count=len(actions), page=page, per_page=per_page)
+        fields = page_fields(reply, links, count=len(actions), page=page, per_page=per_page)
         for action in actions:
             check_action(action, image_id, action.id)
-        return Fetched(ActionPage(actions=actions, **position), links, len(actions) >= per_page)
+        return Fetched(ActionPage(actions=actions, **fields), links, len(actions) >= per_page)
 
     async def get(self, image_id: int, action_id: int) -> Action:
         """Read one action; one request (API page: "Retrieve an Existing Action").

@@ -18,7 +18,7 @@ from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
 from do_images_async._api.identity import check_image, check_name
 from do_images_async._api.latest import LatestFilter, LatestType, newest
-from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_position, page_query
+from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_fields, page_query
 from do_images_async._api.pagination import Fetched, LinkedPages, read_whole
 from do_images_async._api.polling import check_wait
 from do_images_async._api.recovery import check_since, find_candidates
@@ -68,6 +68,8 @@ Hook = Callable[[BulkProgress], object] | None
 class ImagesAPI:
     """The DigitalOcean Images API, for one token.
 
+    The API page that docstrings name is https://docs.digitalocean.com/reference/api/reference/images/.
+
     Use it as an async context manager, or call `aclose` when you are done. It may be shared by any number of
     tasks of one event loop.
 
@@ -86,12 +88,13 @@ class ImagesAPI:
         allow_insecure_http: True allows `http://` to any host, such as an emulator's in a container. The
             token can then be read on the way; a warning is logged.
         limiter: the limiter of the requests; by default the documented 250 a minute and 5,000 an hour, shared
-            by all clients in this process that use the same token at the same origin. Of a token that a
-            function provides, `limiter` is known after the first call.
+            by all clients in this process that use the same token at the same origin. If a function provides
+            the token, the property `limiter` is the right one only after the first call.
         retry: how often a request is sent at most, and how long to wait in between.
         timeout: seconds for each attempt, from when it may be sent until its body is read; None for no limit.
         max_wait: the longest wait for quota, in seconds; None waits as long as it takes.
-        user_agent: the User-Agent header.
+        user_agent: your program, such as "golden-images/1.4"; the User-Agent header begins with it, and the
+            library's name and version follow.
         on_event: called with what happens to each attempt, for metrics and traces; see
             `do_images_async.events`. It must not block; what it raises is logged and goes no further.
         converter: makes models of response bodies: a copy of `do_images_async.converter` with hooks of your
@@ -747,8 +750,8 @@ class ImagesAPI:
         reply = await self._transport.send(call, self._options)
         images = reply.value.images
         links = LinkedPages.read(reply.value.links, page=page, base_url=self._transport.base_url)
-        position = page_position(reply, links, count=len(images), page=page, per_page=per_page)
-        return Fetched(ImagePage(images=images, **position), links, len(images) >= per_page)
+        fields = page_fields(reply, links, count=len(images), page=page, per_page=per_page)
+        return Fetched(ImagePage(images=images, **fields), links, len(images) >= per_page)
 
     def _send(
         self, method: str, path: str, body: Mapping[str, object] | None = None

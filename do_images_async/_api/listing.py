@@ -1,4 +1,4 @@
-"""Filters of a listing, and a page's position in it, for images and actions."""
+"""What listings share: argument checks, the query and the next page; and the filters for images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Reply
 from do_images_async.models import RateLimit
 
-__all__ = ["ImageFilters", "ListType", "PagePosition", "check_listing", "page_position", "page_query"]
+__all__ = ["ImageFilters", "ListType", "PageFields", "check_listing", "page_fields", "page_query"]
 
 ListType = Literal["distribution", "application"]
 
-_LARGEST_PAGE = 200
+_MAX_PER_PAGE = 200
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class ListBody(Protocol):
 B = TypeVar("B", bound=ListBody)
 
 
-class PagePosition(TypedDict):
+class PageFields(TypedDict):
     """The fields that `ImagePage` and `ActionPage` share."""
 
     total: int | None
@@ -68,33 +68,43 @@ class PagePosition(TypedDict):
 
 
 def check_listing(per_page: object, concurrency: object, strict: object) -> None:
-    """Check the arguments that every listing has."""
+    """Check the arguments that every listing has.
+
+    Args:
+        per_page: items in a page.
+        concurrency: pages that are prefetched.
+        strict: whether the pages are read until one pass shows no movement and brings nothing new.
+
+    Raises:
+        TypeError, ValueError: an argument can't be used.
+    """
     check_bool(strict, "strict")
-    check_range(per_page, "per_page", 1, _LARGEST_PAGE)
+    check_range(per_page, "per_page", 1, _MAX_PER_PAGE)
     check_range(concurrency, "concurrency", 1)
 
 
 def page_query(page: object, per_page: object, filters: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the parameters of the query for one page."""
     number = check_range(page, "page", 1)
-    size = check_range(per_page, "per_page", 1, _LARGEST_PAGE)
+    size = check_range(per_page, "per_page", 1, _MAX_PER_PAGE)
     return {"page": str(number), "per_page": str(size), **(filters or {})}
 
 
-def page_position(
-    reply: Reply[B], links: LinkedPages, *, count: int, page: int, per_page: int
-) -> PagePosition:
-    """Return the position in its listing of a page of `count` items.
+def page_fields(reply: Reply[B], links: LinkedPages, *, count: int, page: int, per_page: int) -> PageFields:
+    """Return the fields that both page classes share, for a page that holds `count` items.
 
-    Without a link to the next page, there is one if the last link or the total says so.
+    If no next link was sent, there's still a next page when this one isn't empty and the last link or the
+    total says so. A server may send smaller pages than were asked for: then the total says that this page is
+    the last only if it is as large as `page` pages like this one.
     """
     meta = reply.value.meta
     total = meta.total if meta else None
-    read = (page - 1) * per_page + count
-    more = count > 0 and ((links.last_page or 0) > page or (total is not None and total > read))
-    return PagePosition(
+    # The earlier pages held `per_page` items each, or all pages are capped at the size of this one.
+    honoured, capped = (page - 1) * per_page + count, page * count
+    more = (links.last_page or 0) > page or (total is not None and total != honoured and total > capped)
+    return PageFields(
         total=total,
         rate_limit=reply.rate_limit,
         page=page,
-        next_page=page + 1 if links.next_page is None and more else links.next_page,
+        next_page=page + 1 if links.next_page is None and more and count else links.next_page,
     )

@@ -1,1 +1,1 @@
-"""One logical request: its attempts, and the model or error that is its result."""
+"""One request over HTTP: token, attempts, retries, mapping, logs; and the middleware for other sessions."""

@@ -49,6 +49,9 @@ class RetryPolicy:
     jitter"), so that clients that failed together do not retry together. After a 429 the limiter waits as
     long as the server says instead.
 
+    Retried are 429, 408, 500, 502 to 504, Cloudflare's 520 to 530, a connection that fails, a timeout and a
+    damaged body; but no POST that the server may have executed.
+
     Args:
         attempts: attempts at most, the first one included; 1 sends once.
         base: the longest backoff before the second attempt, in seconds.

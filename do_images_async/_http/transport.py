@@ -1,4 +1,4 @@
-"""One logical request: its URL, its attempts and their deadlines, up to a model or an error."""
+"""Sends one API call: authorizes it, retries it, and returns a model object or raises an error."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ class Transport:
         self.base_url = base_url
         self._on_event = on_event
         self._converter = default_converter if converter is None else converter
-        headers = {"Accept": "application/json", "User-Agent": user_agent or _USER_AGENT}
+        agent = _USER_AGENT if user_agent is None else f"{user_agent} {_USER_AGENT}"
+        headers = {"Accept": "application/json", "User-Agent": agent}
         grant = partial(Access, origin=base_url.origin(), headers=headers, limiter=limiter)
         self._credentials = Credentials(token, grant, limiter)
         self._prefix = base_url.raw_path.rstrip("/")

@@ -456,7 +456,10 @@ async def test_the_token_comes_from_the_environment(
         await api.get(1)
     sent = [request.headers["authorization"] for request in server.received]
     assert sent == [f"Bearer {expected}", f"Bearer {expected}", "Bearer given"]
-    assert server.received[0].headers["user-agent"] == "mine/1"
+    agents = [request.headers["user-agent"] for request in server.received[1:]]
+    assert agents[0] == agents[1]
+    assert agents[0].startswith("do-images-async/")
+    assert server.received[0].headers["user-agent"] == f"mine/1 {agents[0]}"
 
 
 @pytest.mark.parametrize("make", [ImagesAPI.from_env, ImagesAPI])

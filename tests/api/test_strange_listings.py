@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from do_images_async import ImagesAPI, errors
+from do_images_async import ImagePage, ImagesAPI, errors
 from tests.conftest import TOKEN
 from tests.support.servers import Answer, Received, Server, image_document, reply
 
@@ -236,6 +236,14 @@ def test_a_listing_is_never_silently_short_and_always_ends(
     assert reading.requests <= passes * (pages + 14 + concurrency)
 
 
+async def follow_next_page(api: ImagesAPI, *, per_page: int) -> list[ImagePage]:
+    """Read page after page by `next_page`, as a caller of `list_page` does."""
+    pages = [await api.list_page(per_page=per_page)]
+    while (number := pages[-1].next_page) is not None:
+        pages.append(await api.list_page(page=number, per_page=per_page))
+    return pages
+
+
 LAST = {"pages": {"last": "https://api.digitalocean.com/v2/images?page=3"}}
 UNDERSTATED: dict[str, Callable[[int, int], dict[str, object]]] = {
     "a last link is a lower bound": lambda _, __: {"links": LAST, "meta": {"total": 200}},
@@ -272,12 +280,26 @@ async def test_next_page_leads_to_the_end_with_and_without_links(
     server: Server, api: ImagesAPI, links: Links
 ) -> None:
     server.answer_with(Strange(45, total=45, links=links))
-    number: int | None = 1
-    numbers: list[int] = []
-    while number is not None:
-        page = await api.list_page(page=number)
-        numbers.append(len(page))
-        number = page.next_page
-    assert numbers == [20, 20, 5]
+    assert [len(page) for page in await follow_next_page(api, per_page=20)] == [20, 20, 5]
     assert (await api.list_page(page=9)).next_page is None
     assert [page.next_page async for page in api.list_pages(per_page=20)] == [2, 3, None]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(250, [100, 100, 50, 0]), (200, [100, 100]), (70, [70])])
+@pytest.mark.parametrize("links", ["none", "empty"])
+async def test_next_page_leads_to_the_end_of_pages_that_are_smaller_than_asked_for(
+    server: Server, api: ImagesAPI, links: Links, count: int, sizes: list[int]
+) -> None:
+    server.answer_with(Strange(count, cap=100, total=count, links=links))
+    pages = await follow_next_page(api, per_page=200)
+    assert [len(page) for page in pages] == sizes
+    assert [id_ for page in pages for id_ in page.ids] == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 400, 450])
+@pytest.mark.parametrize("links", ["none", "empty", "next"])
+async def test_following_next_page_costs_no_request_too_many(
+    server: Server, api: ImagesAPI, links: Links, count: int
+) -> None:
+    server.answer_with(Strange(count, total=count, links=links))
+    assert len(await follow_next_page(api, per_page=200)) == max(1, -(-count // 200))

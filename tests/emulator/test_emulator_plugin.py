@@ -101,6 +101,46 @@ def test_the_fixtures_work_with(tmp_path: Path, mark: str, options: tuple[str, .
     assert passed(run(tmp_path, ASYNC_TESTS.format(mark=mark), *PLUGIN, *options, ini=ini)) == 2
 
 
+MARKED_CLIENT = """
+import pytest
+from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async.testing import Fault, ImagesEmulator
+
+events: list[object] = []
+pytestmark = pytest.mark.images_api(on_event=events.append, retry=RetryPolicy(base=0))
+
+async def test_the_modules_mark(images_emulator: ImagesEmulator, images_api: ImagesAPI):
+    images_emulator.faults.add(Fault(status=503, times=3))
+    await images_api.get("debian-12-x64")
+    assert len(images_emulator.requests) == 4
+
+@pytest.mark.images_api(retry=RetryPolicy(attempts=1))
+async def test_the_nearest_mark_wins(images_emulator: ImagesEmulator, images_api: ImagesAPI):
+    images_emulator.faults.add(Fault(status=503))
+    events.clear()
+    with pytest.raises(errors.ServerError):
+        await images_api.get("debian-12-x64")
+    assert len(images_emulator.requests) == 1
+    assert events  # the argument of the module's mark stays
+
+@pytest.mark.images_emulator(quotas=None)
+@pytest.mark.images_api(limiter=RateLimiter(TokenBucket(10**6, per=60), slow_start=False))
+async def test_more_requests_than_the_quota(images_emulator: ImagesEmulator, images_api: ImagesAPI):
+    outcomes = [each async for each in images_api.get_many(range(1, 301))]
+    assert len(outcomes) == len(images_emulator.requests) == 300
+"""
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [(*ASYNCIO, "--asyncio-mode=strict"), (*ANYIO, "-k", "not trio")],
+    ids=["asyncio", "anyio"],
+)
+def test_a_mark_says_what_the_client_is_made_with(tmp_path: Path, plugins: tuple[str, ...]) -> None:
+    ini = "asyncio_default_fixture_loop_scope = function" if ASYNCIO[1] in plugins else ""
+    assert passed(run(tmp_path, MARKED_CLIENT, *PLUGIN, *plugins, "--strict-markers", ini=ini)) == 3
+
+
 def test_a_plain_test_needs_no_other_plugin(tmp_path: Path) -> None:
     assert passed(run(tmp_path, BLOCKING_TEST, *PLUGIN, "--strict-markers")) == 1
 

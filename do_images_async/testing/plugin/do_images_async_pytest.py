@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from do_images_async import ImagesAPI
     from do_images_async.testing import ImagesEmulator
 
-_MARKER = "images_emulator(**arguments): what `ImagesEmulator` is made with for this test's `images_emulator`"
+_MARKERS = (
+    "images_emulator(**arguments): what `ImagesEmulator` is made with for this test's `images_emulator`",
+    "images_api(**arguments): what `ImagesAPI` is made with, beside token and base_url, for `images_api`",
+)
 _LOOP_SCOPES: tuple[Literal["function", "class", "module", "package", "session"], ...] = (
     *("function", "class", "module", "package", "session"),
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, and the client's fixtures for the plugins that are here."""
-    config.addinivalue_line("markers", _MARKER)
+    """Declare the marks, and the client's fixtures for the plugins that are installed."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
     if _has_pytest_asyncio(config):
         config.pluginmanager.register(_fixtures_for_pytest_asyncio())
 
@@ -66,11 +70,16 @@ def images_emulator(request: pytest.FixtureRequest) -> Iterator[ImagesEmulator]:
     """
     from do_images_async.testing import ImagesEmulator
 
-    arguments: dict[str, Any] = {}
-    for mark in reversed(list(request.node.iter_markers("images_emulator"))):
-        arguments |= mark.kwargs
-    with ImagesEmulator(**arguments) as emulator:
+    with ImagesEmulator(**_arguments(request, "images_emulator")) as emulator:
         yield emulator
+
+
+def _arguments(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
+    """Return the arguments of a test's marks of one name; those of the nearest mark win."""
+    arguments: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers(marker))):
+        arguments |= mark.kwargs
+    return arguments
 
 
 @pytest.fixture
@@ -78,6 +87,7 @@ def images_api(request: pytest.FixtureRequest) -> ImagesAPI:
     """Return an `ImagesAPI` that talks to `images_emulator`, in the event loop of the test.
 
     For async tests under pytest-asyncio (and so pytest-aiohttp) or anyio; they need no mark and no mode.
+    `@pytest.mark.images_api(retry=RetryPolicy(base=0))` passes arguments to `ImagesAPI`.
     """
     client: ImagesAPI
     if "anyio_backend" in request.fixturenames:
@@ -90,16 +100,21 @@ def images_api(request: pytest.FixtureRequest) -> ImagesAPI:
     pytest.fail("images_api needs a plugin that runs async tests: pytest-asyncio, or anyio's", pytrace=False)
 
 
-async def _client(images_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+async def _client(
+    request: pytest.FixtureRequest, images_emulator: ImagesEmulator
+) -> AsyncIterator[ImagesAPI]:
     from do_images_async import ImagesAPI
 
-    async with ImagesAPI(images_emulator.token, base_url=images_emulator.url) as client:
+    given = _arguments(request, "images_api")
+    async with ImagesAPI(images_emulator.token, base_url=images_emulator.url, **given) as client:
         yield client
 
 
 @pytest.fixture(name="_images_api_of_anyio")
-async def _client_of_anyio(images_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
-    async for client in _client(images_emulator):
+async def _client_of_anyio(
+    request: pytest.FixtureRequest, images_emulator: ImagesEmulator
+) -> AsyncIterator[ImagesAPI]:
+    async for client in _client(request, images_emulator):
         yield client
 
 
@@ -125,8 +140,10 @@ def _fixtures_for_pytest_asyncio() -> ModuleType:
     plugin = ModuleType("do_images_async_pytest_asyncio")
     for scope in _LOOP_SCOPES:
 
-        async def client(images_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
-            async for each in _client(images_emulator):
+        async def client(
+            request: pytest.FixtureRequest, images_emulator: ImagesEmulator
+        ) -> AsyncIterator[ImagesAPI]:
+            async for each in _client(request, images_emulator):
                 yield each
 
         name = f"_images_api_of_{scope}_loop"
