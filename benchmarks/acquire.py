@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from benchmarks.alternatives import ample_limiter
 from benchmarks.measure import Result, Sample, Work, at_most, compare, ratio
-from benchmarks.peers import plenty
 from do_images_async import RateLimiter, TokenBucket
 from do_images_async._quota.protocols import Permit
 
@@ -22,7 +22,7 @@ class Free:
 
     def __init__(self) -> None:
         self._permits: list[Permit] = []
-        self._limiter = plenty()
+        self._limiter = ample_limiter()
 
     async def __call__(self, calls: int) -> None:
         acquire, keep = self._limiter.acquire, self._permits.append

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from benchmarks import peers
+from benchmarks import alternatives
 from benchmarks.measure import Result, Sample, Work, at_least, at_most, compare, ratio
 from benchmarks.server import IMAGES, running_server
 
 __all__ = ["run"]
 
 SUBJECTS = {
-    peers.BARE: peers.bare,
-    peers.OURS: peers.ours,
-    peers.HTTPX: peers.httpx_client,
-    peers.PYDO_AIO: peers.pydo_aio,
-    peers.PYDO: peers.pydo_sync,
-    peers.DIGITALOCEAN: peers.python_digitalocean,
+    alternatives.BARE: alternatives.bare,
+    alternatives.OURS: alternatives.ours,
+    alternatives.HTTPX: alternatives.httpx_client,
+    alternatives.PYDO_AIO: alternatives.pydo_aio,
+    alternatives.PYDO: alternatives.pydo_sync,
+    alternatives.DIGITALOCEAN: alternatives.python_digitalocean,
 }
 
 
-def one_by_one(get: peers.Get) -> Work:
+def one_by_one(get: alternatives.Get) -> Work:
     async def work(calls: int) -> None:
         for number in range(1, calls + 1):
             assert await get(number) == number
@@ -41,13 +41,13 @@ async def measure() -> dict[str, Sample]:
 
 def run() -> Result:
     samples = asyncio.run(measure())
-    one = samples[peers.OURS]
+    one = samples[alternatives.OURS]
     return Result(
         unit="µs",
         samples=samples,
         checks=(
-            at_most("one get, against bare aiohttp", ratio(one, samples[peers.BARE]), 1.15),
-            at_least("pydo.aio, against one get", ratio(samples[peers.PYDO_AIO], one), 6.0),
+            at_most("one get, against bare aiohttp", ratio(one, samples[alternatives.BARE]), 1.15),
+            at_least("pydo.aio, against one get", ratio(samples[alternatives.PYDO_AIO], one), 6.0),
         ),
         notes=(f"each call for another image, of {IMAGES}",),
     )

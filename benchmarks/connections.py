@@ -7,7 +7,7 @@ import time
 
 import aiohttp
 
-from benchmarks import peers
+from benchmarks import alternatives
 from benchmarks.measure import Result, Sample, Work, compare
 from benchmarks.server import running_server
 from do_images_async import ImagesAPI
@@ -23,7 +23,9 @@ def limited(url: str, limit: int) -> Work:
         connector = aiohttp.TCPConnector(limit=limit)
         numbers = iter(range(1, calls + 1))
         async with aiohttp.ClientSession(connector=connector) as session:
-            api = ImagesAPI(peers.TOKEN, base_url=url, session=session, limiter=peers.plenty())
+            api = ImagesAPI(
+                alternatives.TOKEN, base_url=url, session=session, limiter=alternatives.ample_limiter()
+            )
 
             async def worker() -> None:
                 for number in numbers:

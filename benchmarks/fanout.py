@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from benchmarks import peers
+from benchmarks import alternatives
 from benchmarks.measure import Result, Sample, Work, at_most, compare, ratio
 from benchmarks.server import running_server
 
@@ -13,14 +13,14 @@ __all__ = ["run"]
 
 IN_FLIGHT = 50
 SUBJECTS = {
-    peers.BARE: peers.bare,
-    peers.OURS: peers.ours,
-    peers.HTTPX: peers.httpx_client,
-    peers.PYDO_AIO: peers.pydo_aio,
+    alternatives.BARE: alternatives.bare,
+    alternatives.OURS: alternatives.ours,
+    alternatives.HTTPX: alternatives.httpx_client,
+    alternatives.PYDO_AIO: alternatives.pydo_aio,
 }
 
 
-def fanned_out(get: peers.Get) -> Work:
+def fanned_out(get: alternatives.Get) -> Work:
     async def work(calls: int) -> None:
         for begin in range(1, calls + 1, IN_FLIGHT):
             numbers = range(begin, begin + IN_FLIGHT)
@@ -42,6 +42,6 @@ async def measure() -> dict[str, Sample]:
 
 def run() -> Result:
     samples = asyncio.run(measure())
-    against_bare = ratio(samples[peers.OURS], samples[peers.BARE])
+    against_bare = ratio(samples[alternatives.OURS], samples[alternatives.BARE])
     check = at_most(f"one get, {IN_FLIGHT} in flight, against bare aiohttp", against_bare, 1.15)
     return Result(unit="µs", samples=samples, checks=(check,))

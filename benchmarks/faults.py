@@ -1,4 +1,4 @@
-"""The same faults for this client and its peers, on a local server, with the outcome of each.
+"""The same faults for this client and its alternatives, on a local server, with the outcome of each.
 
 `python -m benchmarks.faults`. Each row is a fault that any client of the API can meet, and what a user must
 be able to rely on then; each client is set up as its manual says, with its defaults. A call that has not
@@ -33,7 +33,7 @@ COUNT: Final = 450
 URL: Final = "https://example.com/golden.qcow2"
 
 
-class Peer(Protocol):
+class Client(Protocol):
     """The adapter of a client: its calls for each operation, which return ids."""
 
     async def get(self, image_id: Any) -> Any: ...
@@ -55,7 +55,7 @@ class Ours:
         return [image.id async for image in self.api.list(private=True)]
 
 
-# The peers come with an extra and without types: they are imported when they are run.
+# The other clients come with an extra and without types: they are imported when they are run.
 
 
 @attrs.frozen
@@ -104,19 +104,19 @@ class PythonDigitalOcean:
 
 
 @contextlib.asynccontextmanager
-async def ours(url: str, token: str) -> AsyncGenerator[Peer, None]:
+async def ours(url: str, token: str) -> AsyncGenerator[Client, None]:
     async with ImagesAPI(token, base_url=url) as api:
         yield Ours(api)
 
 
 @contextlib.asynccontextmanager
-async def pydo_aio(url: str, token: str) -> AsyncGenerator[Peer, None]:
+async def pydo_aio(url: str, token: str) -> AsyncGenerator[Client, None]:
     async with import_module("pydo.aio").Client(token, endpoint=url) as client:
         yield PydoAio(client)
 
 
 @contextlib.asynccontextmanager
-async def python_digitalocean(url: str, token: str) -> AsyncGenerator[Peer, None]:
+async def python_digitalocean(url: str, token: str) -> AsyncGenerator[Client, None]:
     os.environ["DIGITALOCEAN_END_POINT"] = f"{url}/v2/"
     try:
         yield PythonDigitalOcean(import_module("digitalocean"), token)
@@ -124,8 +124,8 @@ async def python_digitalocean(url: str, token: str) -> AsyncGenerator[Peer, None
         del os.environ["DIGITALOCEAN_END_POINT"]
 
 
-Open = Callable[[str, str], contextlib.AbstractAsyncContextManager[Peer]]
-PEERS: Final[dict[str, Open]] = {
+Open = Callable[[str, str], contextlib.AbstractAsyncContextManager[Client]]
+ALTERNATIVES: Final[dict[str, Open]] = {
     "do-images-async": ours,
     "pydo": pydo_aio,
     "python-digitalocean": python_digitalocean,
@@ -140,7 +140,7 @@ class Verdict:
     words: str
 
 
-Judge = Callable[[Peer, ImagesEmulator], Awaitable[Verdict]]
+Judge = Callable[[Client, ImagesEmulator], Awaitable[Verdict]]
 
 
 @attrs.frozen
@@ -158,7 +158,7 @@ async def _ended(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     try:
         async with scope:
             return await call, None
-    except Exception as error:  # noqa: BLE001  (whatever a peer raises is the finding)
+    except Exception as error:  # noqa: BLE001  (whatever a client raises is the finding)
         return None, TimeoutError("no end after ten seconds") if scope.expired() else error
 
 
@@ -174,10 +174,10 @@ def _raised(error: BaseException) -> str:
 def must_answer(**fault: Any) -> Judge:
     """Require that a read that meets this fault once still returns the image."""
 
-    async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    async def judge(client: Client, emulator: ImagesEmulator) -> Verdict:
         wanted = emulator.images.add(name="wanted")
         emulator.faults.add(Fault(**fault))
-        got, error = await _ended(peer.get(wanted))
+        got, error = await _ended(client.get(wanted))
         if error is not None:
             return Verdict(False, _raised(error))
         return Verdict(got == wanted, "answered" if got == wanted else f"returned {_short(got)}")
@@ -188,11 +188,11 @@ def must_answer(**fault: Any) -> Judge:
 def must_raise(says: str = "", **fault: Any) -> Judge:
     """Require that a read that meets this fault each time raises, with these words."""
 
-    async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    async def judge(client: Client, emulator: ImagesEmulator) -> Verdict:
         wanted = emulator.images.add(name="wanted")
         options: dict[str, Any] = {"times": None, **fault}
         emulator.faults.add(Fault(**options))
-        got, error = await _ended(peer.get(wanted))
+        got, error = await _ended(client.get(wanted))
         if error is None:
             return Verdict(False, f"returned {_short(got)}")
         if "ten seconds" in str(error):
@@ -209,10 +209,10 @@ def must_raise(says: str = "", **fault: Any) -> Judge:
 def must_create(most: int = 1, least: int = 0, *, raises: bool = False, **fault: Any) -> Judge:
     """Require that a creation that meets this fault is executed so often, by the server's count."""
 
-    async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    async def judge(client: Client, emulator: ImagesEmulator) -> Verdict:
         options: dict[str, Any] = {"method": "POST", **fault}
         emulator.faults.add(Fault(**options))
-        _, error = await _ended(peer.create("golden"))
+        _, error = await _ended(client.create("golden"))
         made = sum(entry.carried_out for entry in emulator.requests.where("POST"))
         ended = _raised(error) if error else "returned"
         coped = least <= made <= most and (error is not None or not raises)
@@ -224,10 +224,10 @@ def must_create(most: int = 1, least: int = 0, *, raises: bool = False, **fault:
 def must_list(**fault: Any) -> Judge:
     """Require that a listing that meets this fault is complete, or raises."""
 
-    async def judge(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+    async def judge(client: Client, emulator: ImagesEmulator) -> Verdict:
         there = _private(emulator)
         emulator.faults.add(Fault(times=None, **fault))
-        return await _listed(peer, there)
+        return await _listed(client, there)
 
     return judge
 
@@ -236,9 +236,9 @@ def _private(emulator: ImagesEmulator) -> set[int]:
     return {image["id"] for image in emulator.images if not image["public"]}
 
 
-async def _listed(peer: Peer, there: set[int]) -> Verdict:
+async def _listed(client: Client, there: set[int]) -> Verdict:
     """Check that a listing has each image that existed all the time exactly once, or raises."""
-    ids, error = await _ended(peer.list())
+    ids, error = await _ended(client.list())
     if error is not None:
         return Verdict("ten seconds" not in str(error), _raised(error))
     missing, repeated = len(there - set(ids)), len(ids) - len(set(ids))
@@ -259,50 +259,50 @@ def _before_page_two(emulator: ImagesEmulator, change: Callable[[], object]) -> 
     emulator.on_request.append(look)
 
 
-async def _image_goes(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _image_goes(client: Client, emulator: ImagesEmulator) -> Verdict:
     first = next(image["id"] for image in emulator.images if not image["public"])
     _before_page_two(emulator, lambda: emulator.images.remove(first))
-    return await _listed(peer, _private(emulator) - {first})
+    return await _listed(client, _private(emulator) - {first})
 
 
-async def _image_comes(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _image_comes(client: Client, emulator: ImagesEmulator) -> Verdict:
     _before_page_two(emulator, lambda: emulator.images.add(at=0, name="new"))
-    return await _listed(peer, _private(emulator))
+    return await _listed(client, _private(emulator))
 
 
-async def _page_fails(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _page_fails(client: Client, emulator: ImagesEmulator) -> Verdict:
     _before_page_two(emulator, lambda: emulator.faults.add(Fault(status=403, times=None)))
-    return await _listed(peer, _private(emulator))
+    return await _listed(client, _private(emulator))
 
 
-async def _wait_for_quota(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _wait_for_quota(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that twenty concurrent calls all succeed, though the server refuses five for a second."""
     wanted = emulator.images.add(name="wanted")
     emulator.faults.storm(5, retry_after=1)
-    ends = await asyncio.gather(*(_ended(peer.get(wanted)) for _ in range(20)))
+    ends = await asyncio.gather(*(_ended(client.get(wanted)) for _ in range(20)))
     failed = [error for _, error in ends if error is not None]
     if failed:
         return Verdict(False, f"{len(failed)} of 20 {_raised(failed[0])}")
     return Verdict(True, "20 of 20 answered")
 
 
-async def _redirect(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _redirect(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that a redirect to another server is an error, and that the token is not sent there."""
     with ImagesEmulator(images=1, token=emulator.token) as elsewhere:
         wanted = next(iter(elsewhere.images))["id"]
         emulator.faults.add(
             Fault(status=302, times=None, headers={"location": f"{elsewhere.url}/v2/images/{wanted}"})
         )
-        got, error = await _ended(peer.get(wanted))
+        got, error = await _ended(client.get(wanted))
         leaked = any(entry.token == digest(emulator.token) for entry in elsewhere.requests)
         followed = "followed, with the token; " if leaked else "followed; " if elsewhere.requests else ""
     ended = _raised(error) if error else f"returned {_short(got)}"
     return Verdict(error is not None and not leaked, followed + ended)
 
 
-async def _other_path(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _other_path(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that a key that holds another path is not sent to that path."""
-    _, error = await _ended(peer.get("../account/keys"))
+    _, error = await _ended(client.get("../account/keys"))
     others = [entry.path for entry in emulator.requests if not entry.path.startswith("/v2/images/")]
     if others:
         return Verdict(False, f"asked for {others[0]}")
@@ -310,11 +310,11 @@ async def _other_path(peer: Peer, emulator: ImagesEmulator) -> Verdict:
     return Verdict(True, f"{asked}; {_raised(error)}" if error else asked)
 
 
-async def _log(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _log(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that the token is not in the log, with all logging on."""
     wanted = emulator.images.add(name="wanted")
     with _logging() as text:
-        await _ended(peer.get(wanted))
+        await _ended(client.get(wanted))
     shown = emulator.token in text.getvalue()
     return Verdict(not shown, "the token is in the log" if shown else "not shown")
 
@@ -331,33 +331,33 @@ def _logging() -> Generator[io.StringIO, None, None]:
         root.handlers, root.level = others, level
 
 
-async def _another_image(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _another_image(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that an answer about another image than the requested one is an error."""
     wanted, other = emulator.images.add(name="wanted"), emulator.images.add(name="other")
     document = next(image for image in emulator.images if image["id"] == other)
     emulator.faults.add(Fault(body=json.dumps({"image": document}).encode(), times=None))
-    got, error = await _ended(peer.get(wanted))
+    got, error = await _ended(client.get(wanted))
     return Verdict(error is not None, _raised(error) if error else f"returned the other image, {_short(got)}")
 
 
-async def _same_page(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _same_page(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that a listing ends, and not as complete, if the server ignores the page's number."""
     page = [image for image in emulator.images if not image["public"]][:200]
     link = f"{emulator.url}/v2/images?private=true&per_page=200&page=2"
     body = {"images": page, "links": {"pages": {"next": link}}, "meta": {"total": 100_000}}
     emulator.faults.add(Fault(body=json.dumps(body).encode(), times=None))
-    ids, error = await _ended(peer.list())
+    ids, error = await _ended(client.list())
     asked = len(emulator.requests)
     ended = _raised(error) if error else f"returned {len(set(ids))} images"
     coped = error is not None and "ten seconds" not in str(error) and asked < 50
     return Verdict(coped, f"{ended}; {asked} request{'' if asked == 1 else 's'}")
 
 
-async def _echoed_token(peer: Peer, emulator: ImagesEmulator) -> Verdict:
+async def _echoed_token(client: Client, emulator: ImagesEmulator) -> Verdict:
     """Require that an error that repeats the beginning of the token does not show it."""
     part = emulator.token[:30]
     emulator.faults.add(Fault(status=403, times=None, body={"id": "forbidden", "message": f"Bearer {part}"}))
-    _, error = await _ended(peer.get(emulator.images.add(name="wanted")))
+    _, error = await _ended(client.get(emulator.images.add(name="wanted")))
     if error is None:
         return Verdict(False, "no error")
     shown = part in f"{error} {error!r}"
@@ -438,19 +438,19 @@ ROWS: Final = (
 )
 
 
-async def judge(row: Row, open_peer: Open) -> Verdict:
+async def judge(row: Row, open_client: Open) -> Verdict:
     """Run one row with one client, against a new server."""
     with ImagesEmulator(images=COUNT, quotas=None, seed=4) as emulator:
-        async with open_peer(emulator.url, emulator.token) as peer:
-            return await row.judge(peer, emulator)
+        async with open_client(emulator.url, emulator.token) as client:
+            return await row.judge(client, emulator)
 
 
 async def run(names: list[str], rows: tuple[Row, ...] = ROWS) -> list[tuple[Row, dict[str, Verdict]]]:
     """Run all rows, each with all the named clients."""
-    # Only the results that a peer's user gets count, not its log.
+    # Only the results that a client's user gets count, not its log.
     logging.disable(logging.NOTSET)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    return [(row, {name: await judge(row, PEERS[name]) for name in names}) for row in rows]
+    return [(row, {name: await judge(row, ALTERNATIVES[name]) for name in names}) for row in rows]
 
 
 def table(results: list[tuple[Row, dict[str, Verdict]]]) -> str:
@@ -468,9 +468,11 @@ def table(results: list[tuple[Row, dict[str, Verdict]]]) -> str:
 def main() -> int:
     """Print the table; return 0 if this client passes every row, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer", nargs="*", help=f"which clients, of {', '.join(PEERS)} (default: all)")
-    names = parser.parse_args().peer or list(PEERS)
-    if unknown := set(names) - set(PEERS):
+    parser.add_argument(
+        "client", nargs="*", help=f"which clients, of {', '.join(ALTERNATIVES)} (default: all)"
+    )
+    names = parser.parse_args().client or list(ALTERNATIVES)
+    if unknown := set(names) - set(ALTERNATIVES):
         parser.error(f"no such client: {', '.join(sorted(unknown))}")
     results = asyncio.run(run(names))
     print(", ".join(f"{name} {version(name)}" for name in names), end="\n\n")

@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks.alternatives import OWN_TOKEN, ample_limiter, authorization
 from benchmarks.measure import Result, Sample, Work, at_least, compare, ratio
-from benchmarks.peers import OWN_TOKEN, authorization, plenty
 from benchmarks.server import running_server
 from do_images_async import ImagesAPI
 
@@ -40,7 +40,7 @@ async def follow_links(url: str) -> int:
 async def stream(url: str, **options: Any) -> int:
     seen = 0
     async with (
-        ImagesAPI(OWN_TOKEN, base_url=url, limiter=plenty()) as api,
+        ImagesAPI(OWN_TOKEN, base_url=url, limiter=ample_limiter()) as api,
         aclosing(api.list(**options)) as images,
     ):
         async for _ in images:

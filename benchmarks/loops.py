@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import alternatives
 from benchmarks.fanout import IN_FLIGHT, fanned_out
 from benchmarks.measure import Result, Sample, compare
 from benchmarks.server import running_server
@@ -18,7 +18,7 @@ ROUNDS = 15
 
 
 async def measure(url: str) -> Sample:
-    async with peers.ours(url) as get:
+    async with alternatives.ours(url) as get:
         return (await compare({"": fanned_out(get)}, calls=3 * IN_FLIGHT, rounds=1))[""]
 
 

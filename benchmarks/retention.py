@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import attrs
 
+from benchmarks.alternatives import TOKEN, ample_limiter
 from benchmarks.measure import Result, Sample, at_most, ratio
-from benchmarks.peers import TOKEN, plenty
 from benchmarks.server import running_server
 from do_images_async import ImagesAPI, ImageType, WholeListing
 from do_images_async.cli.prune_plan import PrunePlan, account_plan
@@ -41,7 +41,7 @@ class Round:
 
 
 async def one_round(url: str) -> tuple[Round, WholeListing]:
-    async with ImagesAPI(TOKEN, base_url=url, limiter=plenty()) as api:
+    async with ImagesAPI(TOKEN, base_url=url, limiter=ample_limiter()) as api:
         started = time.perf_counter()
         whole = await api.list_whole(private=True)
     listed = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The token: its sources, and a class that sends it and never shows it."""
+"""The token: where it comes from, and a class that never shows it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _SHORTEST_PART: Final = 8
-"""Characters of a token that are redacted where they stand alone; fewer may be there by chance."""
+"""The shortest part of a token that is redacted on its own; a shorter one may be there by chance."""
 _SHORTEST_IN_DATA: Final = 16
-"""Characters of a token that is taken out of data; a shorter one may be a part of it by chance."""
+"""The shortest token that is redacted in data; a shorter one may be a part of the data by chance."""
 _ASCII_ESCAPE = re.compile(rb"\\u00[2-7]")
 _ESCAPABLE = re.compile(r"[\"\\/]")
 _JSON_ESCAPE = re.compile(r"\\(?:u00([0-9a-fA-F]{2})|([\"\\/]))")
@@ -48,7 +48,7 @@ def base_url_from_environment() -> str:
 
 
 def choose_base_url(given: str | None, *, from_environment: bool) -> str:
-    """Return the address given, or the default; the environment's only if the token is its own too."""
+    """Return the address given, or the default; the environment's only if the token comes from there too."""
     if given is not None:
         return given
     return base_url_from_environment() if from_environment else DEFAULT_BASE_URL
@@ -69,8 +69,8 @@ def read_token_source(value: object) -> Token | TokenProvider | TypeError | Valu
 def read_token(value: object) -> Token | TypeError | ValueError:
     """Return the token that a caller passed, or the error that says what is wrong with it.
 
-    The error is returned, and raised where the value is no longer at hand: not even a traceback that prints
-    local variables shows it then.
+    The error is returned, so that the caller can delete its own reference to the value before it raises the
+    error: then not even a traceback that prints local variables shows the token.
     """
     if not isinstance(value, str):
         return TypeError(f"token must be a str, not {type(value).__name__}")
@@ -80,7 +80,7 @@ def read_token(value: object) -> Token | TypeError | ValueError:
 
 
 class Token:
-    """A bearer token that has been checked: its repr is masked and it can't be pickled by accident."""
+    """A bearer token that has been checked. Its repr is masked, and it can't be pickled."""
 
     __slots__ = ("__value",)
 
@@ -93,10 +93,10 @@ class Token:
         return f"Bearer {self.__value}"
 
     def redact(self, text: str) -> str:
-        """Return the text without the token, or any part of it that was cut out of it.
+        """Return the text without the token and without longer parts of it.
 
-        A token that is escaped for JSON, HTML or a URL is found as well, and so is one in base64. Takes time
-        in proportion to the text: cut a long one first.
+        A token that is escaped for JSON, HTML or a URL is found as well, and so is one in base64. The time
+        grows with the text: cut a long one first.
         """
         from html import unescape  # a millisecond that only errors need
 
@@ -128,7 +128,7 @@ class Token:
         return "Token(***)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Token is not pickled: it would lie readable wherever the pickle goes")
+        raise TypeError("a Token can't be pickled: a pickle would hold the token in plain text")
 
 
 def _without(text: str, secret: str) -> str:
@@ -144,7 +144,7 @@ def _in_base64(secret: str) -> set[str]:
     encoded: set[str] = set()
     for before in range(3):
         text = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
-        # The characters at both ends hold bits of what stands beside the secret.
+        # The characters at both ends also depend on what stands before and after the secret.
         inner = text[(0, 2, 3)[before] : None if (before + len(secret)) % 3 == 0 else -1]
         if len(inner) >= _SHORTEST_PART:
             encoded |= {inner, inner.replace("+", "-").replace("/", "_")}
@@ -152,7 +152,7 @@ def _in_base64(secret: str) -> set[str]:
 
 
 def _without_parts(text: str, secret: str) -> str:
-    """Replace every run of characters in which each `_SHORTEST_PART` in a row are a part of the secret."""
+    """Replace every part of the secret that has at least `_SHORTEST_PART` characters."""
     width = _SHORTEST_PART
     parts = {secret[start : start + width] for start in range(len(secret) - width + 1)}
     kept: list[str] = []

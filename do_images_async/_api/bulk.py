@@ -1,4 +1,7 @@
-"""Call an async function for any number of keys, with bounded concurrency; one error never ends the rest."""
+"""Call an async function for any number of keys, a bounded number at a time.
+
+An error in one call doesn't stop the others.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ class BulkProgress:
     Attributes:
         done: calls that have ended.
         failed: how many of them raised.
-        total: how many keys there are; None when the keys don't say, as a generator does not.
+        total: how many keys there are; None if `keys` has no length, such as a generator.
     """
 
     done: int
@@ -67,20 +70,22 @@ def fan_out(
 ) -> AsyncGenerator[Outcome[K, V], None]:
     """Call `call` with every key, and yield the outcome of each.
 
-    Costs what the calls cost. Keys are drawn as they are needed: at most twice `concurrency` are drawn and
-    not yet yielded. Leaving the generator, with `aclosing`, or its task being cancelled, cancels the calls in
-    flight and waits for them to end; an async generator of keys is closed, too.
+    Sends no requests of its own. Keys are drawn as they are needed: at most twice `concurrency` are drawn and
+    not yet yielded. To stop early, use `aclosing`: closing the generator, or cancelling its task, cancels the
+    calls in flight and waits for them. An async generator of keys is closed, too.
 
     Args:
         call: an async function of one key.
         keys: any iterable or async iterable.
         concurrency: calls in flight at most.
         ordered: yield in the order of the keys; otherwise as the calls end.
-        progress: called whenever a call has ended; what it raises ends the fan-out.
+        progress: called whenever a call has ended. If it raises, the calls in flight are cancelled, and the
+            generator raises the same.
 
     Raises:
         TypeError, ValueError: an argument can't be used.
-        Exception: what `keys` itself raises, after the outcomes of the keys that it gave.
+        Exception: what `keys` itself raises, once the outcomes of all keys drawn before the error have been
+            yielded.
     """
     check_callable(call, "call")
     check_range(concurrency, "concurrency", 1)
@@ -93,11 +98,11 @@ def fan_out(
 
 async def _outcomes(workers: _Workers[K, V], source: AsyncIterator[K]) -> AsyncGenerator[Outcome[K, V], None]:
     feeder = asyncio.create_task(workers.feed())
-    feeder.add_done_callback(workers.finished.put_nowait)
+    feeder.add_done_callback(workers.to_yield.put_nowait)
     yielded = 0
     try:
         while not feeder.done() or yielded < workers.started:
-            task = await workers.finished.get()
+            task = await workers.to_yield.get()
             if task is feeder:
                 continue
             outcome: Outcome[K, V] = await task
@@ -131,7 +136,7 @@ class _Workers(Generic[K, V]):
 
     Attributes:
         tasks: those that have not ended.
-        finished: tasks whose outcomes are to be yielded: as they end, or in the order of their keys.
+        to_yield: tasks whose outcomes are to be yielded: as they end, or in the order of their keys.
         unread: a semaphore that bounds the keys that are drawn and not yielded.
         started: the number of tasks so far.
     """
@@ -145,7 +150,7 @@ class _Workers(Generic[K, V]):
         tally: _Tally,
     ) -> None:
         self.tasks: set[asyncio.Task[Outcome[K, V]]] = set()
-        self.finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+        self.to_yield: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
         self.unread = asyncio.Semaphore(2 * concurrency)
         self.started = 0
         self._call = call
@@ -171,15 +176,15 @@ class _Workers(Generic[K, V]):
         self.tasks.add(task)
         task.add_done_callback(self._end)
         if self._ordered:
-            self.finished.put_nowait(task)
+            self.to_yield.put_nowait(task)
 
     def _end(self, task: asyncio.Task[Outcome[K, V]]) -> None:
         self.tasks.discard(task)
         self._running.release()
         if not task.cancelled():
-            task.exception()  # it may never be asked for, when the reader has left
+            task.exception()  # mark it as retrieved, or asyncio logs it if the reader has left
         if not self._ordered:
-            self.finished.put_nowait(task)
+            self.to_yield.put_nowait(task)
 
     async def _run(self, key: K) -> Outcome[K, V]:
         outcome: Outcome[K, V]
@@ -188,7 +193,7 @@ class _Workers(Generic[K, V]):
         except asyncio.CancelledError as error:
             if _is_being_cancelled():
                 raise
-            outcome = Outcome(key, error=error)  # the call cancelled itself: an outcome like any other error
+            outcome = Outcome(key, error=error)  # the call cancelled itself, not the reader: it is this key's
         except Exception as error:  # noqa: BLE001  (whatever it is, it belongs to this key)
             outcome = Outcome(key, error=error)
         self._tally.count(failed=not outcome.ok)

@@ -630,7 +630,7 @@ class ImagesAPI:
         Args:
             image_id: its id.
             regions: the regions' slugs, each one once.
-            timeout: seconds to wait at most for each region, requests included.
+            timeout: seconds to poll each region's transfer, from when it was started or found.
             poll_interval: seconds between the first two polls of a region's action.
             progress: called with the region and its action after each poll, the first time with the action
                 as it was begun; what it raises is the region's error.

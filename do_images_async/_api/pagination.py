@@ -24,10 +24,10 @@ PASSES: Final = 4
 """The largest number of passes over a listing that moves, the first one included."""
 
 STRICT_PASSES: Final = 10
-"""The same where it must come to rest."""
+"""The same with `strict`."""
 
 _STALLED_PAGES: Final = 3
-"""Pages in a row that may bring nothing new while the total is constant: then the server repeats pages."""
+"""Pages in a row that may bring nothing new while the total is constant; after more, the listing fails."""
 
 _STALLED_PAGES_MOVING: Final = 12
 """The same while the total changes from page to page: the list may grow as fast as it is read."""
@@ -75,7 +75,7 @@ class LinkedPages:
 
 @attrs.frozen
 class Fetched(Generic[P]):
-    """A page, and how it was answered.
+    """A page, with what else its response says.
 
     Attributes:
         links: what its links say.
@@ -125,22 +125,23 @@ async def read_whole(
 ) -> AsyncGenerator[P, None]:
     """Yield pages until all items have come, each item in one page only.
 
-    Pages are offsets into a list that others change: what is deleted moves the rest forward past the reader,
-    what is created moves it back. So what an earlier page had is taken out of a page, and a pass over all
-    pages that shows that the list moved is followed by another one, of which only what is new is yielded. A
-    pass shows it by totals that differ, by a repeat, or by fewer items than the total. Two passes that read
-    the same show that the list is at rest; if it is shorter than its total all the same, that is said.
+    Pages are offsets into a list that others change: after a deletion, later items move to an earlier page
+    that may have been read already; after a creation, items move to a later page and come twice. So an item
+    that an earlier page had is taken out of a page. If a pass over all pages shows that the list moved,
+    another pass follows, of which only new items are yielded. A pass shows it by totals that differ, by a
+    repeated item, or by fewer items than the total. Two passes that read the same show that the list is at
+    rest; if it is still shorter than its total, that is an error with `strict`, and otherwise a warning.
 
     A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
     `STRICT_PASSES`. A server that sends no links does not say which page is the last: one page more is read
-    unless a total shows the end, with `strict` also after a full page. Of the first pass every page is
-    yielded, of the others those that hold something new.
+    unless a total shows the end, with `strict` also after a full page. Every page of the first pass is
+    yielded, and of later passes each page that holds something new.
 
     Args:
-        fetch: reads one page, by its number from 1.
+        fetch: reads the page with this number; the first is 1.
         concurrency: pages that are prefetched ahead of the one being read, at most.
-        strict: read until a whole pass shows no movement and brings nothing new. Without, such a pass is only
-            asked for when there was movement, and its absence is logged.
+        strict: read until a whole pass shows no movement and brings nothing new. Otherwise such a pass is
+            needed only after movement; if none comes, a warning is logged.
 
     Raises:
         DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
@@ -184,8 +185,8 @@ class _Pass:
 
     Attributes:
         total: what the server says, on the last page that says so.
-        digest: stands for all that the pages held, in order.
-        last_page: the last page that is known to exist, or must be read to know that it does not.
+        digest: a hash of all that the pages held, in order.
+        last_page: the number of the last page to read: it exists, or must be read to know that it does not.
     """
 
     def __init__(self, seen: IdSet, *, first: bool, strict: bool) -> None:
@@ -196,20 +197,20 @@ class _Pass:
         self._strict = strict
         self._read = None if first else IdSet()  # the ids of this pass; in the first, they are those seen
         self._count = 0  # items on the pages that brought something new
-        self._distinct = 0  # the same without what earlier pages of this pass had
+        self._distinct = 0  # the same, each item once
         self._fresh = 0  # items that no pass before had
         self._page_size = 0  # of the first page; less than was asked for where the server caps it
         self._has_links = False
-        self._linked = False  # some page had a link to a later one
+        self._linked = False  # whether a page had a link to a later one
         self._moved = False
         self._repeats_a_page = False
         self._stalled = self._stalled_at_rest = 0
 
     def take(self, fetched: Fetched[P]) -> P:
-        """Count a page, and return it without what earlier pages had.
+        """Count a page, and return it without the items that earlier pages had.
 
         Raises:
-            IncompleteListingError: this and the pages before it brought nothing new, and more are announced.
+            IncompleteListingError: too many pages in a row brought nothing new, and more are announced.
         """
         page = fetched.page
         ids = page.ids
@@ -246,18 +247,18 @@ class _Pass:
     def _is_short(self) -> bool:
         """Return whether the pages are known to hold less than the listing.
 
-        Without a total that makes sense, a page that only repeats others shows that a part was not read.
+        If the total is missing or too small, a page that only repeats others shows that a part was not read.
         """
         if self.total is None or self.total < self._count:
             return self._repeats_a_page
         return self._count < self.total
 
     def _known_last_page(self, fetched: Fetched[P], *, new: int) -> int:
-        """Return the last page to read, as far as this one shows.
+        """Return the number of the last page to read, as far as is known after this page.
 
-        The total and a last link are believed as long as pages are not empty, and the total as long as they
-        have not held more than it says. A next link is always believed. Without any, a page that is as full
-        as the first one is not the last.
+        A next link is always believed. The total and the last link are believed until a page is empty, and
+        the total until the pages have held more than it says. If none of these is there, a page that is as
+        full as the first one is not the last.
         """
         page = fetched.page
         announced = page.page if fetched.links.next_page is None else page.page + 1
@@ -275,10 +276,10 @@ class _Pass:
         return announced
 
     def _proves_its_end(self, fetched: Fetched[P]) -> bool:
-        """Return whether a page that nothing seems to follow can be known to be the last.
+        """Return whether this page, which announces no other, is certain to be the last.
 
-        Links show it, and a total that agrees with what was read. Without links, the total of a full page may
-        be the page's own count.
+        It is if the server sends links, or a total that agrees with what was read. Without links, the total
+        of a full page may be the page's own count.
         """
         if self._has_links:
             return True
@@ -309,9 +310,9 @@ async def _read_pages(
 ) -> AsyncGenerator[P, None]:
     """Yield all pages of a pass in order, each read whole, without what earlier pages had.
 
-    The first page costs one request and tells how many follow. Then more and more are prefetched ahead of the
-    page that the reader asks for: two of the second, four of the third, up to `concurrency`; leaving cancels
-    them.
+    The first page costs one request and tells how many follow. Then pages are prefetched ahead of the one
+    that the reader asks for: two ahead of the second page, four ahead of the third, up to `concurrency`. If
+    the reader leaves, they are cancelled.
     """
     yield current.take(await _numbered(fetch, 1))
     prefetch = _Prefetch(fetch)

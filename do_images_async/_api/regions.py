@@ -1,4 +1,7 @@
-"""Make sure that an image is in several regions: transfer what is missing, once, and wait for it."""
+"""Copy an image to regions.
+
+That is: start a transfer to each region that lacks it, unless one is running, and wait.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,14 @@ _REGIONS_AT_ONCE: Final = 32
 
 @attrs.frozen(kw_only=True)
 class RegionCopies:
-    """The copies of one image; see `ImagesAPI.ensure_regions`.
+    """Copies one image to regions; see `ImagesAPI.ensure_regions`.
 
     Args:
-        image_id: the image.
-        read: reads the image, with one request.
-        actions: begins and polls transfers.
-        timeout, poll_interval: seconds, for each region's wait.
+        image_id: the image's id.
+        read: reads the image.
+        actions: starts and polls transfers.
+        timeout: seconds to poll each transfer, from when it was started or found.
+        poll_interval: seconds between the first two polls of a transfer.
         progress: called with the region and its action after each poll.
     """
 
@@ -54,12 +58,12 @@ class RegionCopies:
                 yield outcome
 
     async def _copy(self, region: str, begun: Action | None) -> Action | None:
-        """Wait for the transfer to a region; start it unless it is in progress."""
+        """Wait for the transfer to a region; start one unless `begun` is one that is running."""
         if begun is None:
             try:
                 begun = await self.actions.transfer(self.image_id, region)
             except DOImagesError as error:
-                # It may have been begun all the same, or by somebody else since we looked.
+                # The transfer may exist although we got an error, or somebody else started one: look again.
                 if not (error.outcome_unknown or isinstance(error, ConflictError | UnprocessableEntityError)):
                     raise
                 begun = (await self._in_progress()).get(region)
@@ -78,7 +82,10 @@ class RegionCopies:
         )
 
     async def _in_progress(self) -> dict[str, Action]:
-        """Return the transfers that are in progress, or in a state that is not known, by region."""
+        """Return the transfers that are running, by region.
+
+        A status that this version doesn't know counts as running, so nothing is started twice.
+        """
         found: dict[str, Action] = {}
         async with aclosing(self.actions.list(self.image_id)) as actions:
             async for action in actions:

@@ -21,15 +21,15 @@ from do_images_async.errors import TokenError
 __all__ = ["Access", "Credentials"]
 
 _EARLIER_TOKENS: Final = 8
-"""Tokens that were replaced by others and are still redacted."""
+"""The number of replaced tokens that are still redacted."""
 
 
 class Access:
     """One token with the request headers and the limiter that depend on it.
 
-    Without `limiter` it is the one that all clients of this process share for the token and the origin.
-    The client's other headers are set with the token's: those given to a session are copied twice, name by
-    name.
+    If no `limiter` is given, the one shared by all clients of this process for this token and origin is used.
+    The client's other headers are set here too, because aiohttp copies a session's headers twice for each
+    request.
 
     Attributes:
         token: the token.
@@ -55,25 +55,27 @@ class Access:
     def put_on(self, request: ClientRequest) -> None:
         """Authorize a request; raises ValueError when it leads to another origin."""
         url = request.url
-        # What an origin consists of, without making one for each request; with user information it differs.
+        # The parts of an origin: to make one for each request takes time. A URL with `user:password@` has
+        # another authority, so it is refused.
         if url.scheme != self._scheme or url.raw_authority != self._authority:
             raise ValueError(f"the token is for {self._scheme}://{self._authority}, not for {url.origin()}")
         request.headers.update(self._headers)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an Access is not pickled: the token would lie readable in it")
+        raise TypeError("an Access can't be pickled: a pickle would hold the token in plain text")
 
 
 class Credentials:
-    """The access that requests use: of a fixed token, or of one that the user's function provides.
+    """The token that requests use now, and its limiter.
 
-    The function is called when the first call needs a token, and after a 401; calls that need it at the same
-    time wait for one call of it.
+    The token is fixed, or the user's function provides it. The function is called before the first request,
+    and after a 401. If several requests need it at the same
+    time, it is called once.
 
     Args:
         source: the token, or the function.
-        grant: makes the access of a token.
-        limiter: the one that the user chose for all tokens, if any.
+        grant: makes an `Access` for a token.
+        limiter: the limiter that the user chose for all tokens; None for the shared ones.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Credentials:
         """Return the access of the newest token.
 
         Raises:
-            TokenError: there is none yet.
+            TokenError: the function was not called yet.
         """
         if self._access is None:
             raise TokenError("it was not asked for yet")
@@ -104,7 +106,7 @@ class Credentials:
 
     @property
     def limiter(self) -> Limiter:
-        """Return the limiter of requests; before the first token, one that nothing uses."""
+        """Return the limiter of the newest token; until there is a token, a placeholder."""
         if self._access is not None:
             return self._access.limiter
         if self._given is None:
@@ -112,7 +114,7 @@ class Credentials:
         return self._given
 
     async def renew(self, rejected: Access | None, timeout: float | None) -> bool:
-        """Get a token unless another call has renewed the rejected one; return whether it is a new one.
+        """Get a token unless the rejected one has been replaced; return whether there is another one now.
 
         Args:
             rejected: the access that the server did not accept; None for the first token.
@@ -127,7 +129,7 @@ class Credentials:
             answer = await self._ask(self._provider, timeout)
             if isinstance(answer, str):
                 raise TokenError(answer)
-            # The first of those who waited takes it over.
+            # All waiters get the same answer; only the first stores it.
             if self._access is rejected and (rejected is None or answer.digest() != rejected.token.digest()):
                 if rejected is not None:
                     self._earlier.append(rejected.token)
@@ -135,13 +137,13 @@ class Credentials:
         return self._access is not rejected
 
     def redact(self, text: str) -> str:
-        """Return the text without the token, those that it has replaced, and parts of them."""
+        """Return the text without the token, the latest that it has replaced, and parts of them."""
         for token in self._tokens():
             text = token.redact(text)
         return text
 
     def redact_json(self, data: bytes) -> bytes:
-        """Return JSON without the token and those that it has replaced."""
+        """Return JSON without the token and the latest that it has replaced."""
         if self._access is not None and not self._earlier:
             return self._access.token.redact_json(data)
         for token in self._tokens():
@@ -161,7 +163,7 @@ class Credentials:
             self._renewal = asyncio.create_task(_provided(provider, timeout))
             self._renewal.add_done_callback(self._forget)
         renewal = self._renewal
-        # A call that is cancelled leaves the question to the others.
+        # Cancelling one waiter doesn't cancel the function.
         done, _ = await asyncio.wait([renewal], timeout=timeout)
         if not done:
             return _too_slow(timeout)
@@ -173,7 +175,10 @@ class Credentials:
 
 
 async def _provided(provider: TokenProvider, timeout: float | None) -> Token | str:
-    """Return the function's token, or the reason for none: its exceptions can hold the token."""
+    """Return the function's token, or a text that says why there is none.
+
+    The exception that the function raised is dropped: it can hold the token.
+    """
     limit = asyncio.timeout(timeout)
     try:
         async with limit:

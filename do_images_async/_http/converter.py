@@ -1,9 +1,10 @@
 """The one mapper between JSON and models: a cattrs converter that uses msgspec where it can.
 
-While no type below a type has a hook of the user's, msgspec reads it in one step. What msgspec rejects is
-read again by the functions that cattrs generates. They also accept what the API sends but does not document
-(`20.0` for an integer, null for an empty list), and find the path of a wrong value. A type below which the
-user has a hook is read by those functions alone.
+msgspec reads a type in one step, unless the user registered a hook for it or for a type inside it, or the
+class has its own `__init__`, converters or aliases. What msgspec rejects is read again by the functions that
+cattrs generates, and any other type is read by them alone. The cattrs functions also accept what the API
+sends but does not document (`20.0` for an integer, null for an empty list), and say where in the JSON the
+wrong value is.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class ModelConverter(Converter):
         hook = self.get_structure_hook(cl)
         data = data.removeprefix(BOM)
         try:
-            value = hook.loads(data) if isinstance(hook, _Direct) else hook(msgspec.json.decode(data), cl)
+            value = (
+                hook.loads(data) if isinstance(hook, _MsgspecHook) else hook(msgspec.json.decode(data), cl)
+            )
         except Exception as error:  # noqa: BLE001  (a hook of the user's may raise anything)
             problem = _decode_error("body", cl, error)
         else:
@@ -94,9 +97,10 @@ class ModelConverter(Converter):
     def register_structure_hook(self, cl: Any, func: Hook) -> None: ...
 
     def register_structure_hook(self, cl: Any, func: Hook | None = None) -> Any:
-        """Register a hook for a type, as cattrs does, but for an attrs class without its subclasses.
+        """Register a hook for a type, as cattrs does.
 
-        So a hook on `Image` may call this converter for a subclass of it.
+        Unlike in cattrs, a hook on an attrs class doesn't apply to its subclasses; so a hook for `Image` can
+        structure a subclass without calling itself for ever.
         """
         if func is None:
             return super().register_structure_hook(cl)
@@ -108,39 +112,39 @@ class ModelConverter(Converter):
         return None
 
 
-class _Direct:
+class _MsgspecHook:
     """The structure hook of a type that msgspec reads in one step.
 
     Args:
         kind: the type.
-        make_general: makes the hook that reads what msgspec rejects, and reports what is wrong with it.
+        make_fallback: makes the hook that reads what msgspec rejects, and says what is wrong with it.
     """
 
-    def __init__(self, kind: Any, make_general: Callable[[], Hook]) -> None:
+    def __init__(self, kind: Any, make_fallback: Callable[[], Hook]) -> None:
         self._kind = kind
-        self._make_general = make_general
+        self._make_fallback = make_fallback
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[Any]:
         return msgspec.json.Decoder(self._kind)
 
     @cached_property
-    def _general(self) -> Hook:
-        return self._make_general()
+    def _fallback(self) -> Hook:
+        return self._make_fallback()
 
     def loads(self, data: bytes) -> Any:
         try:
             return self._decoder.decode(data)
         except _REJECTIONS:
             pass
-        return self._general(msgspec.json.decode(data), self._kind)
+        return self._fallback(msgspec.json.decode(data), self._kind)
 
     def __call__(self, value: Any, _: Any) -> Any:
         try:
             return msgspec.convert(value, self._kind)
         except _REJECTIONS:
             pass
-        return self._general(value, self._kind)
+        return self._fallback(value, self._kind)
 
 
 # --- hooks of leaves ---
@@ -160,8 +164,8 @@ def _structure_leaf(value: Any, kind: Any) -> Any:
         raise rejection from None
 
 
-def _is_direct(hook: Hook) -> bool:
-    return hook is _structure_leaf or isinstance(hook, _Direct)
+def _is_read_by_msgspec(hook: Hook) -> bool:
+    return hook is _structure_leaf or isinstance(hook, _MsgspecHook)
 
 
 def _mapping(value: Any) -> Mapping[str, Any] | None:
@@ -180,14 +184,15 @@ def _mismatch(expected: str, value: object, place: str = "") -> msgspec.Validati
 
 class _State(local):
     kinds: frozenset[Any] = frozenset()
-    """The classes whose fields are being checked, so that a class that contains itself ends the search."""
+    """The classes whose fields are being checked: one that contains itself must not be checked for ever."""
 
 
 _state = _State()
 
 
 def _hook(converter: Converter, kind: Any) -> Hook:
-    # The result for a class within itself is preliminary and must not be cached.
+    # While a class that contains itself is being checked, it is assumed to be readable by msgspec; hooks
+    # built on that assumption are not cached.
     return converter.get_structure_hook(kind, cache_result=not _state.kinds)
 
 
@@ -214,7 +219,7 @@ def _structure_optional(kind: Any, converter: Converter) -> Hook:
     def structure_optional(value: Any, _: Any) -> Any:
         return None if value is None else hook(value, member)
 
-    return _Direct(kind, lambda: structure_optional) if _is_direct(hook) else structure_optional
+    return _MsgspecHook(kind, lambda: structure_optional) if _is_read_by_msgspec(hook) else structure_optional
 
 
 def _is_union(kind: Any) -> bool:
@@ -246,7 +251,7 @@ def _structure_list(kind: Any, converter: Converter) -> Hook:
     item = get_args(kind)[0]
     make = cast("Callable[[list[Any]], Any]", get_origin(kind))
 
-    def make_general() -> Hook:
+    def make_fallback() -> Hook:
         items = list_structure_factory(cast("type", GenericAlias(list, (item,))), converter)
 
         def structure_list(value: Any, _: Any) -> Any:
@@ -256,13 +261,15 @@ def _structure_list(kind: Any, converter: Converter) -> Hook:
 
         return structure_list
 
-    return _Direct(kind, make_general) if _is_direct(_hook(converter, item)) else make_general()
+    return (
+        _MsgspecHook(kind, make_fallback) if _is_read_by_msgspec(_hook(converter, item)) else make_fallback()
+    )
 
 
 def _structure_class(kind: Any, converter: Converter, prepare: Callable[[Any], Any] = identity) -> Hook:
     """Read an attrs class; `prepare` may correct or refuse a value that msgspec rejected."""
 
-    def make_general() -> Hook:
+    def make_fallback() -> Hook:
         generated = converter.gen_structure_attrs_fromdict(kind)
         made = get_origin(kind) or kind
 
@@ -276,10 +283,12 @@ def _structure_class(kind: Any, converter: Converter, prepare: Callable[[Any], A
 
         return structure_class
 
-    return _Direct(kind, make_general) if _reads_directly(kind, converter) else make_general()
+    return (
+        _MsgspecHook(kind, make_fallback) if _is_class_read_by_msgspec(kind, converter) else make_fallback()
+    )
 
 
-def _reads_directly(kind: Any, converter: Converter) -> bool:
+def _is_class_read_by_msgspec(kind: Any, converter: Converter) -> bool:
     """Return whether msgspec and cattrs, which calls `__init__`, make equal objects of this class."""
     if get_origin(kind) is not None or converter.forbid_extra_keys or converter.type_overrides:
         return False
@@ -288,17 +297,17 @@ def _reads_directly(kind: Any, converter: Converter) -> bool:
     return (
         _has_plain_init(kind)
         and all(_is_plain(field) for field in attrs.fields(kind))
-        and _fields_are_direct(kind, converter)
+        and _are_fields_read_by_msgspec(kind, converter)
     )
 
 
-def _fields_are_direct(kind: Any, converter: Converter) -> bool:
+def _are_fields_read_by_msgspec(kind: Any, converter: Converter) -> bool:
     around = _state.kinds
     if kind in around:
         return True
     _state.kinds = around | {kind}
     try:
-        return all(_is_direct(_hook(converter, field.type)) for field in attrs.fields(kind))
+        return all(_is_read_by_msgspec(_hook(converter, field.type)) for field in attrs.fields(kind))
     finally:
         _state.kinds = around
 
@@ -341,7 +350,10 @@ def _is_listing(kind: Any) -> bool:
 
 
 def _structure_listing(kind: Any, converter: Converter) -> Hook:
-    """Read a listing; null for its items means none only if the total is 0."""
+    """Read a listing.
+
+    `null` items count as an empty list only if the total is 0; otherwise they are an error.
+    """
     items = LISTINGS[kind]
 
     def check(value: Any) -> Any:

@@ -63,7 +63,7 @@ __all__ = ["Transport"]
 T = TypeVar("T")
 
 MAX_BODY: Final = 16 * 1024 * 1024
-"""Bytes of a decoded body that are read at most; a page of 200 images has about 100,000."""
+"""The largest decoded body that is read, in bytes; a page of 200 images has about 100,000."""
 
 # Deadlines are ours, for each attempt: the session's own would count the wait for quota.
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -78,7 +78,7 @@ class _Problem:
     """A failed attempt.
 
     Attributes:
-        pause: seconds that the server asked to wait, in one way or another.
+        pause: seconds that the server asked to wait, by `retry-after` or by the reset of a 429.
         retry_after: seconds that it asked to wait by `retry-after`.
     """
 
@@ -117,7 +117,7 @@ class _Patience:
 
 
 class Transport:
-    """The sender of calls to one origin, with the client's token, one session and the token's limiter.
+    """Sends calls to one origin, with the client's token, one session and the token's limiter.
 
     Attributes:
         rate_limit: the quota as the server last reported it.
@@ -247,7 +247,7 @@ class Transport:
         return url.with_query(call.query) if call.query else url
 
     async def _renew(self, rejected: Attempt[Any] | None, options: Options) -> bool:
-        """Get the first token, or another than the rejected one; return whether there is a new one."""
+        """Get the first token, or one to replace the rejected one; return whether there is a new one."""
         try:
             return await self._credentials.renew(rejected.access if rejected else None, options.timeout)
         except TokenError as error:
@@ -268,7 +268,7 @@ class Transport:
         if pause is not None and options.max_wait is not None and pause > options.max_wait:
             return None
         if problem.failure is Failure.RATE_LIMITED:
-            return 0.0  # the limiter makes everybody wait, this call too
+            return 0.0  # the limiter makes all calls wait, this one too
         if not self._budget.spend():
             logger.warning("no retry: too many of this client's calls fail")
             return None

@@ -25,7 +25,7 @@ from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted
 from do_images_async.errors import IncompleteListingError
 
@@ -111,7 +111,7 @@ async def _transfer(
     rows.write(target, [last[region] for region in regions if region in last], ACTION_COLUMNS)
     for _, error in errors:
         connection.explain(error)
-    messages = [f"{region}: {described(error)}" for region, error in errors]
+    messages = [f"{region}: {message_with_notes(error)}" for region, error in errors]
     if interrupted:
         messages.append("interrupted: transfers that are under way go on; see `actions`")
     for message in messages[:-1]:

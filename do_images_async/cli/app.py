@@ -16,7 +16,7 @@ import click
 from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
 from do_images_async.cli.signals import terminate_as_ctrl_c
-from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError
 
@@ -133,7 +133,7 @@ def _status_of(command: Callable[[], object]) -> int:
     except IncompleteListingError as error:
         return _fail(Exit.INCOMPLETE, f"incomplete: {error}")
     except DOImagesError as error:
-        return _fail(Exit.API_ERROR, described(error))
+        return _fail(Exit.API_ERROR, message_with_notes(error))
     except ValueError as error:
         return _fail(Exit.USAGE, str(error))
     except SystemExit as ended:  # click raises it after a shell completion, and if help hits a closed pipe

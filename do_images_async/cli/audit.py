@@ -38,7 +38,7 @@ from do_images_async.cli.options import amount, client_options, file_option, spl
 from do_images_async.cli.output import destination
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 
 __all__ = ["audit_command"]
 
@@ -261,7 +261,7 @@ def _report(
             parts[name] = result.report
             continue
         failed.append(f"{name} was not read")
-        complain(f"{name}: {described(result.error) if result.error else ''}")
+        complain(f"{name}: {message_with_notes(result.error) if result.error else ''}")
     if not parts:
         raise Stopped(Exit.API_ERROR, "no account could be read")
     whole = combined(parts, keep=keep)

@@ -29,7 +29,7 @@ from do_images_async.cli.output import Target, destination
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted, printable
 
 __all__ = [
@@ -259,9 +259,9 @@ def _raise_last(errors: Sequence[BaseException], connection: Connection) -> None
     for error in errors:
         connection.explain(error)
     for error in errors[:-1]:
-        complain(described(error))
+        complain(message_with_notes(error))
     if errors:
-        raise Stopped(Exit.API_ERROR, described(errors[-1]), partial=True)
+        raise Stopped(Exit.API_ERROR, message_with_notes(errors[-1]), partial=True)
 
 
 def _run(call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any], words: str) -> Image:

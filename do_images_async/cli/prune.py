@@ -33,7 +33,7 @@ from do_images_async.cli.prune_text import (
     summary,
 )
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted
 from do_images_async.retention import plan as decide
 
@@ -272,7 +272,7 @@ def _status(plan: PrunePlan, outcomes: Sequence[Removed], stopped_by: BaseExcept
     if isinstance(stopped_by, Stopped):
         raise Stopped(stopped_by.status, f"{stopped_by}; {done}", partial=True)
     if stopped_by is not None:
-        raise Stopped(Exit.API_ERROR, f"{described(stopped_by)}; {done}", partial=True)
+        raise Stopped(Exit.API_ERROR, f"{message_with_notes(stopped_by)}; {done}", partial=True)
     if found & {FAILED, UNKNOWN}:
         raise Stopped(Exit.API_ERROR, done, partial=True)
     if CHANGED in found:

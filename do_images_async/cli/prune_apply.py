@@ -14,7 +14,7 @@ from do_images_async.cli.connection import Connection
 from do_images_async.cli.journal import DELETED, DELETING, Journal
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage
-from do_images_async.cli.status import Stopped, described
+from do_images_async.cli.status import Stopped, message_with_notes
 from do_images_async.cli.text import counted
 from do_images_async.errors import (
     AuthenticationError,
@@ -151,7 +151,7 @@ class Removal:
         """Write the outcome to the journal; raise an error that would affect all images."""
         if isinstance(why, DOImagesError):
             self.connection.explain(why)
-        message = described(why) if isinstance(why, DOImagesError) else why
+        message = message_with_notes(why) if isinstance(why, DOImagesError) else why
         self._end(image, outcome, message)
         more = {"message": message} if message else {}
         self.journal.write(outcome, self.plan.account, image.id, image.name, **more)

@@ -27,7 +27,7 @@ from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain, described
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 
 __all__ = ["replicate_command"]
 
@@ -154,12 +154,12 @@ class _Replication:
             known = {copy.region for copy in self.copies if copy.image_id == image.id}
             for region in self.regions:
                 if region not in known:
-                    self._fail(image, region, described(error))
+                    self._fail(image, region, message_with_notes(error))
 
     def _note(self, image: Image, outcome: Outcome[str, Any]) -> None:
         if outcome.error is not None:
             self.connection.explain(outcome.error)
-            self._fail(image, outcome.key, described(outcome.error))
+            self._fail(image, outcome.key, message_with_notes(outcome.error))
             return
         action = outcome.value
         self.copies.append(

@@ -9,25 +9,25 @@ import click
 
 from do_images_async.cli.text import masked, printable
 
-__all__ = ["Exit", "Stopped", "complain", "described"]
+__all__ = ["Exit", "Stopped", "complain", "message_with_notes"]
 
 
 class Exit(IntEnum):
-    """The exit statuses."""
+    """The exit statuses: 64 and up follow sysexits; 128 + signal."""
 
     OK = 0
-    FINDINGS = 1
+    FINDINGS = 1  # `audit` found something at or above the chosen severity
     USAGE = 2
     API_ERROR = 3
-    INCOMPLETE = 4
-    REFUSED = 5
+    INCOMPLETE = 4  # the listing couldn't be read whole
+    REFUSED = 5  # the tool declined: over `--max-delete`, or an image changed
     INTERNAL_ERROR = 70
     IO_ERROR = 74
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
 
-class Stopped(Exception):  # noqa: N818  (not always an error)
+class Stopped(Exception):  # noqa: N818  (no error if the reader of a pipe left, or after Ctrl-C)
     """The early end of a command.
 
     Attributes:
@@ -42,12 +42,12 @@ class Stopped(Exception):  # noqa: N818  (not always an error)
 
 
 def complain(message: str) -> None:
-    """Write one line to stderr if possible, with escape sequences from the server escaped."""
+    """Write one line to stderr if possible, with tokens masked and control characters made visible."""
     with suppress(OSError):
         click.echo(f"do-images: {printable(masked(message))}", err=True)
 
 
-def described(error: BaseException) -> str:
+def message_with_notes(error: BaseException) -> str:
     """Return an error's message with its notes, such as where the token came from."""
     notes: list[str] = getattr(error, "__notes__", [])
     return "; ".join([str(error), *notes])

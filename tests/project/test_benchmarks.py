@@ -105,13 +105,13 @@ def test_every_benchmark_has_a_title() -> None:
     assert all(command.title(name) != name for name in command.NAMES)
 
 
-async def test_peers_are_held_against_the_same_faults() -> None:
+async def test_alternatives_are_held_against_the_same_faults() -> None:
     from benchmarks import faults
 
     rows = tuple(row for row in faults.ROWS if row.number in {"23", "27", "41", "44"})
-    results = await faults.run(list(faults.PEERS), rows)
+    results = await faults.run(list(faults.ALTERNATIVES), rows)
     for row, verdicts in results:
-        assert list(verdicts) == list(faults.PEERS)
+        assert list(verdicts) == list(faults.ALTERNATIVES)
         assert verdicts["do-images-async"].coped, row.what
         assert all(verdict.words for verdict in verdicts.values())
     shown = faults.table(results)

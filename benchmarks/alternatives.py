@@ -1,4 +1,4 @@
-"""The alternatives: each as a function that gets one image, set up as its manual says."""
+"""The alternatives to this client: each as a function that gets one image, set up as its manual says."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = [
     "PYDO_AIO",
     "TOKEN",
     "Get",
+    "ample_limiter",
     "authorization",
     "bare",
     "httpx_client",
     "ours",
-    "plenty",
     "pydo_aio",
     "pydo_sync",
     "python_digitalocean",
@@ -48,7 +48,7 @@ OWN_TOKEN: Final = "dop_v1_" + "1" * 64
 authorization: Final = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def plenty() -> RateLimiter:
+def ample_limiter() -> RateLimiter:
     """Return a limiter of two buckets that are so large that no call waits.
 
     A limiter's first window costs more, since it probes the server. The window is short, so that most rounds
@@ -72,7 +72,7 @@ async def bare(url: str) -> AsyncGenerator[Get, None]:
 
 @asynccontextmanager
 async def ours(url: str) -> AsyncGenerator[Get, None]:
-    async with ImagesAPI(OWN_TOKEN, base_url=url, limiter=plenty()) as images:
+    async with ImagesAPI(OWN_TOKEN, base_url=url, limiter=ample_limiter()) as images:
 
         async def get(number: int) -> Any:
             return (await images.get(number)).id
@@ -80,7 +80,7 @@ async def ours(url: str) -> AsyncGenerator[Get, None]:
         yield get
 
 
-# The peers come with an extra and without types: they are imported when they are run.
+# The other clients come with an extra and without types: they are imported when they are run.
 
 
 @asynccontextmanager
