@@ -62,7 +62,8 @@ class Exchange:
         seen: the highest serial that this worker has heard of in this epoch; a store that knows fewer has
             lost its memory.
         joined: whether the store must know the worker, which has requests in flight.
-        holds: requests in flight that a store which does not know the worker has to be told of.
+        holds: requests in flight before this report, for a store that does not know the worker; one that
+            knows it, and another number, has an older memory.
         answered, lost, unsent: what happened to requests since the last exchange.
         elsewhere: how long ago requests were answered that the store has not heard of.
         settling: how long nobody gets anything, while others report such requests.

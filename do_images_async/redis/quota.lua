@@ -6,17 +6,16 @@
 --
 -- KEYS    state     hash: what the gate remembers, and the counts of all workers together
 --         leases    zset: worker -> when its lease ends
---         held      hash: worker -> requests of its that are not answered
+--         held      hash: worker -> requests of its that are not answered, its last exchange's number and answer
 --         wants     hash: worker -> the JSON of what it still wants, [[reserve, number], ...]
 --         dues      zset: worker -> when it was told to come back
 --         passes    zset: worker -> what it has been granted; who waits with the lowest goes first
---         replies   hash: worker -> its last exchange's number and answer
 --         others    zset: requests of others, in groups ('serial:number') -> when they were seen
 --         way       zset: serial of a request that may not have been counted yet -> when it was granted
 --         back ...  zset for each bucket: one member for each token that is out, and when it is back
 -- ARGV[1] the worker's JSON, see `store.Exchange`
 
-local STATE, LEASES, HELD, WANTS, DUES, PASSES, REPLIES, OTHERS, WAY = unpack(KEYS, 1, 9)
+local STATE, LEASES, HELD, WANTS, DUES, PASSES, OTHERS, WAY = unpack(KEYS, 1, 8)
 local SECOND = 1000000
 local SETTLING = 2 * SECOND
 local PATIENCE = SECOND / 4 -- a worker that is late by this much is not waited for
@@ -30,7 +29,7 @@ local now = moment[1] * SECOND + moment[2]
 
 local buckets = {}
 for index, limit in ipairs(ask.buckets) do
-    buckets[index] = {capacity = limit[1], period = limit[2], key = KEYS[9 + index]}
+    buckets[index] = {capacity = limit[1], period = limit[2], key = KEYS[8 + index]}
 end
 local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by period
 
@@ -66,6 +65,39 @@ local function is_whole()
     return true
 end
 
+-- Give every worker that is known a new lease, when the leases were evicted.
+local function restore_leases()
+    if redis.call('ZCARD', LEASES) > 0 then return end
+    local all = redis.call('HGETALL', HELD)
+    for index = 1, #all, 2 do redis.call('ZADD', LEASES, now + ask.lease, all[index]) end
+end
+
+-- Restore the tokens of a shorter bucket that was evicted, from those of the longest one and of others.
+local function restore_bucket(index, bucket)
+    if (state['in_back' .. index] or 0) == 0 or redis.call('ZCARD', bucket.key) > 0 then return end
+    local later = longest.period - bucket.period
+    local still = '(' .. string.format('%.0f', now + later)
+    local spent = redis.call('ZRANGEBYSCORE', longest.key, still, '+inf', 'WITHSCORES')
+    for number = 1, #spent, 2 do redis.call('ZADD', bucket.key, spent[number + 1] - later, spent[number]) end
+    local groups = redis.call('ZRANGEBYSCORE', OTHERS, now - bucket.period, '+inf', 'WITHSCORES')
+    for number = 1, #groups, 2 do
+        for _ = 1, math.min(tonumber(string.match(groups[number], ':(%d+)$')), bucket.capacity) do
+            state.members = state.members + 1
+            local member = 'others:' .. string.format('%.0f', state.members)
+            redis.call('ZADD', bucket.key, groups[number + 1] + bucket.period, member)
+        end
+    end
+    state['in_back' .. index] = redis.call('ZCARD', bucket.key)
+end
+
+-- Restore what was evicted and other keys tell as well. Return whether nothing is missing then.
+local function restore()
+    if is_whole() then return true end
+    restore_leases()
+    for index = 1, #buckets - 1 do restore_bucket(index, buckets[index]) end
+    return is_whole()
+end
+
 local function save()
     for name, count in pairs(count_members()) do state[name] = count end
     local fields = {'epoch', labels.epoch, 'limits', labels.limits}
@@ -79,10 +111,19 @@ local function save()
     for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, life) end
 end
 
+-- Save what has changed; return a reply without permits.
 local function answer(reply)
     reply.epoch = labels.epoch
+    save()
+    return cjson.encode(reply)
+end
+
+-- The same for a reply with permits, of which this worker then holds so many. It is kept, so that an exchange that
+-- is sent again is not carried out again.
+local function answer_exchange(reply, held)
+    reply.epoch = labels.epoch
     local text = cjson.encode(reply)
-    if reply.granted then redis.call('HSET', REPLIES, me, ask.number .. ' ' .. text) end
+    redis.call('HSET', HELD, me, string.format('%.0f %s %s', held, ask.number, text))
     save()
     return text
 end
@@ -109,7 +150,7 @@ end
 
 local function forget(worker)
     for _, key in ipairs({LEASES, DUES, PASSES}) do redis.call('ZREM', key, worker) end
-    for _, key in ipairs({HELD, WANTS, REPLIES}) do redis.call('HDEL', key, worker) end
+    for _, key in ipairs({HELD, WANTS}) do redis.call('HDEL', key, worker) end
 end
 
 local function scores(key)
@@ -124,7 +165,7 @@ local function reap()
     local gone = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'WITHSCORES')
     if #gone == 0 then return end
     local dues, holds, all = scores(DUES), {}, redis.call('HGETALL', HELD)
-    for index = 1, #all, 2 do holds[all[index]] = tonumber(all[index + 1]) end
+    for index = 1, #all, 2 do holds[all[index]] = tonumber(string.match(all[index + 1], '^%S+')) end
     for index = 1, #gone, 2 do
         local worker, ended = gone[index], tonumber(gone[index + 1])
         local held = holds[worker] or 0
@@ -200,6 +241,10 @@ local function others_learn(report)
         state.since = state.since - tonumber(string.match(group, ':(%d+)$'))
         redis.call('ZREM', OTHERS, group)
     end
+    -- Groups that were evicted count as requests of before, which end as the server's count shows.
+    if state.since > 0 and redis.call('ZCARD', OTHERS) == 0 then
+        state.before, state.since = (state.before or 0) + state.since, 0
+    end
     local lower = report.counted - (longest.capacity - longest.free) - state.since
     -- Workers tell with a delay, in which requests may have finished that this answer's server had not counted.
     local late, latest = now - ask.clock + report.at + longest.period, now + longest.period
@@ -219,15 +264,19 @@ local function pacing_are_others_here()
     return state.interval ~= nil and now < state.others_at + shortest.period
 end
 
+-- Pace, since others are here, or may be.
+local function pacing_expect_others()
+    state.others_at, state.slowness = now, 0
+    if state.interval then return end
+    state.interval = shortest.period / shortest.capacity
+    state.clean = state.interval
+    state.next_at, state.paced_since = now, now
+end
+
 -- Pace because of so many new requests of others; returns how many count in the shortest window.
 local function pacing_learn_others(news, silence)
     if news == 0 then return 0 end
-    state.others_at, state.slowness = now, 0
-    if not state.interval then
-        state.interval = shortest.period / shortest.capacity
-        state.clean = state.interval
-        state.next_at, state.paced_since = now, now
-    end
+    pacing_expect_others()
     return math.min(math.ceil(news * shortest.period / math.max(silence, shortest.period)), shortest.capacity)
 end
 
@@ -415,9 +464,8 @@ end
 
 -- The exchange --------------------------------------------------------------------------------------------
 
--- Note the requests that have ended since the last exchange.
-local function take_in()
-    local held = tonumber(redis.call('HGET', HELD, me) or 0)
+-- Note the requests that have ended since the last exchange; returns how many this worker still holds.
+local function take_in(held)
     for _, report in ipairs(ask.answered) do
         for field, value in pairs(report) do
             if value == cjson.null then report[field] = nil end
@@ -446,7 +494,7 @@ end
 -- Return how many permits this worker has been granted, for equal shares. A worker that begins to wait starts
 -- where the others are, however long it was idle.
 local function my_pass()
-    local pass = tonumber(redis.call('ZSCORE', PASSES, me) or 0)
+    local pass = tonumber(redis.call('ZSCORE', PASSES, me) or state.least_pass)
     if redis.call('HEXISTS', WANTS, me) == 1 then return pass end
     return math.max(pass, state.least_pass)
 end
@@ -460,7 +508,7 @@ local function find_rivals()
     for index = 1, #wants, 2 do
         local worker = wants[index]
         if worker ~= me and (dues[worker] or 0) + PATIENCE > now then
-            local pass = passes[worker] or 0
+            local pass = passes[worker] or state.least_pass
             rivals[#rivals + 1] = {name = worker, pass = pass, wants = cjson.decode(wants[index + 1])}
         end
     end
@@ -542,8 +590,8 @@ local function grant(reserve, number, rivals, held, pass)
     return serials, number - share, next_visit(reserve, ahead, held + share)
 end
 
-local function exchange()
-    local held = take_in()
+local function exchange(held)
+    held = take_in(held)
     local rivals, pass = find_rivals(), my_pass()
     local granted, missing, due = {}, {}, nil
     for index, want in ipairs(ask.wants) do
@@ -556,7 +604,6 @@ local function exchange()
             due = math.min(due or back, back)
         end
     end
-    redis.call('HSET', HELD, me, held)
     redis.call('ZADD', PASSES, pass, me)
     if due then
         redis.call('HSET', WANTS, me, cjson.encode(missing))
@@ -567,25 +614,27 @@ local function exchange()
     end
     local free = {}
     for index, bucket in ipairs(buckets) do free[index] = bucket.free end
-    return {granted = granted, wait = due and due - now, free = free, finished = state.finished,
-            serial = state.serial, workers = redis.call('ZCARD', LEASES), pacing = state.interval ~= nil}
+    return answer_exchange({granted = granted, wait = due and due - now, free = free, finished = state.finished,
+                            serial = state.serial, workers = redis.call('ZCARD', LEASES),
+                            pacing = state.interval ~= nil}, held)
 end
 
 -- Start with an empty memory when this one is older than a worker's (a snapshot, a replica that lagged behind) or
--- lacks a part. Grant nothing for a while, in which all workers report what they have spent.
+-- lacks a part. Grant nothing for a while, in which all workers report what they have spent. What others have spent
+-- nobody can report: pace, as if there were others.
 local function forget_everything()
     redis.call('DEL', unpack(KEYS))
     labels.epoch = ask.new_epoch
     state = new_state()
     for _, bucket in ipairs(buckets) do bucket.free = bucket.capacity end
     close(now + SETTLING)
+    pacing_expect_others()
     return {lost = true}
 end
 
-local whole = is_whole()
+local whole = restore()
 if labels.limits ~= cjson.encode(ask.buckets) then return cjson.encode({limits = labels.limits}) end
-local done = redis.call('HGET', REPLIES, me)
-local number, reply = string.match(done or '', '^(%d+) (.*)$')
+local held, number, reply = string.match(redis.call('HGET', HELD, me) or '', '^(%S+) (%S+) (.*)$')
 if number == ask.number then return reply end
 if not whole then
     local lost = forget_everything()
@@ -596,11 +645,12 @@ collect()
 if labels.epoch ~= ask.epoch and ask.epoch ~= '' then return answer({lost = true}) end
 if state.serial < ask.seen then return answer(forget_everything()) end
 local known = redis.call('ZSCORE', LEASES, me)
+if known and tonumber(held) ~= ask.holds then return answer(forget_everything()) end
 if not known and ask.joined then return answer({gone = true}) end
 if not known then
-    redis.call('HSET', HELD, me, ask.holds)
+    held = ask.holds
     state.held = state.held + ask.holds
     for _, bucket in ipairs(buckets) do bucket.free = bucket.free - ask.holds end
 end
 redis.call('ZADD', LEASES, now + ask.lease, me)
-return answer(exchange())
+return exchange(tonumber(held))

@@ -55,7 +55,7 @@ class RedisStore:
     def __init__(
         self, redis: Redis | RedisCluster, key: str, buckets: tuple[TokenBucket, ...], timeout: float
     ) -> None:
-        parts = ("state", "leases", "held", "wants", "dues", "passes", "replies", "others", "way")
+        parts = ("state", "leases", "held", "wants", "dues", "passes", "others", "way")
         names = [*parts, *(f"back{number}" for number in range(len(buckets)))]
         self._keys = [f"{key}:{name}" for name in names]
         self._script = redis.register_script(SCRIPT)

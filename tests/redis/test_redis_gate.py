@@ -98,7 +98,7 @@ class Triplets:
         self.in_flight: list[tuple[GrantedPermit, Ticket, Report]] = []
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
-        self._keys = [f"triplet{next(numbers)}:{part}" for part in range(9 + len(limits))]
+        self._keys = [f"triplet{next(numbers)}:{part}" for part in range(8 + len(limits))]
         self._file = VirtualFile(buckets, lambda: START + self.now)
         self._joined = False
         self._asked = itertools.count(1)
@@ -134,7 +134,7 @@ class Triplets:
             epoch="",
             new_epoch="one",
             joined=self._joined,
-            holds=0,
+            holds=len(self.in_flight) + len(answered),
             answered=list(answered),
             lost=0,
             unsent=0,

@@ -29,7 +29,7 @@ __all__ = ["shared_redis"]  # a fixture
 
 pytestmark = needs_redis
 
-PARTS = ("state", "leases", "held", "wants", "dues", "passes", "replies", "others", "way", "back0", "back1")
+PARTS = ("state", "leases", "held", "wants", "dues", "passes", "others", "way", "back0", "back1")
 TICK = 1000
 LEASE, GRACE = 40 * TICK, 15 * TICK
 numbers = itertools.count()
