@@ -116,7 +116,7 @@ async def _outcomes(workers: _Workers[K, V], source: AsyncIterator[K]) -> AsyncG
 
 
 class _Tally:
-    """A count of the calls that have ended, which calls the progress hook."""
+    """Counts the calls that have ended, and calls the progress hook."""
 
     def __init__(self, hook: Callable[[BulkProgress], object] | None, total: int | None) -> None:
         self._hook = hook
@@ -132,12 +132,12 @@ class _Tally:
 
 
 class _Workers(Generic[K, V]):
-    """The calls in flight, each in a task of its own.
+    """Runs the calls, each in a task of its own.
 
     Attributes:
         tasks: those that have not ended.
         to_yield: tasks whose outcomes are to be yielded: as they end, or in the order of their keys.
-        unread: a semaphore that bounds the keys that are drawn and not yielded.
+        unread: bounds the keys that are drawn and whose outcomes are not yet yielded.
         started: the number of tasks so far.
     """
 

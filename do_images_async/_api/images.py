@@ -68,7 +68,7 @@ Hook = Callable[[BulkProgress], object] | None
 class ImagesAPI:
     """The DigitalOcean Images API, for one token.
 
-    The API page that docstrings name is https://docs.digitalocean.com/reference/api/reference/images/.
+    Docstrings name sections of the API page: https://docs.digitalocean.com/reference/api/reference/images/.
 
     Use it as an async context manager, or call `aclose` when you are done. It may be shared by any number of
     tasks of one event loop.
@@ -77,9 +77,9 @@ class ImagesAPI:
         token: what the control panel issued, or a function that returns it, or a coroutine function that
             does. None reads the environment, as `from_env` does. A function is called at the first call and
             again after a 401, once for all calls that wait for it; then the call that met the 401 is
-            retried once, even with `RetryPolicy(attempts=1)`. It runs in the event loop: one that blocks
-            should be a coroutine function. It may take `timeout` seconds; its exceptions become a
-            `TokenError`.
+            retried once, even with `RetryPolicy(attempts=1)`. It runs in the event loop, so it must not
+            block: if it does I/O, make it a coroutine function. It may take `timeout` seconds; its exceptions
+            become a `TokenError`.
         session: an aiohttp session to send through. It is used as it is and never closed; without one, the
             client makes its own at the first call, and closes it.
         base_url: where the API is; https, or http on this machine; with `/v2` at its end or without. None is

@@ -94,14 +94,14 @@ def page_fields(reply: Reply[B], links: LinkedPages, *, count: int, page: int, p
     """Return the fields that both page classes share, for a page that holds `count` items.
 
     If no next link was sent, there's still a next page when this one isn't empty and the last link or the
-    total says so. A server may send smaller pages than were asked for: then the total says that this page is
-    the last only if it is as large as `page` pages like this one.
+    total says so. A server may send smaller pages than it was asked for, so this page is the last by the
+    total in two cases: the earlier pages were full, and the total is the sum; or all pages are as small as
+    this one, and hold the total.
     """
     meta = reply.value.meta
     total = meta.total if meta else None
-    # The earlier pages held `per_page` items each, or all pages are capped at the size of this one.
-    honoured, capped = (page - 1) * per_page + count, page * count
-    more = (links.last_page or 0) > page or (total is not None and total != honoured and total > capped)
+    if_full, if_small = (page - 1) * per_page + count, page * count
+    more = (links.last_page or 0) > page or (total is not None and total != if_full and total > if_small)
     return PageFields(
         total=total,
         rate_limit=reply.rate_limit,

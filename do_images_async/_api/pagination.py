@@ -159,7 +159,7 @@ async def read_whole(
                     yield page
         if current.is_last(before, strict=strict):
             return
-        at_rest = current.equals(before)  # and yet shorter than its total
+        at_rest = current.equals(before)  # although its pages hold less than its total
         before = current
         if at_rest:
             break

@@ -197,7 +197,7 @@ class RateLimiter:
         check_reserve(reserve, self.buckets)
 
     def start_spent(self, answered: Iterable[int]) -> None:
-        """Begin with empty buckets: tokens come back a period after the moments given, the others after now.
+        """Begin with empty buckets: tokens come back a period after the moments given, or after now.
 
         Args:
             answered: moments on the clock at which earlier requests were answered, or may still be.

@@ -13,7 +13,7 @@ __all__ = ["Exit", "Stopped", "complain", "message_with_notes"]
 
 
 class Exit(IntEnum):
-    """The exit statuses: 64 and up follow sysexits; 128 + signal."""
+    """The exit statuses."""
 
     OK = 0
     FINDINGS = 1  # `audit` found something at or above the chosen severity
@@ -21,13 +21,15 @@ class Exit(IntEnum):
     API_ERROR = 3
     INCOMPLETE = 4  # the listing couldn't be read whole
     REFUSED = 5  # the tool declined: over `--max-delete`, or an image changed
+    # 64 and up follow sysexits.
     INTERNAL_ERROR = 70
     IO_ERROR = 74
+    # 128 + signal.
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
 
-class Stopped(Exception):  # noqa: N818  (no error if the reader of a pipe left, or after Ctrl-C)
+class Stopped(Exception):  # noqa: N818  (not an error if, e.g., the reader of a pipe left, or on Ctrl-C)
     """The early end of a command.
 
     Attributes:
