@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import attrs
 from msgspec import Meta as Constraint
@@ -10,7 +10,7 @@ from msgspec import Meta as Constraint
 from do_images_async.models import Action, Image, Integer
 
 __all__ = [
-    "LISTINGS",
+    "BODIES",
     "AccountTransferBody",
     "ActionBody",
     "ActionListBody",
@@ -19,6 +19,7 @@ __all__ = [
     "Links",
     "Meta",
     "holds_models",
+    "listed_field",
 ]
 
 
@@ -87,24 +88,37 @@ class ActionListBody:
     meta: Meta | None = None
 
 
+BODIES: Final[dict[type, tuple[str, type] | None]] = {
+    ImageBody: ("image", Image),
+    ImageListBody: ("images", Image),
+    ActionBody: ("action", Action),
+    ActionListBody: ("actions", Action),
+    AccountTransferBody: None,
+}
+"""Every body: the field that holds its model, or a listing's models, and their class; None if it has none."""
+
+
+def listed_field(body: object) -> str | None:
+    """Return the field that holds a listing's items; None if the class is no listing's body."""
+    content = BODIES.get(body) if isinstance(body, type) else None
+    return content[0] if content and _is_listing(cast("type", body)) else None
+
+
 def holds_models(body: object, model: type[object]) -> bool:
-    """Return whether a body is one of this class that holds images or actions: a user's hook made them."""
-    return isinstance(body, model) and all(isinstance(item, Image | Action) for item in _items_of(body))
+    """Return whether a body is one of this class that holds its models: a user's hook made them.
+
+    Raises:
+        KeyError: `BODIES` lacks the class.
+    """
+    content = BODIES[model]
+    if not isinstance(body, model):
+        return False
+    if content is None:
+        return True
+    field, kind = content
+    value = getattr(body, field)
+    return all(isinstance(item, kind) for item in (value if _is_listing(model) else (value,)))
 
 
-def _items_of(body: object) -> tuple[object, ...]:
-    match body:
-        case ImageBody():
-            return (body.image,)
-        case ActionBody():
-            return (body.action,)
-        case ImageListBody():
-            return body.images
-        case ActionListBody():
-            return body.actions
-        case _:
-            return ()
-
-
-LISTINGS: Final = {ImageListBody: "images", ActionListBody: "actions"}
-"""The field that holds a listing's items."""
+def _is_listing(body: type) -> bool:
+    return "links" in attrs.fields_dict(body)

@@ -33,7 +33,7 @@ from cattrs import (
 from cattrs.cols import list_structure_factory
 from cattrs.fns import identity
 
-from do_images_async._http.bodies import LISTINGS, ActionBody
+from do_images_async._http.bodies import ActionBody, listed_field
 from do_images_async.errors import DecodeError
 from do_images_async.models import Action, OpenEnum, Region
 
@@ -346,7 +346,7 @@ def _check_decorated(kind: type) -> None:
 
 
 def _is_listing(kind: Any) -> bool:
-    return kind in LISTINGS
+    return listed_field(kind) is not None
 
 
 def _structure_listing(kind: Any, converter: Converter) -> Hook:
@@ -354,7 +354,7 @@ def _structure_listing(kind: Any, converter: Converter) -> Hook:
 
     `null` items count as an empty list only if the total is 0; otherwise they are an error.
     """
-    items = LISTINGS[kind]
+    items = cast("str", listed_field(kind))
 
     def check(value: Any) -> Any:
         body = _mapping(value)
