@@ -25,9 +25,9 @@ async def altered_page(
         page: the correct page.
         another: returns another page by its number.
     """
-    key = next((name for name in ("images", "actions") if name in page), None)
-    if key is None:
+    if "links" not in page:
         return page
+    (key,) = page.keys() - {"links", "meta"}
     items, total = page[key], page["meta"]["total"]
     if kind == "looping":
         return page | {"links": {"pages": _looping(page["links"]["pages"], number)}}

@@ -18,6 +18,7 @@ from aiohttp import web
 from do_images_async import ImagesAPI, RetryPolicy, errors
 from do_images_async.testing import Entry, Fault, ImagesEmulator, Journal, Quota
 from do_images_async.testing.certificates import Certificate
+from do_images_async.testing.pages import altered_page
 from tests.support.servers import eventually, unused_port
 
 LIST = "/v2/images"
@@ -382,6 +383,13 @@ async def test_pages_of_actions_are_pages_and_other_answers_are_not(
     first, second = [(await ask(http, f"{path}&page={page}"))[1] for page in (1, 2)]
     assert json.loads(first)["actions"] == json.loads(second)["actions"]
     assert (await ask(http, f"{LIST}/{number}"))[0] == 200
+
+
+async def test_pages_of_any_listing_are_pages() -> None:
+    async def page(number: int) -> dict[str, Any]:
+        return {"snapshots": [{"id": number}], "links": {"pages": {}}, "meta": {"total": 2}}
+
+    assert await altered_page("duplicated", 2, await page(2), page) == await page(1)
 
 
 @pytest.mark.parametrize(
