@@ -124,12 +124,16 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         if self.hook is not None:
             call_hook(self.hook, event)
 
+    @property
+    def _route(self) -> str:
+        return self.call.route or route_of(self.call.path)
+
     def _permitted(self) -> None:
         self._permitted_at = now = time.monotonic()
         if self.hook is not None:
             event = PermitGranted(
                 method=self.call.method,
-                route=route_of(self.call.path),
+                route=self._route,
                 attempt=self.number,
                 quota_wait=self._waited(now),
             )
@@ -146,7 +150,7 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
             request_id = request_id and self.credentials.redact(request_id)
         return AttemptEnded(
             method=self.call.method,
-            route=route_of(self.call.path),
+            route=self._route,
             attempt=self.number,
             quota_wait=self._waited(permitted_at),
             duration=now - permitted_at,

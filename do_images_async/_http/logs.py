@@ -44,7 +44,7 @@ def call_hook(hook: EventHook, event: Event) -> None:
 
 
 def route_of(path: str) -> str:
-    """Return an API path with placeholders for its ids."""
+    """Return a path under `/v2/images`, or one without an id, with placeholders for its ids."""
     parts = path.split("/")
     if len(parts) > 3:
         parts[3] = "{image_id}"

@@ -39,13 +39,20 @@ class Options:
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """A request as an endpoint states it: `path` is already quoted, `model` is the type of a success."""
+    """A request as an endpoint states it.
+
+    Attributes:
+        path: the path, already quoted.
+        model: the type of a success.
+        route: the path with placeholders for ids, as events name it; None for a path that `route_of` knows.
+    """
 
     method: str
     path: str
     model: type[T]
     query: Mapping[str, str] | None = None
     body: Mapping[str, object] | None = None
+    route: str | None = None
 
 
 class Reply(msgspec.Struct, Generic[T], frozen=True):

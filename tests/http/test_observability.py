@@ -16,7 +16,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import REGISTRY
 
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket
+from do_images_async._http.bodies import ImageBody
 from do_images_async._http.logs import route_of
+from do_images_async._http.request import Call
 from do_images_async._quota.protocols import Permit
 from do_images_async.errors import (
     ClientStateError,
@@ -286,6 +288,16 @@ def test_a_hook_must_be_callable() -> None:
 )
 def test_a_route_has_no_ids(path: str, route: str) -> None:
     assert route_of(path) == route
+
+
+async def test_a_call_of_another_resource_states_its_route(server: Server) -> None:
+    told = Told()
+    server.script(image_reply(7))
+    route = "/v2/snapshots/{snapshot_id}"
+    async with client(server, told) as api:
+        call = Call(method="GET", path="/v2/snapshots/7", model=ImageBody, route=route)
+        await api._transport.send(call, api._options)
+    assert [event.route for event in told.events] == [route, route]
 
 
 # Metrics, as the documentation wires them.
