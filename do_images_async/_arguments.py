@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from inspect import iscoroutinefunction
 from ipaddress import ip_address
 from typing import Final, TypeGuard
@@ -19,6 +19,7 @@ from yarl import URL
 __all__ = [
     "check_bool",
     "check_callable",
+    "check_choice",
     "check_header",
     "check_hook",
     "check_image_id",
@@ -105,6 +106,13 @@ def check_bool(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, not {shown(value)}")
     return value
+
+
+def check_choice(value: object, name: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError unless the value is one of several strings."""
+    if value not in allowed:
+        *others, last = map(repr, allowed)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, not {shown(value)}")
 
 
 def check_seconds(value: object, name: str, *, zero: bool = False) -> float:

@@ -11,7 +11,7 @@ import attrs
 
 from do_images_async._api.identity import has_tag
 from do_images_async._api.listing import ImageFilters, ListType
-from do_images_async._arguments import check_bool, check_text, shown
+from do_images_async._arguments import check_bool, check_choice, check_text
 from do_images_async.models import Image, ImageStatus
 
 __all__ = ["LatestFilter", "LatestType", "newest"]
@@ -39,8 +39,8 @@ class LatestFilter:
         for name in ("name", "distribution"):
             if getattr(self, name) is not None:
                 check_text(getattr(self, name), name)
-        if self.type is not None and self.type not in get_args(LatestType):
-            raise ValueError(f"type must be one of {', '.join(get_args(LatestType))}, not {shown(self.type)}")
+        if self.type is not None:
+            check_choice(self.type, "type", get_args(LatestType))
         check_bool(self.private, "private")
         if self.private and _is_list_type(self.type):
             raise ValueError(f"type {self.type!r} is of public images: pass private=False")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypedDict, TypeVar
+from typing import Literal, Protocol, TypedDict, TypeVar, get_args
 
 import attrs
 
 from do_images_async._api.pagination import LinkedPages
-from do_images_async._arguments import check_bool, check_range, check_text, shown
+from do_images_async._arguments import check_bool, check_choice, check_range, check_text
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Reply
 from do_images_async.models import RateLimit
@@ -36,8 +36,7 @@ class ImageFilters:
         """
         query: dict[str, str] = {}
         if self.type is not None:
-            if self.type not in ("distribution", "application"):
-                raise ValueError(f"type must be 'distribution' or 'application', not {shown(self.type)}")
+            check_choice(self.type, "type", get_args(ListType))
             query["type"] = self.type
         if self.private is not None:
             query["private"] = "true" if check_bool(self.private, "private") else "false"

@@ -17,7 +17,7 @@ from typing import Literal
 
 import attrs
 
-from do_images_async._arguments import check_hook, check_seconds
+from do_images_async._arguments import check_choice, check_hook, check_seconds
 from do_images_async._quota.buckets import DOCUMENTED, STARVED_PART, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.failover import Failover
@@ -51,8 +51,7 @@ class WorkerOptions:
 
     def __attrs_post_init__(self) -> None:
         check_buckets(self.buckets)
-        if self.on_store_failure not in ("raise", "local"):
-            raise ValueError(f'on_store_failure must be "raise" or "local", not {self.on_store_failure!r}')
+        check_choice(self.on_store_failure, "on_store_failure", ("raise", "local"))
         check_seconds(self.lease, "lease")
         check_seconds(self.grace, "grace", zero=True)
         check_seconds(self.store_timeout, "store_timeout")

@@ -110,6 +110,7 @@ async def test_a_list_that_is_short_is_an_error_and_not_an_older_image(
         ({"distribution": ""}, ValueError),
         ({"tag_name": ""}, ValueError),
         ({"type": "base"}, ValueError),
+        ({"type": 1}, ValueError),
         ({"type": ["snapshot"]}, ValueError),
         ({"type": "application"}, ValueError),
         ({"private": None}, TypeError),

@@ -538,7 +538,7 @@ async def test_the_token_is_nowhere_in_redis_and_all_keys_expire(
     [
         ({"token": ""}, "token"),
         ({"token": "with space"}, "token"),
-        ({"on_store_failure": "ignore"}, 'on_store_failure must be "raise" or "local"'),
+        ({"on_store_failure": "ignore"}, "on_store_failure must be 'raise' or 'local', not 'ignore'"),
         ({"lease": 0}, "lease"),
         ({"grace": -1}, "grace"),
         ({"store_timeout": float("inf")}, "store_timeout"),
