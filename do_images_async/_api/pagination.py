@@ -176,7 +176,7 @@ async def read_whole(
         else f"did not come to rest in {PASSES} passes"
     )
     logger.warning(
-        "the listing %s and may lack images: %d read, the server counts %s", reason, len(seen), total
+        "the listing %s and may lack items: %d read, the server counts %s", reason, len(seen), total
     )
 
 
