@@ -63,12 +63,12 @@ async def test_a_program_runs(program: str, request: pytest.FixtureRequest, tmp_
 
 def endpoints() -> dict[str, list[str]]:
     """Return the table's operations, each with its methods."""
-    rows = re.findall(r"^\| `([A-Z]+ /v2/images[^`]*)` \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z]+ /v2/[^`]*)` \| (.*) \|$", README, re.MULTILINE)
     return {operation: re.findall(r"`api\.([\w.]+)\(", calls) for operation, calls in rows}
 
 
 def test_the_table_of_endpoints_names_methods_that_exist() -> None:
-    assert len(endpoints()) == 12
+    assert endpoints()
     for operation, calls in endpoints().items():
         assert calls, operation
         for call in calls:
@@ -93,4 +93,4 @@ def test_the_table_of_endpoints_has_no_gap(description: Description) -> None:
         if method in ("get", "post", "put", "patch", "delete")
     }
     assert operations
-    assert operations == set(endpoints())
+    assert operations == {each for each in endpoints() if description.covers(each.split()[1])}
