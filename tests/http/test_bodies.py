@@ -43,10 +43,10 @@ def test_a_body_that_the_table_lacks_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("body", [body for body in DEFINED if listed_field(body)])
-def test_null_items_of_any_listing_are_an_error_unless_the_total_is_0(body: type) -> None:
+def test_null_items_of_any_listing_are_an_error_unless_the_total_is_0(body: type[object]) -> None:
     field = listed_field(body)
     assert field is not None
-    empty: object = converter.structure({field: None, "meta": {"total": 0}}, body)
+    empty = converter.structure({field: None, "meta": {"total": 0}}, body)
     assert getattr(empty, field) == ()
     with pytest.raises(DecodeError, match=rf"\$\.{field}"):
         converter.structure({field: None, "meta": {"total": 1}}, body)

@@ -296,7 +296,7 @@ async def test_a_call_of_another_resource_states_its_route(server: Server) -> No
     route = "/v2/snapshots/{snapshot_id}"
     async with client(server, told) as api:
         call = Call(method="GET", path="/v2/snapshots/7", model=ImageBody, route=route)
-        await api._transport.send(call, api._options)
+        await api._transport.send(call, api._options)  # pyright: ignore[reportPrivateUsage]
     assert [event.route for event in told.events] == [route, route]
 
 
