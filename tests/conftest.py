@@ -41,6 +41,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` means: two more than cores, since tests often wait for others."""
+    return 2 + (os.cpu_count() or 1)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--run-slow"):
         os.environ["RUN_SLOW"] = "1"  # before any test module is imported, and for xdist's workers
