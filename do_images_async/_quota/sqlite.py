@@ -48,6 +48,10 @@ _RACES = 4
 _DEAD_ROWS = 64
 """Rows that nobody needs are deleted when there are so many."""
 
+_TIMEOUT_PARTS = 4
+"""The timeout of an exchange is waited for in parts. SIGSTOP also stops the exchange's thread; one that lasts
+longer than the timeout then uses up one part of it."""
+
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS quota (
@@ -198,11 +202,15 @@ class SQLiteStore:
     async def exchange(self, exchange: Exchange) -> Reply:
         """Carry out an exchange in this store's own thread; see `Store.exchange`."""
         loop = asyncio.get_running_loop()
+        reply = loop.run_in_executor(self._executor, self.exchange_now, exchange)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._executor, self.exchange_now, exchange)
-        except TimeoutError:
-            raise QuotaStoreError(f"{self._path}: no answer within {self._timeout:g} s") from None
+            for _ in range(_TIMEOUT_PARTS):
+                done, _pending = await asyncio.wait([reply], timeout=self._timeout / _TIMEOUT_PARTS)
+                if done:
+                    return reply.result()
+        finally:
+            reply.cancel()
+        raise QuotaStoreError(f"{self._path}: no answer within {self._timeout:g} s")
 
     def exchange_now(self, exchange: Exchange) -> Reply:
         """Carry out an exchange in this thread; see `Store.exchange`."""

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import pytest
 from do_images_async import FileRateLimiter, ImagesAPI, TokenBucket
 from do_images_async._quota.file_limiter import default_path
 from do_images_async._quota.protocols import Permit, Report
+from do_images_async._quota.sqlite import SQLiteStore
+from do_images_async._quota.store import Exchange, Reply
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.support.coverage import unmeasured
@@ -453,3 +456,23 @@ def test_only_who_uses_it_waits_for_sqlite() -> None:
         [sys.executable, "-c", program], env=unmeasured(), capture_output=True, text=True, check=True
     )
     assert run.stdout == "False\n"
+
+
+async def test_a_process_that_was_stopped_during_an_exchange_still_gets_its_answer(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP stops the loop and the thread of the exchange, both for longer than `store_timeout`."""
+    begun, continued = threading.Event(), threading.Event()
+    carry_out = SQLiteStore.exchange_now
+
+    def exchange_now(store: SQLiteStore, exchange: Exchange) -> Reply:
+        begun.set()
+        continued.wait(30)
+        return carry_out(store, exchange)
+
+    monkeypatch.setattr(SQLiteStore, "exchange_now", exchange_now)
+    call = asyncio.create_task(make(store_timeout=2).acquire())
+    await eventually(begun.is_set)
+    time.sleep(2.5)  # noqa: ASYNC251
+    asyncio.get_running_loop().call_later(0.01, continued.set)
+    (await call).settle()
