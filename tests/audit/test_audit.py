@@ -488,6 +488,17 @@ async def test_what_the_emulator_serves_is_reported_whole() -> None:
 # --- data ---
 
 
+async def test_a_notebook_shows_the_sums_and_the_findings_with_names_escaped() -> None:
+    old = image(1, name="<b>web</b>", created_at=NOW - timedelta(days=400))
+    report = await audit([old, image(2)], rules=BASIC, now=NOW)
+    html: Any = getattr(report, "_repr_html_")()  # noqa: B009  (what a notebook does)
+    assert f"{report.images} images" in html
+    assert all(f"<th>{head}</th>" in html for head in ("severity", "rule", "image", "finding"))
+    assert html.count("<tr>") == 1 + len(report.findings)
+    assert "&lt;b&gt;web&lt;/b&gt;" in html
+    assert "<b>web</b>" not in html
+
+
 async def test_the_report_as_data() -> None:
     report = attrs.evolve(
         await audit([image(1, created_at=NOW - timedelta(days=400))], rules=BASIC, now=NOW),

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import do_images_async
+from do_images_async import _names
+
 PACKAGE = Path(__file__).parents[2] / "do_images_async"
 BASE = {"_arguments", "_credentials", "_notebook", "_version", "_whole", "errors", "models"}
 CORE = BASE | {"_quota", "_http", "events"}
@@ -53,6 +56,12 @@ def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
 
 def test_the_table_has_every_part() -> None:
     assert {part_of(path) for path in MODULES} == ALLOWED.keys() & {part_of(path) for path in MODULES}
+
+
+def test_each_public_name_is_imported_by_name_and_by_the_wildcard_of_type_checkers() -> None:
+    assert {*_names.__all__, "FileRateLimiter"} == {*do_images_async.__all__}
+    for name in _names.__all__:
+        assert getattr(do_images_async, name) is getattr(_names, name)
 
 
 def imported_parts(path: Path) -> set[str]:

@@ -258,6 +258,13 @@ async def failures(images: ImagesAPI) -> None:
         assert_type(error.page, int | None)
 
 
+async def failures_that_may_pass(images: ImagesAPI) -> None:
+    try:
+        await images.get(42)
+    except (errors.TransportError, errors.DecodeError) as error:
+        assert_type(error.transient, bool)
+
+
 def hook(event: events.Event) -> None:
     assert_type(event.method, str)
     if isinstance(event, events.AttemptEnded):
