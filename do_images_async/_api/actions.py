@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from contextlib import aclosing
 from functools import partial
 from types import NoneType
 from typing import Final
 
 from do_images_async._api.bulk import Outcome, fan_out
 from do_images_async._api.identity import check_action, check_image, mismatch, region_of
-from do_images_async._api.listing import check_listing, page_fields, page_query
-from do_images_async._api.pagination import Fetched, LinkedPages, read_whole
+from do_images_async._api.listing import Listing, check_listing, page_fields
 from do_images_async._api.polling import check_wait
 from do_images_async._api.waits import until_completed
 from do_images_async._arguments import check_hook, check_image_id, check_text, check_texts, shown
@@ -54,11 +52,7 @@ class ImageActions:
         """
         check_image_id(image_id)
         check_listing(per_page, concurrency, strict)
-
-        async def fetch(number: int) -> Fetched[ActionPage]:
-            return await self._fetch(image_id, number, per_page)
-
-        return _actions_of(read_whole(fetch, concurrency=concurrency, strict=strict))
+        return self._listing(image_id, per_page).items(concurrency=concurrency, strict=strict)
 
     async def list_page(self, image_id: int, *, page: int = 1, per_page: int = 20) -> ActionPage:
         """Read one page of an image's actions; one request (API page: "List All Actions for an Image").
@@ -73,18 +67,18 @@ class ImageActions:
             NotFoundError: there is no such image.
             DOImagesError: the request failed.
         """
-        return (await self._fetch(image_id, page, per_page)).page
+        read = await self._listing(image_id, per_page).page(page)
+        return ActionPage(actions=read.items, **page_fields(read))
 
-    async def _fetch(self, image_id: int, page: int, per_page: int) -> Fetched[ActionPage]:
-        query = page_query(page, per_page)
-        call = Call(method="GET", path=_actions_path(image_id), model=ActionListBody, query=query)
-        reply = await self._transport.send(call, self._options)
-        actions = reply.value.actions
-        links = LinkedPages.read(reply.value.links, page=page, base_url=self._transport.base_url)
-        fields = page_fields(reply, links, count=len(actions), page=page, per_page=per_page)
-        for action in actions:
-            check_action(action, image_id, action.id)
-        return Fetched(ActionPage(actions=actions, **fields), links, len(actions) >= per_page)
+    def _listing(self, image_id: int, per_page: int) -> Listing[Action]:
+        return Listing(
+            transport=self._transport,
+            options=self._options,
+            path=_actions_path(image_id),
+            body=ActionListBody,
+            per_page=per_page,
+            check=lambda action: check_action(action, image_id, action.id),
+        )
 
     async def get(self, image_id: int, action_id: int) -> Action:
         """Read one action; one request (API page: "Retrieve an Existing Action").
@@ -342,13 +336,6 @@ class AccountTransfers:
         body = {"transfer_id": check_image_id(transfer_id, "transfer_id"), **(more or {})}
         path = f"{_transfer_path(image_id)}/{verb}"
         await self._transport.send(Call(method="POST", path=path, model=NoneType, body=body), self._options)
-
-
-async def _actions_of(pages: AsyncGenerator[ActionPage, None]) -> AsyncGenerator[Action, None]:
-    async with aclosing(pages):
-        async for page in pages:
-            for action in page.actions:
-                yield action
 
 
 def _actions_path(image_id: int) -> str:

@@ -1,10 +1,11 @@
-"""A compact set of ids, for the images that a listing of a million has already yielded."""
+"""A compact set of ids, for what a listing of a million has already yielded."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
+from typing import cast
 
 __all__ = ["IdSet"]
 
@@ -16,31 +17,32 @@ _MASK = _WIDTH - 1
 
 
 class IdSet:
-    """A set of ids that takes about a byte for each dense id, and a few for each sparse one.
+    """A set of ids, which takes about a byte for each dense integer, and a few for each sparse one.
 
     The first two thousand are in a plain set. Then they go into chunks of 65,536 possible ids: sorted offsets
-    of two bytes, or from the point where that is the smaller of the two, one bit for each possible id.
+    of two bytes, or from the point where that is the smaller of the two, one bit for each possible id. Ids
+    that are strings stay in the plain set. All ids of a set are of one kind.
     """
 
     def __init__(self) -> None:
-        self._recent: set[int] = set()
+        self._recent: set[int | str] = set()
         self._chunks: dict[int, array[int] | bytearray] = {}
         self._spilled = 0
 
     def __len__(self) -> int:
         return self._spilled + len(self._recent)
 
-    def absorb(self, ids: Iterable[int]) -> set[int]:
+    def absorb(self, ids: Iterable[int | str]) -> set[int | str]:
         """Add ids, and return those that were in the set already."""
         new = set(ids)
         known = new & self._recent
         new -= known
         if self._chunks:
-            spilled = self._spilled_of(new)
+            spilled = self._spilled_of(cast("set[int]", new))
             known |= spilled
             new -= spilled
         self._recent |= new
-        if len(self._recent) > _RECENT:
+        if len(self._recent) > _RECENT and isinstance(next(iter(self._recent)), int):
             self._spill()
         return known
 
@@ -61,7 +63,7 @@ class IdSet:
         return spilled
 
     def _spill(self) -> None:
-        recent = sorted(self._recent)
+        recent = sorted(cast("set[int]", self._recent))
         begin = 0
         while begin < len(recent):
             key = recent[begin] >> _BITS

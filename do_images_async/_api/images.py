@@ -18,8 +18,8 @@ from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
 from do_images_async._api.identity import check_image, check_name
 from do_images_async._api.latest import LatestFilter, LatestType, newest
-from do_images_async._api.listing import ImageFilters, ListType, check_listing, page_fields, page_query
-from do_images_async._api.pagination import Fetched, LinkedPages, read_whole
+from do_images_async._api.listing import ImageFilters, Listing, ListType, check_listing, page_fields
+from do_images_async._api.pagination import Page
 from do_images_async._api.polling import check_wait
 from do_images_async._api.recovery import check_since, find_candidates
 from do_images_async._api.regions import RegionCopies
@@ -293,15 +293,9 @@ class ImagesAPI:
                 or page after page brings nothing new, as from a server that ignores the page's number.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
-        pages = self.list_pages(
-            type=type,
-            private=private,
-            tag_name=tag_name,
-            per_page=per_page,
-            concurrency=concurrency,
-            strict=strict,
-        )
-        return _images_of(pages)
+        listing = self._listing(ImageFilters(type, private, tag_name), per_page)
+        check_listing(per_page, concurrency, strict)
+        return listing.items(concurrency=concurrency, strict=strict)
 
     def list_pages(
         self,
@@ -318,13 +312,9 @@ class ImagesAPI:
         Images that an earlier page had are taken out of a page, and pages that are read again come only when
         they hold something new.
         """
-        filters = ImageFilters(type, private, tag_name).query()
+        listing = self._listing(ImageFilters(type, private, tag_name), per_page)
         check_listing(per_page, concurrency, strict)
-
-        async def fetch(number: int) -> Fetched[ImagePage]:
-            return await self._fetch(number, per_page, filters)
-
-        return read_whole(fetch, concurrency=concurrency, strict=strict)
+        return _image_pages(listing.pages(concurrency=concurrency, strict=strict))
 
     async def list_whole(
         self,
@@ -388,8 +378,8 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             DOImagesError: the request failed.
         """
-        filters = ImageFilters(type, private, tag_name).query()
-        return (await self._fetch(page, per_page, filters)).page
+        listing = self._listing(ImageFilters(type, private, tag_name), per_page)
+        return _image_page(await listing.page(page))
 
     async def latest(
         self,
@@ -744,14 +734,15 @@ class ImagesAPI:
             fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
         )
 
-    async def _fetch(self, page: int, per_page: int, filters: Mapping[str, str]) -> Fetched[ImagePage]:
-        query = page_query(page, per_page, filters)
-        call = Call(method="GET", path=_PATH, model=ImageListBody, query=query)
-        reply = await self._transport.send(call, self._options)
-        images = reply.value.images
-        links = LinkedPages.read(reply.value.links, page=page, base_url=self._transport.base_url)
-        fields = page_fields(reply, links, count=len(images), page=page, per_page=per_page)
-        return Fetched(ImagePage(images=images, **fields), links, len(images) >= per_page)
+    def _listing(self, filters: ImageFilters, per_page: int) -> Listing[Image]:
+        return Listing(
+            transport=self._transport,
+            options=self._options,
+            path=_PATH,
+            body=ImageListBody,
+            per_page=per_page,
+            filters=filters.query(),
+        )
 
     def _send(
         self, method: str, path: str, body: Mapping[str, object] | None = None
@@ -761,11 +752,14 @@ class ImagesAPI:
         return self._transport.send(call, self._options)
 
 
-async def _images_of(pages: AsyncGenerator[ImagePage, None]) -> AsyncGenerator[Image, None]:
+def _image_page(page: Page[Image]) -> ImagePage:
+    return ImagePage(images=page.items, **page_fields(page))
+
+
+async def _image_pages(pages: AsyncGenerator[Page[Image], None]) -> AsyncGenerator[ImagePage, None]:
     async with aclosing(pages):
         async for page in pages:
-            for image in page.images:
-                yield image
+            yield _image_page(page)
 
 
 async def _keyed_by_id(

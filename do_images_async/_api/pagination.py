@@ -15,8 +15,9 @@ from yarl import URL
 from do_images_async._api.idset import IdSet
 from do_images_async._http.bodies import Links
 from do_images_async.errors import DecodeError, DOImagesError, IncompleteListingError
+from do_images_async.models import RateLimit
 
-__all__ = ["Fetched", "LinkedPages", "next_page_number", "read_whole"]
+__all__ = ["Item", "LinkedPages", "Page", "next_page_number", "read_whole"]
 
 logger = logging.getLogger("do_images_async")
 
@@ -33,20 +34,14 @@ _STALLED_PAGES_MOVING: Final = 12
 """The same while the total changes from page to page: the list may grow as fast as it is read."""
 
 
-class Page(Protocol):
-    """The part of a page that pagination uses."""
+class Item(Protocol):
+    """What a listing lists, such as an image or an action, as pagination uses it."""
 
     @property
-    def page(self) -> int: ...
-    @property
-    def total(self) -> int | None: ...
-    @property
-    def ids(self) -> Collection[int]: ...
-    def __len__(self) -> int: ...
-    def without(self, ids: Container[int], /) -> Self: ...
+    def id(self) -> int | str: ...
 
 
-P = TypeVar("P", bound=Page)
+T = TypeVar("T", bound=Item)
 
 
 @attrs.frozen(kw_only=True)
@@ -73,18 +68,39 @@ class LinkedPages:
         )
 
 
-@attrs.frozen
-class Fetched(Generic[P]):
-    """A page, with what else its response says.
+@attrs.frozen(kw_only=True)
+class Page(Generic[T]):
+    """A page of a listing, with what else its response says.
 
     Attributes:
+        items: the page's items, in the server's order.
+        number: this page's number, from 1.
+        total: items in the whole listing, as the server counts them; None when it does not say.
         links: what its links say.
-        full: whether it holds as many items as were asked for.
+        full: whether it held as many items as were asked for.
+        next_page: the following page's number; None on the last.
+        rate_limit: the quota that came with the page.
     """
 
-    page: P
+    items: tuple[T, ...]
+    number: int
+    total: int | None
     links: LinkedPages
     full: bool
+    next_page: int | None = None
+    rate_limit: RateLimit | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def ids(self) -> Collection[int | str]:
+        """Return the ids of the items, in the same order."""
+        return tuple([item.id for item in self.items])
+
+    def without(self, ids: Container[int | str]) -> Self:
+        """Return the page without the items that have these ids."""
+        return attrs.evolve(self, items=tuple([item for item in self.items if item.id not in ids]))
 
 
 def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | None:
@@ -121,8 +137,8 @@ def _number_in(link: str, base_url: URL) -> int | None:
 
 
 async def read_whole(
-    fetch: Callable[[int], Awaitable[Fetched[P]]], *, concurrency: int, strict: bool
-) -> AsyncGenerator[P, None]:
+    fetch: Callable[[int], Awaitable[Page[T]]], *, concurrency: int, strict: bool
+) -> AsyncGenerator[Page[T], None]:
     """Yield pages until all items have come, each item in one page only.
 
     Pages are offsets into a list that others change: after a deletion, later items move to an earlier page
@@ -206,17 +222,16 @@ class _Pass:
         self._repeats_a_page = False
         self._stalled = self._stalled_at_rest = 0
 
-    def take(self, fetched: Fetched[P]) -> P:
+    def take(self, page: Page[T]) -> Page[T]:
         """Count a page, and return it without the items that earlier pages had.
 
         Raises:
             IncompleteListingError: too many pages in a row brought nothing new, and more are announced.
         """
-        page = fetched.page
         ids = page.ids
         known = self._seen.absorb(ids)
         repeated = known if self._read is None else self._read.absorb(ids)
-        self.digest = hash((self.digest, page.page, page.total, ids))
+        self.digest = hash((self.digest, page.number, page.total, ids))
         moved_now = page.total is not None and self.total not in (None, page.total)
         self._moved = self._moved or bool(repeated) or moved_now
         if page.total is not None:
@@ -227,10 +242,10 @@ class _Pass:
         self._distinct += new
         self._count += len(page) if new else 0
         self._page_size = self._page_size or len(page)
-        links = fetched.links
+        links = page.links
         self._has_links = self._has_links or links.sent
-        self._linked = self._linked or links.next_page is not None or (links.last_page or 0) > page.page
-        self.last_page = self._known_last_page(fetched, new=new)
+        self._linked = self._linked or links.next_page is not None or (links.last_page or 0) > page.number
+        self.last_page = self._known_last_page(page, new=new)
         self._check_progress(page, new=new, moved_now=moved_now)
         return fresh
 
@@ -253,29 +268,28 @@ class _Pass:
             return self._repeats_a_page
         return self._count < self.total
 
-    def _known_last_page(self, fetched: Fetched[P], *, new: int) -> int:
+    def _known_last_page(self, page: Page[T], *, new: int) -> int:
         """Return the number of the last page to read, as far as is known after this page.
 
         A next link is always believed. The total and the last link are believed until a page is empty, and
         the total until the pages have held more than it says. If none of these is there, a page that is as
         full as the first one is not the last.
         """
-        page = fetched.page
-        announced = page.page if fetched.links.next_page is None else page.page + 1
+        announced = page.number if page.links.next_page is None else page.number + 1
         if not len(page):
             return announced
-        announced = max(announced, fetched.links.last_page or 0)
+        announced = max(announced, page.links.last_page or 0)
         full = len(page) >= self._page_size
         if self.total is None or self.total < self._count:
             more = full and not self._linked
         else:
             more = self._distinct < self.total
             announced = max(announced, -(-self.total // self._page_size))
-        if more or (new and not self._proves_its_end(fetched)):
-            announced = max(announced, page.page + 1)
+        if more or (new and not self._proves_its_end(page)):
+            announced = max(announced, page.number + 1)
         return announced
 
-    def _proves_its_end(self, fetched: Fetched[P]) -> bool:
+    def _proves_its_end(self, page: Page[T]) -> bool:
         """Return whether this page, which announces no other, is certain to be the last.
 
         It is if the server sends links, or a total that agrees with what was read. Without links, the total
@@ -285,20 +299,20 @@ class _Pass:
             return True
         if self.total is None or self.total < self._count:
             return False
-        return not fetched.full or not (self._strict or self.total == len(fetched.page))
+        return not page.full or not (self._strict or self.total == len(page))
 
-    def _check_progress(self, page: Page, *, new: int, moved_now: bool) -> None:
+    def _check_progress(self, page: Page[T], *, new: int, moved_now: bool) -> None:
         if new:
             self._stalled = self._stalled_at_rest = 0
             return
         self._repeats_a_page = self._repeats_a_page or bool(len(page))
         self._stalled += 1
         self._stalled_at_rest = 0 if moved_now and len(page) else self._stalled_at_rest + 1
-        if self.last_page <= page.page:
+        if self.last_page <= page.number:
             return
         if self._stalled_at_rest > _STALLED_PAGES or self._stalled > _STALLED_PAGES_MOVING:
             raise IncompleteListingError(
-                f"pages {page.page - self._stalled + 1} to {page.page} brought nothing new, "
+                f"pages {page.number - self._stalled + 1} to {page.number} brought nothing new, "
                 "and more are announced",
                 seen=len(self._seen),
                 total=self.total,
@@ -306,8 +320,8 @@ class _Pass:
 
 
 async def _read_pages(
-    fetch: Callable[[int], Awaitable[Fetched[P]]], current: _Pass, *, concurrency: int
-) -> AsyncGenerator[P, None]:
+    fetch: Callable[[int], Awaitable[Page[T]]], current: _Pass, *, concurrency: int
+) -> AsyncGenerator[Page[T], None]:
     """Yield all pages of a pass in order, each read whole, without what earlier pages had.
 
     The first page costs one request and tells how many follow. Then pages are prefetched ahead of the one
@@ -330,11 +344,11 @@ async def _read_pages(
         await prefetch.cancel()
 
 
-class _Prefetch(Generic[P]):
+class _Prefetch(Generic[T]):
     """The pages that are in flight, in order."""
 
-    def __init__(self, fetch: Callable[[int], Awaitable[Fetched[P]]]) -> None:
-        self.tasks: deque[asyncio.Task[Fetched[P]]] = deque()
+    def __init__(self, fetch: Callable[[int], Awaitable[Page[T]]]) -> None:
+        self.tasks: deque[asyncio.Task[Page[T]]] = deque()
         self._fetch = fetch
         self._launched = 1
 
@@ -351,7 +365,7 @@ class _Prefetch(Generic[P]):
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-async def _numbered(fetch: Callable[[int], Awaitable[Fetched[P]]], number: int) -> Fetched[P]:
+async def _numbered(fetch: Callable[[int], Awaitable[Page[T]]], number: int) -> Page[T]:
     try:
         return await fetch(number)
     except DOImagesError as error:

@@ -78,6 +78,11 @@ class ImageListBody:
     links: Links | None = None
     meta: Meta | None = None
 
+    @property
+    def items(self) -> tuple[Image, ...]:
+        """Return what the page lists."""
+        return self.images
+
 
 @attrs.frozen(kw_only=True)
 class ActionListBody:
@@ -86,6 +91,11 @@ class ActionListBody:
     actions: tuple[Action, ...]
     links: Links | None = None
     meta: Meta | None = None
+
+    @property
+    def items(self) -> tuple[Action, ...]:
+        """Return what the page lists."""
+        return self.actions
 
 
 BODIES: Final[dict[type, tuple[str, type] | None]] = {

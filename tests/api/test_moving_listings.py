@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from do_images_async import Image, ImagePage, ImagesAPI, errors
 from do_images_async._api.idset import IdSet
-from do_images_async._api.pagination import PASSES, STRICT_PASSES, Fetched, LinkedPages, read_whole
+from do_images_async._api.pagination import PASSES, STRICT_PASSES, LinkedPages, Page, read_whole
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import ONCE
 from tests.support.servers import Answer, Received, Server, image_document, reply
@@ -317,6 +317,15 @@ def test_a_set_of_ids_is_a_set(groups: list[list[int]]) -> None:
         assert ids.absorb(model | neighbours) == model
 
 
+def test_a_set_of_ids_takes_strings() -> None:
+    ids = IdSet()
+    volumes = [f"fbe805e8-866b-11e6-96bf-{number:012}" for number in range(5000)]
+    assert ids.absorb(volumes[:4000]) == set()
+    assert ids.absorb(volumes[3000:]) == set(volumes[3000:4000])
+    assert ids.absorb(volumes) == set(volumes)
+    assert len(ids) == 5000
+
+
 LINKS = LinkedPages(next_page=None, last_page=None, sent=True)
 
 
@@ -324,9 +333,9 @@ LINKS = LinkedPages(next_page=None, last_page=None, sent=True)
 async def test_memory_stays_flat_however_long_the_list_is(gap: int) -> None:
     count, per_page = 100_000, 200
 
-    async def fetch(number: int) -> Fetched[_Ids]:
+    async def fetch(number: int) -> Page[Image]:
         await asyncio.sleep(0)
-        return Fetched(_Ids(number, gap, per_page, count), LINKS, full=True)
+        return _Ids(items=(), number=number, total=count, links=LINKS, full=True, gap=gap, per_page=per_page)
 
     pages = read_whole(fetch, concurrency=4, strict=False)
     read = 0
@@ -343,37 +352,26 @@ async def test_memory_stays_flat_however_long_the_list_is(gap: int) -> None:
     assert growth < 500_000 + 1.2 * count  # a byte for each, and what is never more
 
 
-@attrs.frozen
-class _Ids:
+@attrs.frozen(kw_only=True)
+class _Ids(Page[Image]):
     """A page of nothing but ids."""
 
-    page: int
     gap: int
     per_page: int
-    total: int
-
-    @property
-    def next_page(self) -> int | None:
-        return self.page + 1 if self.page * self.per_page < self.total else None
 
     @property
     def ids(self) -> range:
-        start = (self.page - 1) * self.per_page
+        start = (self.number - 1) * self.per_page
         return range(start * self.gap + 1, (start + self.per_page) * self.gap + 1, self.gap)
 
     def __len__(self) -> int:
         return self.per_page
 
-    def without(self, ids: object, /) -> _Ids:
+    def without(self, ids: object) -> _Ids:
         raise AssertionError(f"nothing is repeated, and yet {ids} are taken out")
 
 
-def test_the_page_is_what_pagination_asks_for() -> None:
+def test_a_page_can_leave_out_images() -> None:
     page = ImagePage(images=(Image(id=1), Image(id=2), Image(id=1)))
     assert page.ids == (1, 2, 1)
     assert page.without({1}).ids == (2,)
-
-    async def fetch(_: int) -> Fetched[ImagePage]:
-        return Fetched(page, LINKS, full=False)
-
-    assert read_whole(fetch, concurrency=1, strict=True)
