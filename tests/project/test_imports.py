@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
 
 import do_images_async
-from do_images_async import _names
+from do_images_async import _names, models
 
 PACKAGE = Path(__file__).parents[2] / "do_images_async"
 BASE = {"_arguments", "_credentials", "_notebook", "_version", "_whole", "errors", "models"}
@@ -56,6 +57,16 @@ def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
 
 def test_the_table_has_every_part() -> None:
     assert {part_of(path) for path in MODULES} == ALLOWED.keys() & {part_of(path) for path in MODULES}
+
+
+def test_every_model_is_a_public_name() -> None:
+    defined = {
+        name
+        for name, each in inspect.getmembers(models, inspect.isclass)
+        if each.__module__ == models.__name__ and not name.startswith("_") and each is not models.OpenEnum
+    }
+    assert defined == {*models.__all__}
+    assert defined <= {*_names.__all__}
 
 
 def test_each_public_name_is_imported_by_name_and_by_the_wildcard_of_type_checkers() -> None:
