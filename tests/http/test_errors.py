@@ -7,13 +7,14 @@ import copy
 import inspect
 import logging
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from do_images_async import Image, ImagesAPI, RateLimit, RateLimiter, TokenBucket, errors
-from tests.conftest import FAST, ONCE, TOKEN
+from tests.conftest import FAST, TOKEN
+from tests.support import calls
 from tests.support.leaks import assert_not_shown
 from tests.support.servers import (
     CLOSE,
@@ -50,19 +51,11 @@ BY_STATUS = [
     (504, errors.ServerError),
     (520, errors.ServerError),
 ]
-CALLS: dict[str, Callable[[ImagesAPI], Awaitable[object]]] = {
-    "GET": lambda api: api.get(42),
-    "PUT": lambda api: api.update(42, name="a"),
-    "DELETE": lambda api: api.delete(42),
-    "POST": lambda api: api.create_custom(name="a", url="https://example.com/a.img", region="nyc3"),
-}
 HTML = b"<html>\r\n<head><title>502 Bad Gateway</title></head>" + b"<p>edge</p>" * 10_000 + b"</html>"
 
 
 async def failure(api: ImagesAPI, method: str = "GET") -> errors.DOImagesError:
-    with pytest.raises(errors.DOImagesError) as caught:
-        await CALLS[method](api.with_options(retry=ONCE))
-    return caught.value
+    return await calls.failure(api.with_options(retry=ONCE), method)
 
 
 async def api_failure(api: ImagesAPI, method: str = "GET") -> errors.APIError:

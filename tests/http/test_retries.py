@@ -9,7 +9,7 @@ import ssl
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
 from tests.conftest import FAST, ONCE, TOKEN
+from tests.support.calls import CALLS, EVERY_METHOD, IDEMPOTENT, Method, failure, success
 from tests.support.servers import (
     CLOSE,
     HANG,
@@ -39,16 +40,6 @@ from tests.support.servers import (
     reply,
     unused_port,
 )
-
-Method = Callable[[ImagesAPI], Awaitable[object]]
-CALLS: dict[str, Method] = {
-    "GET": lambda api: api.get(42),
-    "PUT": lambda api: api.update(42, name="a"),
-    "DELETE": lambda api: api.delete(42),
-    "POST": lambda api: api.create_custom(name="a", url="https://example.com/a.img", region="nyc3"),
-}
-EVERY_METHOD = pytest.mark.parametrize("method", CALLS)
-IDEMPOTENT = pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 
 SHORT = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{")
 BROKEN: dict[str, Answer] = {
@@ -70,16 +61,6 @@ BROKEN: dict[str, Answer] = {
 }
 EVERY_BREAK = pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN.keys())
 FINAL = [400, 401, 403, 404, 405, 409, 410, 418, 422]
-
-
-def success(method: str) -> Answer:
-    return NO_CONTENT if method == "DELETE" else image_reply(42, name="a")
-
-
-async def failure(api: ImagesAPI, method: str) -> errors.DOImagesError:
-    with pytest.raises(errors.DOImagesError) as caught:
-        await CALLS[method](api)
-    return caught.value
 
 
 # --- what may be sent again ---

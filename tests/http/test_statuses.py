@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import aiohttp
 import pytest
@@ -14,8 +14,8 @@ import pytest
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors
 from do_images_async.events import AttemptEnded, Event
 from tests.conftest import FAST, ONCE, TOKEN
+from tests.support.calls import CALLS, IDEMPOTENT, failure, success
 from tests.support.servers import (
-    NO_CONTENT,
     Answer,
     Server,
     content,
@@ -26,26 +26,9 @@ from tests.support.servers import (
     unused_port,
 )
 
-CALLS: dict[str, Callable[[ImagesAPI], Awaitable[object]]] = {
-    "GET": lambda api: api.get(42),
-    "PUT": lambda api: api.update(42, name="a"),
-    "DELETE": lambda api: api.delete(42),
-    "POST": lambda api: api.create_custom(name="a", url="https://example.com/a.img", region="nyc3"),
-}
-IDEMPOTENT = pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 TRANSIENT = [pytest.param(408, id="row_81_408")] + [
     pytest.param(status, id=f"row_82_{status}") for status in (*range(520, 528), 529, 530)
 ]
-
-
-def success(method: str) -> Answer:
-    return NO_CONTENT if method == "DELETE" else image_reply(42, name="a")
-
-
-async def failure(api: ImagesAPI, method: str) -> errors.DOImagesError:
-    with pytest.raises(errors.DOImagesError) as caught:
-        await CALLS[method](api)
-    return caught.value
 
 
 # --- the edge ---

@@ -19,12 +19,13 @@ import pytest
 
 from do_images_async import FileRateLimiter, ImagesAPI, TokenBucket
 from do_images_async._quota.file_limiter import default_path
-from do_images_async._quota.protocols import Permit, Report
+from do_images_async._quota.protocols import Report
 from do_images_async._quota.sqlite import SQLiteStore
 from do_images_async._quota.store import Exchange, Reply
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.support.coverage import unmeasured
+from tests.support.limiters import is_spent, take
 from tests.support.servers import eventually
 
 TOKEN = "dop_v1_" + "5ec7e7" * 10
@@ -50,18 +51,6 @@ async def make(path: Path) -> AsyncIterator[Make]:
     yield maker
     for limiter in made:
         await limiter.aclose()
-
-
-async def take(limiter: FileRateLimiter, number: int, **options: Any) -> list[Permit]:
-    return list(await asyncio.gather(*(limiter.acquire(**options) for _ in range(number))))
-
-
-async def is_spent(limiter: FileRateLimiter) -> bool:
-    try:
-        (await limiter.acquire(max_wait=0)).release()
-    except QuotaWaitError:
-        return True
-    return False
 
 
 # One quota for all.

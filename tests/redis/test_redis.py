@@ -18,12 +18,13 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from do_images_async import ImagesAPI, TokenBucket
-from do_images_async._quota.protocols import Permit, Report
+from do_images_async._quota.protocols import Report
 from do_images_async._quota.worker import Worker
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
 from do_images_async.testing.quota import QuotaLog
+from tests.support.limiters import is_spent, take
 from tests.support.redis_servers import RedisServer, needs_redis, own_redis, redis_server, shared_redis
 from tests.support.servers import eventually
 
@@ -56,18 +57,6 @@ async def workers(server: RedisServer) -> AsyncGenerator[Make]:
 async def make(redis_server: RedisServer) -> AsyncIterator[Make]:
     async with workers(redis_server) as maker:
         yield maker
-
-
-async def take(limiter: RedisRateLimiter, number: int, **options: Any) -> list[Permit]:
-    return list(await asyncio.gather(*(limiter.acquire(**options) for _ in range(number))))
-
-
-async def is_spent(limiter: RedisRateLimiter) -> bool:
-    try:
-        (await limiter.acquire(max_wait=0)).release()
-    except QuotaWaitError:
-        return True
-    return False
 
 
 # One quota for all.
