@@ -32,6 +32,7 @@ from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.shared import Memory, SharedQuota, Spent
 from do_images_async._quota.store import Exchange, Reply
+from do_images_async._quota.timeouts import within
 from do_images_async.errors import QuotaStoreError
 
 __all__ = ["BootClock", "SQLiteStore"]
@@ -47,10 +48,6 @@ _RACES = 4
 
 _DEAD_ROWS = 64
 """Rows that nobody needs are deleted when there are so many."""
-
-_TIMEOUT_PARTS = 4
-"""The timeout of an exchange is waited for in parts. SIGSTOP also stops the exchange's thread; one that lasts
-longer than the timeout then uses up one part of it."""
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -204,13 +201,9 @@ class SQLiteStore:
         loop = asyncio.get_running_loop()
         reply = loop.run_in_executor(self._executor, self.exchange_now, exchange)
         try:
-            for _ in range(_TIMEOUT_PARTS):
-                done, _pending = await asyncio.wait([reply], timeout=self._timeout / _TIMEOUT_PARTS)
-                if done:
-                    return reply.result()
-        finally:
-            reply.cancel()
-        raise QuotaStoreError(f"{self._path}: no answer within {self._timeout:g} s")
+            return await within(self._timeout, reply)
+        except TimeoutError:
+            raise QuotaStoreError(f"{self._path}: no answer within {self._timeout:g} s") from None
 
     def exchange_now(self, exchange: Exchange) -> Reply:
         """Carry out an exchange in this thread; see `Store.exchange`."""

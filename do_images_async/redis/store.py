@@ -23,6 +23,7 @@ from redis.exceptions import (
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.protocols import Ticket
 from do_images_async._quota.store import Exchange, Reply
+from do_images_async._quota.timeouts import within
 from do_images_async.errors import QuotaStoreError
 
 __all__ = ["SCRIPT", "RedisStore"]
@@ -76,21 +77,23 @@ class RedisStore:
         return _reply(body)
 
     async def _send(self, text: bytes) -> Any:
-        pause = _FIRST_PAUSE
-        failure: Exception = TimeoutError(f"no answer within {self._timeout:g} s")
+        failures: list[Exception] = [TimeoutError(f"no answer within {self._timeout:g} s")]
         try:
-            async with asyncio.timeout(self._timeout):
-                while True:
-                    try:
-                        return await self._script(keys=self._keys, args=[text])
-                    except (RedisError, OSError) as error:
-                        if _is_refusal(error):
-                            raise _store_error(error, refused=True) from None
-                        failure = error
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
+            return await within(self._timeout, self._try_until_answered(text, failures))
         except TimeoutError:
-            raise _store_error(failure) from None
+            raise _store_error(failures[-1]) from None
+
+    async def _try_until_answered(self, text: bytes, failures: list[Exception]) -> Any:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._script(keys=self._keys, args=[text])
+            except (RedisError, OSError) as error:
+                if _is_refusal(error):
+                    raise _store_error(error, refused=True) from None
+                failures[:] = [error]
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from do_images_async import Image, ImagesAPI, RateLimit, RateLimiter, TokenBucket, errors
-from tests.conftest import FAST, TOKEN
+from tests.conftest import FAST, ONCE, TOKEN
 from tests.support import calls
 from tests.support.leaks import assert_not_shown
 from tests.support.servers import (
