@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import signal
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from do_images_async.cli.options import AMOUNT
 from do_images_async.cli.output import write, write_file
 from do_images_async.cli.text import counted
 
@@ -37,7 +39,10 @@ def duration(value: str) -> float:
     found = _DURATION.fullmatch(value.strip())
     if found is None:
         raise click.BadParameter(f"{value!r} is no duration; write it like 50ms, 1.5s or 2m.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    if seconds == math.inf:
+        raise click.BadParameter(f"{value!r} is too long.")
+    return seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -116,7 +121,7 @@ class Serving:
 @click.option(
     "--quota-hour", default=5000, type=click.IntRange(0), help="Requests in any hour; 0 for no limit."
 )
-@click.option("--import-seconds", default=5.0, type=click.FloatRange(0), help="How long an import takes.")
+@click.option("--import-seconds", default=5.0, type=AMOUNT, help="How long an import takes.")
 @click.option(
     "--latency", default="0ms", type=duration, metavar="TIME", help="Time before each request is handled."
 )

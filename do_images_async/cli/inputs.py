@@ -89,9 +89,8 @@ def _droplets(path: Path, data: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_droplet(value: object) -> bool:
-    return isinstance(value, dict) and not {"id", "image", "backup_ids", "snapshot_ids"}.isdisjoint(
-        cast("dict[str, Any]", value)
-    )
+    """Return whether it says which images it uses: a list of something else would protect none."""
+    return isinstance(value, dict) and not {"image", "snapshot_ids"}.isdisjoint(cast("dict[str, Any]", value))
 
 
 def _ids(droplets: Iterable[dict[str, Any]], name: str) -> frozenset[int]:

@@ -15,9 +15,10 @@ from do_images_async.cli.logs import is_logging
 from do_images_async.cli.progress import Watch
 
 __all__ = [
+    "AMOUNT",
+    "AMOUNT_ABOVE_ZERO",
+    "FRACTION",
     "IMAGE_ID",
-    "amount",
-    "amount_above_zero",
     "client_options",
     "file_option",
     "image_id",
@@ -61,27 +62,26 @@ def image_key(value: str) -> int | str:
         raise click.BadParameter(str(error)) from None
 
 
-def amount(value: str) -> float:
-    """Return a number from 0; neither infinite nor NaN."""
-    number = _number(value)
-    if not 0 <= number < math.inf:
-        raise click.BadParameter(f"{value!r} is not a number from 0.")
-    return number
+class _Number(click.FloatRange):
+    """A finite number in a range: click's own accepts NaN, which passes every comparison with a limit."""
+
+    def __init__(self, allowed: str, *, maximum: float | None = None, above_zero: bool = False) -> None:
+        super().__init__(0, maximum, min_open=above_zero)
+        self._allowed = allowed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number: float = super().convert(value, param, ctx)
+        except click.BadParameter:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number {self._allowed}.", param, ctx)
+        return number
 
 
-def amount_above_zero(value: str) -> float:
-    """Return a number above 0; neither infinite nor NaN."""
-    number = _number(value)
-    if not 0 < number < math.inf:
-        raise click.BadParameter(f"{value!r} is not a number above 0.")
-    return number
-
-
-def _number(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
+AMOUNT = _Number("from 0")
+AMOUNT_ABOVE_ZERO = _Number("above 0", above_zero=True)
+FRACTION = _Number("from 0 to 1", maximum=1)
 
 
 def split(values: tuple[str, ...]) -> list[str]:
@@ -121,12 +121,12 @@ def wait_options(
         poll = click.option(
             "--poll-interval",
             default=5.0,
-            type=amount_above_zero,
+            type=AMOUNT_ABOVE_ZERO,
             metavar="SECONDS",
             help="Time between the first two polls.",
         )
         wait = click.option(
-            "--wait-timeout", default=timeout, type=amount_above_zero, metavar="SECONDS", help=longest
+            "--wait-timeout", default=timeout, type=AMOUNT_ABOVE_ZERO, metavar="SECONDS", help=longest
         )
         return wait(poll(command))
 
@@ -145,7 +145,7 @@ def client_options(command: Command) -> Command:
             help="Connect through this proxy; otherwise HTTPS_PROXY and NO_PROXY count. '' is none.",
         ),
         click.option(
-            "--timeout", default=30.0, type=amount_above_zero, metavar="SECONDS", help="For each attempt."
+            "--timeout", default=30.0, type=AMOUNT_ABOVE_ZERO, metavar="SECONDS", help="For each attempt."
         ),
         click.option(
             "--retries", default=3, type=click.IntRange(0, 20), help="How often a request is retried at most."

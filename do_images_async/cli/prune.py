@@ -18,7 +18,7 @@ from do_images_async.cli.connection import Connection
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
-from do_images_async.cli.options import amount, client_options, file_option, watch
+from do_images_async.cli.options import AMOUNT, FRACTION, client_options, file_option, watch
 from do_images_async.cli.output import Target, destination, write_file
 from do_images_async.cli.progress import Watch, show_progress
 from do_images_async.cli.prune_apply import CHANGED, FAILED, UNKNOWN, Removal, Removed, remove_all
@@ -53,7 +53,7 @@ Connections = Mapping[str | None, Connection]
     metavar="FILE",
     help="What `doctl compute droplet list -o json` prints: keep what these Droplets use.",
 )
-@click.option("--price", default=PRICE, type=amount, metavar="USD", help="Price of a GB for a month.")
+@click.option("--price", default=PRICE, type=AMOUNT, metavar="USD", help="Price of a GB for a month.")
 @click.option("--apply", is_flag=True, help="Delete what the plan removes, after showing it and asking.")
 @click.option("--plan", "plan_file", type=_OUTPUT, metavar="FILE", help="Write the plan there, too, as JSON.")
 @click.option(
@@ -71,7 +71,7 @@ Connections = Mapping[str | None, Connection]
 )
 @click.option(
     "--max-delete-fraction",
-    type=click.FloatRange(0, 1),
+    type=FRACTION,
     default=0.5,
     metavar="FRACTION",
     help="Delete nothing if it would be more than this part of an account's images in groups.",
@@ -97,8 +97,8 @@ def prune_command(
     are not available, of another type, or without a date that has passed are kept in any case.
 
     The plan costs two requests for every 200 images: the list is read until it has come to rest. A deletion
-    costs two requests: the image is read first, and not deleted if its name, date, type or being public has
-    changed since the plan, or it has got a tag to keep.
+    costs two requests: the image is read first, and not deleted if its name, date, type, status or being
+    public has changed since the plan, or it has got a tag to keep.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ import attrs
 import click
 import msgspec
 
-from do_images_async import Image
+from do_images_async import Image, ImageStatus
 from do_images_async.retention import Decision, Plan, Policy
 
 __all__ = ["PLAN_SCHEMA", "AccountPlan", "PlannedImage", "PrunePlan", "account_plan", "read_plan"]
@@ -48,6 +48,8 @@ class PlannedImage:
             before, now = getattr(self, name), getattr(image, name)
             if before != now:
                 return f"its {name} was {_said(before)} and is {_said(now)}"
+        if image.status != ImageStatus.AVAILABLE:  # each removed image was available
+            return f"its status was 'available' and is {_said(image.status)}"
         return None
 
 

@@ -274,7 +274,9 @@ async def test_droplets_protect_what_they_use_and_show_what_lost_its_own(
         ('{"errors": [{"detail": "unauthorized"}]}', "is not a list of Droplets in JSON"),
         ('[{"id": 1, "image": {"id": "x"}}]', "is not a list of Droplets in JSON"),
         ('[{"name": "an image"}]', "is not a list of Droplets in JSON"),
-        ('{"droplets": [{"id": 1}], "meta": {"total": 300}}', "holds 1 Droplets of 300"),
+        ('[{"id": 1}]', "is not a list of Droplets in JSON"),
+        ('[{"id": 1, "image": null}, {"id": 2}]', "is not a list of Droplets in JSON"),
+        ('{"droplets": [{"id": 1, "image": {"id": 2}}], "meta": {"total": 300}}', "holds 1 Droplets of 300"),
     ],
 )
 async def test_what_is_no_whole_list_of_droplets_is_refused(

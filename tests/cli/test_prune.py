@@ -105,6 +105,17 @@ async def test_the_plan_as_json_and_as_csv_and_in_a_file(emulator: ImagesEmulato
     assert rows[-1]["reasons"] == "in no group"
 
 
+async def test_a_list_of_images_protects_nothing_and_is_refused(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    file = tmp_path / "images.json"
+    file.write_text(json.dumps(private(emulator)))
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--droplets", str(file))
+    assert (ended.status, ended.stdout) == (2, "")
+    assert f"--droplets: {file} is not a list of Droplets in JSON" in ended.stderr
+    assert len(emulator.requests) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [
@@ -177,6 +188,10 @@ async def test_days_begin_where_the_time_zone_says(emulator: ImagesEmulator) -> 
         (("--name", "web-*", "--keep-last", "3", "--time-zone", "Berlin"), "no time zone"),
         (("--name", "web-*", "--keep-last", "-3"), "--keep-last"),
         (("--name", "web-*", "--keep-last", "3", "--apply"), "there is nobody to ask"),
+        *(
+            (("--name", "web-*", "--keep-last", "1", *APPLY, "--max-delete-fraction", value), "from 0 to 1")
+            for value in ("nan", "-nan", "inf", "-0.1", "1.1", "half")
+        ),
     ],
 )
 async def test_wrong_usage_is_said_before_anything_is_sent(
@@ -330,7 +345,13 @@ async def test_a_plan_is_carried_out_as_it_stands(emulator: ImagesEmulator, tmp_
 
 
 @pytest.mark.parametrize(
-    "change", [{"name": "other"}, {"created_at": "2020-01-01T00:00:00Z"}, {"public": True}]
+    "change",
+    [
+        {"name": "other"},
+        {"created_at": "2020-01-01T00:00:00Z"},
+        {"public": True},
+        *({"status": status} for status in ("NEW", "pending", "deleted", "retired", "a later one")),
+    ],
 )
 async def test_a_plan_does_not_delete_what_has_changed_since(
     emulator: ImagesEmulator, tmp_path: Path, change: dict[str, Any]

@@ -184,7 +184,7 @@ CHANGES = st.lists(
     st.builds(
         Change,
         at=st.integers(1, REQUESTS),
-        what=st.sampled_from(["rename", "publish", "date", "delete", "add"]),
+        what=st.sampled_from(["rename", "publish", "date", "status", "delete", "add"]),
         image=st.integers(0, IMAGES - 1),
     ),
     max_size=4,
@@ -218,6 +218,7 @@ def apply_change(prepared: Account, change: Change) -> set[int]:
     changes: dict[str, dict[str, Any]] = {
         "rename": {"name": "precious"},
         "publish": {"public": True},
+        "status": {"status": "retired"},
         "date": {"created_at": "2020-02-02T02:02:02Z"},
     }
     images.update(image, **changes[change.what])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
+from do_images_async.cli.app import main
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.cli_processes import account, do_images_here
 
+COMMANDS = sorted(main.list_commands(click.Context(main)))
 HERE = {"DIGITALOCEAN_TOKEN": TOKEN, "DIGITALOCEAN_API_URL": "http://127.0.0.1:9", "PROD": TOKEN}
 
 
@@ -41,6 +44,18 @@ async def test_what_has_no_effect_or_no_meaning_is_refused(call: str, message: s
     ended = await do_images_here(*call.split(), **HERE)
     assert (ended.status, ended.stdout) == (2, "")
     assert message in ended.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_number_of_an_option_is_finite(name: str) -> None:
+    """NaN passes every comparison with a limit, so that a limit of NaN would limit nothing."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    for option in command.params:
+        if isinstance(option.default, float) or isinstance(option.type, click.types.FloatParamType):
+            for value in ("nan", "inf", "-inf", "1e999", "-1"):
+                with pytest.raises(click.BadParameter):
+                    option.type_cast_value(click.Context(command), value)
 
 
 @pytest.mark.parametrize(
