@@ -16,6 +16,7 @@ from do_images_async.cli.csv_text import csv_text
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import account, do_images, do_images_here, in_terminal
 from tests.support.servers import Server, image_document, reply
+from tests.support.slow import fewer
 
 TEXTS = st.text(
     st.sampled_from("=+-@\uff1d\ufe66'\",;\r\n\t \xa0\ufeff\u200b\u2028abc1é世") | st.characters()
@@ -91,7 +92,7 @@ async def test_the_columns_of_a_list_have_the_names_of_json() -> None:
     assert named.stdout.startswith("size_gigabytes,min_disk_size\n")
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "ndjson", "table"])
+@pytest.mark.parametrize("form", fewer(["table", "csv", "json", "ndjson"], 2))
 async def test_a_terminal_gets_no_escape_sequence_of_a_name(form: str, server: Server) -> None:
     hostile = image_document(name="\x1b]0;title\x07\x9b1m\x1b[31m", public=False)
     server.answer_with(lambda request: reply({"images": [hostile], "meta": {"total": 1}}))
@@ -101,7 +102,7 @@ async def test_a_terminal_gets_no_escape_sequence_of_a_name(form: str, server: S
     assert not [sequence for sequence in ("\x1b]", "\x07", "\x9b", "\x1b[31m") if sequence in ended.stdout]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", fewer(["ascii", "cp1252"]))
 @pytest.mark.parametrize(("form", "shown"), [("csv", "cafe 世界"), ("table", "cafe \\u4e16\\u754c")])
 async def test_a_table_is_escaped_where_stdout_can_not_encode_it_and_csv_is_utf_8(
     encoding: str, form: str, shown: str, server: Server

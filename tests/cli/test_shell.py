@@ -13,6 +13,7 @@ import pytest
 from do_images_async.cli.app import main, run
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import Ended, account, environment
+from tests.support.slow import fewer
 
 DEMO = ("audit", "--demo", "--images", "10", "-q")
 
@@ -79,7 +80,7 @@ async def test_a_command_that_writes_nothing_to_stdout_needs_none() -> None:
     assert (ended.status, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-"])
+@pytest.mark.parametrize("redirection", fewer(["2>&-", "2>/dev/full", "<&-"]))
 async def test_the_status_is_the_same_without_the_other_streams(redirection: str) -> None:
     good, bad = await asyncio.gather(shell(redirection, *DEMO), shell(redirection, "audit", "--nonsense"))
     assert good.status == 0
@@ -87,7 +88,7 @@ async def test_the_status_is_the_same_without_the_other_streams(redirection: str
     assert bad.status == 2
 
 
-@pytest.mark.parametrize("arguments", [DEMO, ("--help",), ("list", "--help"), ("--version",)])
+@pytest.mark.parametrize("arguments", fewer([DEMO, ("--help",), ("list", "--help"), ("--version",)], 2))
 async def test_a_reader_that_has_left_is_no_findings(arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
