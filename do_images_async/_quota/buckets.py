@@ -68,12 +68,17 @@ class Level:
         self.free = bucket.capacity
         self.returns: list[int] = []
 
-    def start_spent(self, answered: Iterable[int], now: int) -> None:
-        """Take all tokens out, as if they were spent on the requests answered last, and the rest just now."""
+    def start_spent(self, answered: Iterable[int], now: int, free: int = 0) -> None:
+        """Take the tokens out, as if they were spent on the requests answered last, and the rest just now.
+
+        Args:
+            free: so many tokens stay, if there are as many beside the requests.
+        """
         latest = sorted(answered)[-self.bucket.capacity :]
-        latest += [now] * (self.bucket.capacity - len(latest))
+        others = self.bucket.capacity - len(latest)
+        self.free = min(free, others)
+        latest += [now] * (others - self.free)
         self.returns = sorted(moment + self.period for moment in latest)
-        self.free = 0
 
     def collect(self, now: int) -> None:
         """Count the tokens that are back by now as free."""

@@ -14,6 +14,7 @@ from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.limiter import RateLimiter
 from do_images_async._quota.permits import GrantedPermit
 from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
+from do_images_async._quota.store import Reply
 
 __all__ = ["Failover"]
 
@@ -45,8 +46,9 @@ class _NotedPermit:
 class _LocalShare:
     """An equal share of the quota, for one worker.
 
-    At first all its tokens count as spent. Those of this worker's own requests come back when they are due.
-    All others come back after a period, when requests made through the store no longer count.
+    At first its tokens count as spent, but for those that surely were free in the store. Those of this
+    worker's own requests come back when they are due. All others come back after a period, when requests made
+    through the store no longer count.
     """
 
     limiter: RateLimiter
@@ -144,23 +146,39 @@ class Failover:
         """Return whether calls wait here or are in flight."""
         return self._share is not None and self._share.busy
 
-    def begin(self, workers: int | None, answered: Iterable[int], in_flight: int) -> bool:
+    def begin(self, last: Reply | None, age: float, answered: Iterable[int], in_flight: int) -> bool:
         """Start a share, unless there is one; return whether there is one now.
 
         Args:
-            workers: how many there are to share with; None when the store was never reached.
+            last: the store's last reply; None when it was never reached.
+            age: seconds since then.
             answered: when requests of this worker were answered.
             in_flight: its requests that are not answered.
         """
-        if self._share is None and self._allowed and (workers is not None or self._blind):
+        if self._share is None and self._allowed and (last is not None or self._blind):
+            workers = 1 if last is None else last.workers
             share = _LocalShare.of(
-                self._buckets, workers=workers or 1, grace=self._grace, on_wait=self._on_wait, note=self._note
+                self._buckets, workers=workers, grace=self._grace, on_wait=self._on_wait, note=self._note
             )
-            if share is not None and workers is not None:
+            if share is not None and last is not None:
                 pending = clock_ns() + round(self._grace * _SECOND)
-                share.limiter.start_spent([*answered, *[pending] * in_flight])
+                free = [left // workers for left in self._surely_free(last, age)]
+                share.limiter.start_spent([*answered, *[pending] * in_flight], free)
             self._share = share
         return self._share is not None
+
+    def _surely_free(self, last: Reply, age: float) -> list[int]:
+        """Return the tokens of each bucket that nobody can have taken since the store's last reply.
+
+        The shortest bucket bounds what all workers together were granted meanwhile.
+        """
+        shortest, *_longer = ordered = sorted(self._buckets, key=lambda bucket: bucket.period)
+        granted = shortest.capacity * (int(age // shortest.period) + 1)
+        free = {
+            bucket: 0 if bucket is shortest else max(0, left - granted)
+            for bucket, left in zip(ordered, last.free, strict=True)
+        }
+        return [free[bucket] for bucket in self._buckets]
 
     def end(self) -> bool:
         """End the share, since the store is back; return whether there was one."""

@@ -48,6 +48,14 @@ def default_path() -> Path | None:
     return folder and folder / "do-images" / "quota.db"
 
 
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the file that a path names now, whatever folder the process works in later."""
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise ValueError(f"path must name a file, not {text!r}")
+    return Path(text).absolute()
+
+
 class FileRateLimiter:
     """A `RateLimiter` whose tokens are in a file, for all processes of a user on one machine.
 
@@ -113,7 +121,7 @@ class FileRateLimiter:
         self.buckets: tuple[TokenBucket, ...] = options.buckets
         self.on_wait = options.on_wait
         self._options = options
-        self._path = default_path() if path is None else Path(path)
+        self._path = default_path() if path is None else _absolute(path)
         self._digest = digest
         self._origin = base_url.rstrip("/")
         self._store: SQLiteStore | None = None

@@ -196,17 +196,18 @@ class RateLimiter:
         """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
         check_reserve(reserve, self.buckets)
 
-    def start_spent(self, answered: Iterable[int]) -> None:
-        """Begin with empty buckets: tokens come back a period after the moments given, or after now.
+    def start_spent(self, answered: Iterable[int], free: Iterable[int] = ()) -> None:
+        """Begin with empty buckets, as if all tokens had been spent just now, or when requests were answered.
 
         Args:
             answered: moments on the clock at which earlier requests were answered, or may still be.
+            free: for each bucket, the tokens that surely were not spent; without it, none.
         """
-        moments = tuple(answered)
+        moments, left = tuple(answered), (*free, *[0] * len(self._levels))
         with self._lock:
             now = self._clock()
-            for level in self._levels:
-                level.start_spent(moments, now)
+            for level, unspent in zip(self._levels, left, strict=False):
+                level.start_spent(moments, now, unspent)
 
     def close_for(self, seconds: float) -> None:
         """Grant nothing for so many seconds: the server has said that the quota is spent.

@@ -122,6 +122,7 @@ class Worker:
         self._unconfirmed: Exchange | None = None
         self._number = 0
         self._last: Reply | None = None
+        self._heard_at = 0.0
         self._lease_ends = 0
         # Moments at which requests of this worker were answered, within the longest period.
         self._log: deque[int] = deque(maxlen=max(bucket.capacity for bucket in self.buckets))
@@ -394,7 +395,7 @@ class Worker:
 
     def _hand_out(self, reply: Reply) -> None:
         now = asyncio.get_running_loop().time()
-        self._last = reply
+        self._last, self._heard_at = reply, now
         self._renew_at = now + self._options.lease / 3
         self._due = math.inf if reply.wait is None else now + reply.wait
         for reserve, tickets in reply.tickets.items():
@@ -424,12 +425,16 @@ class Worker:
 
     def _start_failover(self, error: QuotaStoreError) -> bool:
         """Start the failover, or raise the error in the calls that wait; return whether to go on."""
-        workers = None if self._last is None else self._last.workers
+        now = asyncio.get_running_loop().time()
         if error.refused:
             self._failover.end()
-        if self._closed or error.refused or not self._failover.begin(workers, self._log, self._in_flight):
+        if (
+            self._closed
+            or error.refused
+            or not self._failover.begin(self._last, now - self._heard_at, self._log, self._in_flight)
+        ):
             self._waiters.fail(error)
             return False
-        self._failover.retry_at = asyncio.get_running_loop().time() + _RETRY
+        self._failover.retry_at = now + _RETRY
         self._waiters.fail(AskAgainError())
         return self._failover.busy

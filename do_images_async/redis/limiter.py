@@ -37,11 +37,13 @@ class RedisRateLimiter:
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
             All workers of a token must name the same.
         on_store_failure: what a call gets while Redis can't be reached: "raise" a `QuotaStoreError`, or
-            "local": an equal share of the quota among the workers that were last seen.
+            "local": an equal share of the quota among the workers that were last seen, after a period of the
+            shortest bucket. A worker that has never reached Redis raises all the same.
         lease: seconds after which a worker that has not been heard of counts as dead; renewed in the
             background as long as requests are in flight.
         grace: as in `RateLimiter`.
-        store_timeout: seconds for one exchange with Redis.
+        store_timeout: seconds for one exchange with Redis. The first also connects, which takes some five
+            round trips.
         namespace: what every key in Redis begins with.
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
 

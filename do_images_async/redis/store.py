@@ -81,7 +81,7 @@ class RedisStore:
         try:
             return await within(self._timeout, self._try_until_answered(text, failures))
         except TimeoutError:
-            raise _store_error(failures[-1]) from None
+            raise _store_error(failures[-1], refused=_is_refusal(failures[-1])) from None
 
     async def _try_until_answered(self, text: bytes, failures: list[Exception]) -> Any:
         pause = _FIRST_PAUSE
@@ -92,6 +92,11 @@ class RedisStore:
                 if _is_refusal(error):
                     raise _store_error(error, refused=True) from None
                 failures[:] = [error]
+            except asyncio.CancelledError as cancelled:
+                # redis-py may be trying again itself, also after a wrong password.
+                if isinstance(cancelled.__context__, RedisError | OSError):
+                    failures[:] = [cancelled.__context__]
+                raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -447,6 +447,43 @@ def test_only_who_uses_it_waits_for_sqlite() -> None:
     assert run.stdout == "False\n"
 
 
+async def test_a_relative_path_is_the_same_file_in_whatever_folder_the_process_works_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    limiter = FileRateLimiter("quota.db", token="dop_v1_a", buckets=[TokenBucket(2, per=60)])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    absolute = tmp_path / "quota.db"
+    async with limiter, FileRateLimiter(absolute, token="dop_v1_a", buckets=limiter.buckets) as other:
+        await take(limiter, 2)
+        assert await is_spent(other)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_a_path_names_a_file(path: str) -> None:
+    with pytest.raises(ValueError, match="path must name a file"):
+        FileRateLimiter(path)
+
+
+async def test_without_the_file_nobody_waits_for_a_long_window_that_is_far_from_spent(
+    make: Make, path: Path
+) -> None:
+    limiter = make(TokenBucket(20, per=0.5, margin=0), TokenBucket(500, per=3600), on_store_failure="local")
+    for permit in await take(limiter, 5):
+        permit.settle()
+    await asyncio.sleep(0.2)
+    replace_by_a_folder(path)
+    for _ in range(60):
+        (await limiter.acquire(max_wait=60)).settle()
+
+
+def replace_by_a_folder(path: Path) -> None:
+    for file in path.parent.glob("quota.db*"):
+        file.unlink()
+    path.mkdir()
+
+
 async def test_a_process_that_was_stopped_during_an_exchange_still_gets_its_answer(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

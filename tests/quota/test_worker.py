@@ -14,7 +14,7 @@ from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_time import clock, run_virtually
 
 BUCKETS = (TokenBucket(50, per=6, margin=0),)
-RESERVE = 40
+RESERVE: int = 40
 
 
 class FileStore:
@@ -36,7 +36,7 @@ def test_one_permit_in_eight_goes_to_calls_with_a_reserve_under_a_load_that_neve
     workers: int,
 ) -> None:
     async def main() -> None:
-        granted = dict.fromkeys((0, RESERVE), 0)
+        granted: dict[int, int] = dict.fromkeys((0, RESERVE), 0)
 
         async def work(worker: Worker, reserve: int) -> None:
             while True:

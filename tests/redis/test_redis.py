@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import threading
@@ -17,6 +18,8 @@ from typing import Any, cast
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 
 from do_images_async import ImagesAPI, TokenBucket
 from do_images_async._quota.protocols import Report
@@ -725,6 +728,19 @@ async def test_a_wrong_password_is_not_a_server_that_is_away(own_redis: RedisSer
             await limiter.acquire()
 
 
+async def test_a_wrong_password_is_recognized_though_redis_py_tries_it_again(own_redis: RedisServer) -> None:
+    with own_redis.client() as client:
+        client.config_set("requirepass", "sesame")
+    as_by_default = Retry(ExponentialBackoff(cap=10, base=1), 3)
+    async with (
+        Redis.from_url(own_redis.url, password="wrong", retry=as_by_default) as wrong,
+        RedisRateLimiter(wrong, TOKEN, store_timeout=0.5, on_store_failure="local") as limiter,
+    ):
+        with pytest.raises(QuotaStoreError, match=r"refuses this worker: .*password") as caught:
+            await limiter.acquire()
+        assert caught.value.refused
+
+
 async def test_a_store_that_lost_its_memory_is_told_again(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
         limiters = [make(TokenBucket(10, per=60)) for _ in range(2)]
@@ -758,6 +774,38 @@ async def test_without_the_store_a_worker_has_its_equal_share(own_redis: RedisSe
             served += 1
         # Nothing for the timeout and a period, then a half of the quota in each period.
         assert 20 <= served <= 70
+
+
+async def test_without_the_store_nobody_waits_for_a_long_window_that_is_far_from_spent(
+    own_redis: RedisServer,
+) -> None:
+    async with workers(own_redis) as make:
+        buckets = TokenBucket(20, per=0.5, margin=0), TokenBucket(500, per=3600)
+        one, other = (make(*buckets, on_store_failure="local", store_timeout=0.5) for _ in range(2))
+        await take(other, 1)
+        await take(one, 1)
+        own_redis.stop()
+        for limiter in (one, other):
+            for _ in range(30):
+                (await limiter.acquire(max_wait=60)).settle()
+
+
+async def test_without_the_store_a_long_window_is_never_overdrawn(own_redis: RedisServer) -> None:
+    async with workers(own_redis) as make:
+        buckets = TokenBucket(20, per=0.5, margin=0), TokenBucket(100, per=3600)
+        members = [make(*buckets, on_store_failure="local", store_timeout=0.5) for _ in range(2)]
+        for member in members:
+            await take(member, 1)
+        for _ in range(40):  # which the second worker has not heard of
+            (await members[0].acquire(max_wait=60)).settle()
+        own_redis.stop()
+        granted = 0
+        for member in members:
+            with contextlib.suppress(QuotaWaitError):
+                while True:
+                    (await member.acquire(max_wait=3)).settle()
+                    granted += 1
+        assert granted <= 100 - 42
 
 
 async def test_calls_that_wait_without_the_store_return_to_it(own_redis: RedisServer) -> None:
