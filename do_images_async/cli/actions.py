@@ -15,9 +15,10 @@ from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.options import (
     IMAGE_ID,
+    check_wait_options,
     client_options,
     output_options,
-    split,
+    split_given,
     wait_options,
     watch,
 )
@@ -67,9 +68,8 @@ def transfer_command(
     """
     rows = Rows.of(options)
     rows.check(ACTION_COLUMNS)
-    slugs = list(dict.fromkeys(split(regions)))
-    if not slugs:
-        raise click.UsageError("--region names no region")
+    check_wait_options(wait=wait)
+    slugs = list(dict.fromkeys(split_given(regions, "--region", "region")))
     waiting = (wait_timeout, poll_interval) if wait else None
     with rows.destination() as target:
         return run_interruptibly(
@@ -155,6 +155,7 @@ def convert_command(
     """
     rows = Rows.of(options)
     rows.check(ACTION_COLUMNS)
+    check_wait_options(wait=wait)
 
     async def convert() -> Action:
         async with (

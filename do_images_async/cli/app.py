@@ -96,7 +96,7 @@ def main() -> None:
       5   refused: prune would delete too much, or an image has changed since the plan
       70  an internal error
       74  the output can't be written
-      130 interrupted, by Ctrl-C or SIGTERM
+      130 interrupted, by Ctrl-C or SIGTERM, or answered no
       141 the reader of the output has left, as `head` does
 
     \b

@@ -28,6 +28,7 @@ class Column(Generic[T]):
         min_width: its smallest width, in characters; None for the width of its widest value.
         rank: the highest rank is dropped first if the terminal is too narrow; 0 is never dropped.
         numeric: whether it is aligned to the right.
+        in_table: whether a table has it without --columns.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Column(Generic[T]):
     min_width: int | None = None
     rank: int = 0
     numeric: bool = False
+    in_table: bool = True
 
     def text(self, item: T) -> str:
         """Return the value as the text of a table's cell."""
@@ -64,6 +66,8 @@ IMAGE_COLUMNS: tuple[Column[Image], ...] = (
     Column("Regions", "regions", lambda image: image.regions, min_width=4, rank=2),
     Column("Tags", "tags", lambda image: image.tags, min_width=8, rank=5),
     Column("Size", "size_gigabytes", lambda image: image.size_gigabytes, numeric=True),
+    Column("Description", "description", lambda image: image.description, min_width=16, in_table=False),
+    Column("Error Message", "error_message", lambda image: image.error_message, min_width=16, in_table=False),
 )
 """The columns of an image: doctl's, then others."""
 

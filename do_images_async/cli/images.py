@@ -17,11 +17,12 @@ from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.deletion import Deletion, named, read_ids
 from do_images_async.cli.options import (
     IMAGE_ID,
+    check_wait_options,
     client_options,
     file_option,
     image_key,
     output_options,
-    split,
+    split_given,
     wait_options,
     watch,
 )
@@ -122,6 +123,8 @@ def create_command(
     """
     rows = Rows.of(options)
     rows.check(IMAGE_COLUMNS)
+    check_wait_options(wait=wait)
+    tag_names = split_given(tags, "--tag", "tag")
 
     async def create(api: ImagesAPI) -> Image:
         image = await api.create_custom(
@@ -130,7 +133,7 @@ def create_command(
             region=region,
             distribution=distribution,
             description=description,
-            tags=split(tags) or None,
+            tags=tag_names or None,
         )
         if not wait:
             return image

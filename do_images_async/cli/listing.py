@@ -15,7 +15,7 @@ from do_images_async import Image, ImagesAPI
 from do_images_async.cli.columns import IMAGE_COLUMNS, Column, choose
 from do_images_async.cli.completion import complete_regions, complete_sort
 from do_images_async.cli.connection import Connection, connection_of
-from do_images_async.cli.options import client_options, output_options, split, watch
+from do_images_async.cli.options import client_options, output_options, split_given, watch
 from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Progress, Watch, show_progress, show_words
 from do_images_async.cli.rows import Rows
@@ -146,7 +146,8 @@ def list_command(
     distribution and application; it has no filter for other types, --region and --name, so that all images
     are read then, at the same cost. --limit without --sort stops reading when it has found enough.
 
-    A table has a few columns that fit 80 characters; --columns all shows every one. JSON and CSV have all.
+    A table has a few columns that fit 80 characters; --columns all shows every one. JSON and CSV have
+    all. In CSV a text that begins with =, +, - or @ gets a ' in front, so that no spreadsheet runs it.
 
     \b
     Examples:
@@ -161,7 +162,7 @@ def list_command(
         public=public,
         kind=kind,
         tag=tag,
-        regions=frozenset(split(regions)),
+        regions=frozenset(split_given(regions, "--region", "region")),
         name=name,
         sort=column,
         descending=descending,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from do_images_async._arguments import check_image_key
 from do_images_async.cli.completion import complete_columns
@@ -19,12 +20,14 @@ __all__ = [
     "AMOUNT_ABOVE_ZERO",
     "FRACTION",
     "IMAGE_ID",
+    "check_wait_options",
     "client_options",
     "file_option",
     "image_id",
     "image_key",
     "output_options",
     "split",
+    "split_given",
     "wait_options",
     "watch",
 ]
@@ -89,6 +92,18 @@ def split(values: tuple[str, ...]) -> list[str]:
     return [part for value in values for part in value.split(",") if part]
 
 
+def split_given(values: tuple[str, ...], option: str, noun: str) -> list[str]:
+    """Return what `split` does.
+
+    Raises:
+        UsageError: the option was given, and names nothing.
+    """
+    parts = split(values)
+    if values and not parts:
+        raise click.UsageError(f"{option} names no {noun}")
+    return parts
+
+
 class _FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -133,6 +148,14 @@ def wait_options(
     return add
 
 
+def check_wait_options(*, wait: bool) -> None:
+    """Raise UsageError if an option of `wait_options` was given without --wait."""
+    context = click.get_current_context()
+    for name in ("wait_timeout", "poll_interval"):
+        if not wait and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --wait")
+
+
 def client_options(command: Command) -> Command:
     """Add the options of the account, the connection, and the progress."""
     options = (
@@ -148,7 +171,11 @@ def client_options(command: Command) -> Command:
             "--timeout", default=30.0, type=AMOUNT_ABOVE_ZERO, metavar="SECONDS", help="For each attempt."
         ),
         click.option(
-            "--retries", default=3, type=click.IntRange(0, 20), help="How often a request is retried at most."
+            "--retries",
+            default=3,
+            type=click.IntRange(0, 20),
+            help="Retries of a request at most. Those after a 429 that says how long to wait do not count, "
+            "for an hour; but 0 retries nothing.",
         ),
         click.option(
             "-v",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ from do_images_async.cli.prune_text import (
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted
+from do_images_async.retention import Policy
 from do_images_async.retention import plan as decide
 
 __all__ = ["prune_command"]
@@ -108,6 +109,7 @@ def prune_command(
       do-images prune --apply-plan plan.json --journal prune.jsonl
     """
     if apply_plan is None:
+        _check_applied(apply, yes=yes, journal=options["journal"])
         return _prune(apply, plan_file, yes, form, file, options)
     _check_alone(apply or plan_file is not None)
     plan = read_plan(apply_plan)
@@ -126,6 +128,7 @@ def _prune(
     connections = connections_of(options["accounts"], options)
     with destination(file) as target:
         listings = run_interruptibly(_read(connections, watch(options)))
+        _hint_at_unknown_tags(policy, listings.values())
         now = datetime.now(UTC)
         plans = [
             account_plan(
@@ -154,6 +157,23 @@ def _prune(
     elif plan.removed:
         complain("nothing was changed: --apply deletes what is to be removed")
     return Exit.OK
+
+
+def _check_applied(apply: bool, *, yes: bool, journal: Path | None) -> None:
+    """Raise UsageError if nothing is to be deleted and an option is for deletions."""
+    for option, given in {"--yes": yes, "--journal": journal is not None}.items():
+        if given and not apply:
+            raise click.UsageError(f"{option} is for --apply and --apply-plan")
+
+
+def _hint_at_unknown_tags(policy: Policy, listings: Iterable[WholeListing]) -> None:
+    """Say on stderr which of the tags to keep no image has."""
+    known = {tag for listing in listings for image in listing for tag in image.tags or ()}
+    by_folded = {tag.casefold(): tag for tag in sorted(known)}
+    for tag in sorted(policy.keep_tags - known):
+        similar = by_folded.get(tag.casefold())
+        hint = f"; {similar!r} is another tag" if similar else ""
+        complain(f"--keep-tag keeps nothing: no image has the tag {tag!r}{hint}")
 
 
 def _check_alone(has_other_mode: bool) -> None:

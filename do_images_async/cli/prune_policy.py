@@ -12,7 +12,7 @@ import attrs
 import click
 
 from do_images_async import Image
-from do_images_async.cli.options import split
+from do_images_async.cli.options import split_given
 from do_images_async.retention import (
     GroupBy,
     Policy,
@@ -147,10 +147,10 @@ def policy_of(options: Mapping[str, Any]) -> Policy:
     """Return the policy that the options give.
 
     Raises:
-        UsageError: they give none.
+        UsageError: they give none, or --keep-tag names no tag.
     """
     counts = {f"keep_{name}": options[f"keep_{name}"] for name in _COUNTS}
-    tags = split(options["keep_tags"])
+    tags = split_given(options["keep_tags"], "--keep-tag", "tag")
     if not (any(counts.values()) or options["keep_within"] is not None or tags):
         rules = ", ".join(f"--keep-{name}" for name in (*_COUNTS, "within"))
         raise click.UsageError(f"no policy: say what to keep, with {rules} or --keep-tag")

@@ -41,10 +41,20 @@ class Rows:
 
     @classmethod
     def of(cls, options: dict[str, Any], *, short: Sequence[str] = ()) -> Rows:
-        """Return the format that `output_options` give."""
+        """Return the format that `output_options` give.
+
+        Raises:
+            UsageError: an option has no effect on the format.
+        """
         columns = split(options["columns"])
         if options["columns"] and not columns:
             raise click.BadParameter("it names no column; leave it away for all.", param_hint="--columns")
+        if options["form"] in ("json", "ndjson"):
+            for option, given in {"--columns": columns, "--no-header": options["no_header"]}.items():
+                if given:
+                    raise click.UsageError(
+                        f"{option} is for a table or CSV: {options['form']} has no columns"
+                    )
         return cls(
             form=options["form"],
             columns=columns,
@@ -80,13 +90,17 @@ class Rows:
         text = self._text(list(items), known, header=header and self.header)
         target.write(text, styled=self.form == "table", data=self.form != "table")
 
+    def _columns(self, known: Sequence[Column[Item]]) -> list[Column[Item]]:
+        if self.columns or self.form != "table":
+            return choose(known, self.columns or ["all"])
+        return choose(known, self.short) or [column for column in known if column.in_table]
+
     def _text(self, items: list[Item], known: Sequence[Column[Item]], *, header: bool) -> str:
         if self.form == "json":
             return json.dumps([as_record(item) for item in items], indent=2) + "\n"
         if self.form == "ndjson":
             return "".join(json.dumps(as_record(item)) + "\n" for item in items)
-        default = self.short if self.form == "table" else ()
-        columns = choose(known, self.columns or default) or list(known)
+        columns = self._columns(known)
         if self.form == "csv":
             names = [column.name for column in columns]
             return csv_text([names] * header + [[column.value(item) for column in columns] for item in items])

@@ -85,18 +85,33 @@ async def test_the_columns_of_a_list_have_the_names_of_json() -> None:
         records = json.loads((await do_images_here("list", "-o", "json", **where)).stdout)
         named = await do_images_here("list", "-o", "csv", "--columns", "size_gigabytes,MinDisk", **where)
     for row, record in zip(rows, records, strict=True):
-        assert set(row) <= set(record)
+        assert set(row) == set(record)
         assert row["public"] == json.dumps(record["public"])
         assert float(row["size_gigabytes"] or 0) == (record["size_gigabytes"] or 0)
         assert row["created_at"] == record["created_at"]
     assert named.stdout.startswith("size_gigabytes,min_disk_size\n")
 
 
+async def test_csv_and_all_columns_have_the_description_and_the_error_message(server: Server) -> None:
+    failed = image_document(public=False, description="golden, really", error_message="no such file")
+    server.answer_with(lambda request: reply({"images": [failed], "meta": {"total": 1}}))
+    (row,) = csv.DictReader(
+        io.StringIO((await do_images_here("list", "-o", "csv", **account(server))).stdout)
+    )
+    table = await do_images_here("list", "--columns", "all", **account(server))
+    short = await do_images_here("get", "7", **account(server))
+    assert (row["description"], row["error_message"]) == ("golden, really", "no such file")
+    assert "golden, really" in table.stdout
+    assert "no such file" in table.stdout
+    assert "Description" not in short.stdout
+
+
 @pytest.mark.parametrize("form", fewer(["table", "csv", "json", "ndjson"], 2))
 async def test_a_terminal_gets_no_escape_sequence_of_a_name(form: str, server: Server) -> None:
     hostile = image_document(name="\x1b]0;title\x07\x9b1m\x1b[31m", public=False)
     server.answer_with(lambda request: reply({"images": [hostile], "meta": {"total": 1}}))
-    ended = await in_terminal("list", "-q", "-o", form, "--columns", "Name", **account(server))
+    columns = ("--columns", "Name") if form in ("csv", "table") else ()
+    ended = await in_terminal("list", "-q", "-o", form, *columns, **account(server))
     assert ended.status == 0
     assert "]0;title" in ended.stdout
     assert not [sequence for sequence in ("\x1b]", "\x07", "\x9b", "\x1b[31m") if sequence in ended.stdout]

@@ -520,3 +520,17 @@ async def test_an_account_that_can_not_be_read_ends_it_for_all(emulator: ImagesE
     assert (ended.status, ended.stdout) == (3, "")
     assert "the token came from LAB" in ended.stderr
     assert emulator.requests.count("DELETE") == 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "hint"), [("nosuch", ""), ("Golden", "; 'golden' is another tag"), ("golden", None)]
+)
+async def test_a_tag_to_keep_that_no_image_has_is_named(
+    tag: str, hint: str | None, emulator: ImagesEmulator
+) -> None:
+    add(emulator, "web-golden", 50, tags=["golden"])
+    ended = await prune(emulator, "-q", "--name", "web-*", "--keep-last", "9", "--keep-tag", tag)
+    warning = f"do-images: --keep-tag keeps nothing: no image has the tag {tag!r}{hint}\n"
+    assert ended.status == 0
+    assert (warning in ended.stderr) == (hint is not None)
+    assert ("no image has" in ended.stderr) == (hint is not None)
