@@ -22,7 +22,7 @@ from do_images_async.cli.options import (
     wait_options,
     watch,
 )
-from do_images_async.cli.output import Target
+from do_images_async.cli.output import Target, told_if_lost
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
@@ -71,9 +71,10 @@ def transfer_command(
     check_wait_options(wait=wait)
     slugs = list(dict.fromkeys(split_given(regions, "--region", "region")))
     waiting = (wait_timeout, poll_interval) if wait else None
-    with rows.destination() as target:
+    changes: list[str] = []
+    with told_if_lost(changes), rows.destination() as target:
         return run_interruptibly(
-            _transfer(connection_of(options), image_id, slugs, waiting, rows, target, watch(options))
+            _transfer(connection_of(options), image_id, slugs, waiting, rows, target, changes, watch(options))
         )
 
 
@@ -84,6 +85,7 @@ async def _transfer(
     waiting: tuple[float, float] | None,
     rows: Rows,
     target: Target,
+    changes: list[str],
     shown: Watch,
 ) -> int:
     last: dict[str, Action] = {}
@@ -108,6 +110,7 @@ async def _transfer(
                 errors += await _arrive(api, image_id, regions, waiting, last)
         except asyncio.CancelledError:
             interrupted = True
+    changes += [f"action {action.id} copies it to {region}" for region, action in last.items()]
     rows.write(target, [last[region] for region in regions if region in last], ACTION_COLUMNS)
     for _, error in errors:
         connection.explain(error)
@@ -157,19 +160,22 @@ def convert_command(
     rows.check(ACTION_COLUMNS)
     check_wait_options(wait=wait)
 
+    changes: list[str] = []
+
     async def convert() -> Action:
         async with (
             connection_of(options).open() as api,
             show_words(api.limiter, watch(options), lambda: f"converting image {image_id}"),
         ):
             begun = await api.actions.convert(image_id)
+            changes.append(f"action {begun.id} converts it")
             if not wait:
                 return begun
             return await api.actions.wait(
                 image_id, begun.id, timeout=wait_timeout, poll_interval=poll_interval
             )
 
-    with rows.destination() as target:
+    with told_if_lost(changes), rows.destination() as target:
         rows.write(target, [run_interruptibly(convert())], ACTION_COLUMNS)
     return Exit.OK
 

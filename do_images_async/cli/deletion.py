@@ -7,20 +7,24 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from do_images_async import Image
+from do_images_async import Image, ImagesAPI, fan_out
 from do_images_async.cli.columns import as_record
 from do_images_async.cli.connection import Connection
+from do_images_async.cli.in_flight import to_its_end
 from do_images_async.cli.options import image_id
 from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
-from do_images_async.cli.status import Exit, Stopped
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted, printable
+from do_images_async.errors import DOImagesError
 
 __all__ = ["Deletion", "named", "read_ids"]
+
+_AT_ONCE: Final = 8
 
 
 def read_ids(words: Sequence[str]) -> list[int]:
@@ -51,8 +55,9 @@ class Deletion:
         as_json: whether the report is JSON.
         allow_public: whether public images are deleted as well.
         found: the images that may be deleted.
-        deleted: the deleted images.
-        errors: the errors of the others.
+        deleted: the deleted images, as their deletions ended.
+        unknown: the images that may have been deleted.
+        errors: the errors of the others, and of those.
     """
 
     connection: Connection
@@ -61,7 +66,20 @@ class Deletion:
     allow_public: bool = attrs.field(kw_only=True)
     found: list[Image] = attrs.field(factory=list[Image], init=False)
     deleted: list[Image] = attrs.field(factory=list[Image], init=False)
+    unknown: list[Image] = attrs.field(factory=list[Image], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
+    _ended: set[int] = attrs.field(factory=set[int], init=False)
+    _next: int = attrs.field(default=0, init=False)
+    _written: set[int] = attrs.field(factory=set[int], init=False)
+
+    @property
+    def summary(self) -> str:
+        """Return the outcome in a sentence."""
+        parts = [f"{len(self.deleted):,} of {counted(len(self.found), 'image')} deleted"]
+        if self.unknown:
+            ids = ", ".join(str(image.id) for image in self.unknown)
+            parts.append(f"{len(self.unknown):,} perhaps deleted: {ids}")
+        return ", ".join(parts)
 
     async def look_up(self, ids: Sequence[int], shown: Watch) -> None:
         """Read the images, and keep those that may be deleted."""
@@ -83,43 +101,79 @@ class Deletion:
     async def delete(self, shown: Watch) -> None:
         """Delete the images that were found, and write a line for each.
 
+        If it is interrupted, or can't write, it begins no further deletion and waits for those in flight.
+
         Raises:
-            Stopped: it was interrupted.
+            Stopped: it was interrupted, or a line could not be written.
         """
-        images = {image.id: image for image in self.found}
         try:
             async with (
                 self.connection.open() as api,
                 show_words(
                     api.limiter,
                     shown,
-                    lambda: f"{len(self.deleted):,}/{counted(len(images), 'image')} deleted",
+                    lambda: f"{len(self.deleted):,}/{counted(len(self.found), 'image')} deleted",
                 ),
-                # `look_up` has removed the public images unless they are allowed.
-                aclosing(api.delete_many(images, allow_public=True, ordered=True)) as outcomes,
+                aclosing(
+                    fan_out(
+                        lambda image: self._delete(api, image),
+                        self.found,
+                        concurrency=_AT_ONCE,
+                    )
+                ) as outcomes,
             ):
                 async for outcome in outcomes:
-                    if outcome.error is not None:
-                        self.errors.append(outcome.error)
-                        continue
-                    self.deleted.append(images[outcome.key])
-                    if not self.as_json:
-                        self.target.write(f"deleted {named(images[outcome.key])}\n")
+                    outcome.result()
+                    self._write_lines(outcome.key)
         except asyncio.CancelledError:
             self.finish(dry_run=False)
-            done = f"{len(self.deleted):,} of {counted(len(images), 'image')} reported as deleted"
-            message = f"interrupted: {done}; those in flight may be gone, too"
-            raise Stopped(Exit.INTERRUPTED, message, partial=True) from None
+            for error in self.errors:
+                self.connection.explain(error)
+                complain(message_with_notes(error))
+            raise Stopped(Exit.INTERRUPTED, f"interrupted: {self.summary}", partial=True) from None
+
+    async def _delete(self, api: ImagesAPI, image: Image) -> None:
+        try:
+            await to_its_end(api.delete(image.id))
+        except asyncio.CancelledError:
+            self.unknown.append(image)
+            raise
+        except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
+            self.errors.append(error)
+            if isinstance(error, DOImagesError) and error.outcome_unknown:
+                self.unknown.append(image)
+        else:
+            self.deleted.append(image)
 
     def finish(self, *, dry_run: bool) -> None:
-        """Write the end of the report: the plan of a dry run, or the JSON of all images."""
+        """Write the rest of the report: the JSON of all images, or the lines that are not written yet."""
         if self.as_json:
-            self.target.write(json.dumps(self._records(dry_run=dry_run), indent=2) + "\n")
-        elif dry_run:
-            for image in self.found:
+            self.target.write(json.dumps(self._records(), indent=2) + "\n")
+            return
+        for image in self.found:
+            if dry_run:
                 self.target.write(f"would delete {named(image)}\n")
+            else:
+                self._write_line(image)
 
-    def _records(self, *, dry_run: bool) -> list[dict[str, Any]]:
-        """Return the images that were found, each with whether it was deleted (false in a dry run)."""
-        deleted = {image.id for image in self.deleted} if not dry_run else set[int]()
-        return [as_record(image) | {"deleted": image.id in deleted} for image in self.found]
+    def _write_lines(self, ended: Image) -> None:
+        """Write the lines of images that have ended, in the order in which they were given."""
+        self._ended.add(ended.id)
+        while self._next < len(self.found) and self.found[self._next].id in self._ended:
+            self._write_line(self.found[self._next])
+            self._next += 1
+
+    def _write_line(self, image: Image) -> None:
+        """Write that an image was deleted, or perhaps was, unless it is written."""
+        if self.as_json or image.id in self._written:
+            return
+        if image in self.deleted or image in self.unknown:
+            self._written.add(image.id)
+            outcome = "deleted" if image in self.deleted else "perhaps deleted"
+            self.target.write(f"{outcome} {named(image)}\n")
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Return the images that were found, each with whether it was deleted: None if that is unknown."""
+        outcomes: dict[int, bool | None] = {image.id: True for image in self.deleted}
+        outcomes |= {image.id: None for image in self.unknown}
+        return [as_record(image) | {"deleted": outcomes.get(image.id, False)} for image in self.found]

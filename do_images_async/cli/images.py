@@ -26,7 +26,7 @@ from do_images_async.cli.options import (
     wait_options,
     watch,
 )
-from do_images_async.cli.output import Target, destination
+from do_images_async.cli.output import Target, destination, told_if_lost
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
@@ -126,6 +126,8 @@ def create_command(
     check_wait_options(wait=wait)
     tag_names = split_given(tags, "--tag", "tag")
 
+    changes: list[str] = []
+
     async def create(api: ImagesAPI) -> Image:
         image = await api.create_custom(
             name=name,
@@ -135,13 +137,14 @@ def create_command(
             description=description,
             tags=tag_names or None,
         )
+        changes.append(f"image {image.id} was created")
         if not wait:
             return image
         complain(f"image {image.id} is being imported")
         return await api.wait_until_available(image.id, timeout=wait_timeout, poll_interval=poll_interval)
 
     words = f"importing {printable(name)} to {printable(region)}"
-    with rows.destination() as target:
+    with told_if_lost(changes), rows.destination() as target:
         rows.write(target, [_run(create, options, words)], IMAGE_COLUMNS)
     return Exit.OK
 
@@ -172,9 +175,12 @@ def update_command(
         raise click.UsageError("give at least one of --image-name, --image-description, --image-distribution")
 
     async def update(api: ImagesAPI) -> Image:
-        return await api.update(image_id, **changes)
+        image = await api.update(image_id, **changes)
+        changes_made.append(f"image {image_id} was updated")
+        return image
 
-    with rows.destination() as target:
+    changes_made: list[str] = []
+    with told_if_lost(changes_made), rows.destination() as target:
         rows.write(target, [_run(update, options, f"updating {image_id}")], IMAGE_COLUMNS)
     return Exit.OK
 
@@ -225,7 +231,8 @@ def delete_command(
     """Delete images, after showing them and asking.
 
     The ids are arguments, or the words of stdin where - stands for them. Costs two requests for each image;
-    with --dry-run one.
+    with --dry-run one. When it is interrupted, it begins no further deletion and waits for those in flight;
+    the report says which images were deleted, and which perhaps were ("deleted": null in JSON).
 
     \b
     Examples:
@@ -238,13 +245,17 @@ def delete_command(
     ids = read_ids(image_ids)
     connection = connection_of(options)
     shown = watch(options)
-    with destination(file) as target:
+    changes: list[str] = []
+    with told_if_lost(changes), destination(file) as target:
         deletion = Deletion(connection, target, as_json=form == "json", allow_public=allow_public)
         run_interruptibly(deletion.look_up(ids, shown))
         if not dry_run:
             if deletion.found and not yes:
                 _ask(deletion.found)  # outside of the event loop, so that Ctrl-C ends it
-            run_interruptibly(deletion.delete(shown))
+            try:
+                run_interruptibly(deletion.delete(shown))
+            finally:
+                changes.append(deletion.summary)
         deletion.finish(dry_run=dry_run)
         _raise_last(deletion.errors, connection)
     return Exit.OK

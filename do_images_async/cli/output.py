@@ -8,7 +8,7 @@ import selectors
 import stat
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,7 +20,7 @@ from do_images_async.cli.status import Exit, Stopped
 from do_images_async.cli.streams import abandon
 from do_images_async.cli.text import printable_lines
 
-__all__ = ["Stdout", "Target", "destination", "stdout", "write", "write_file"]
+__all__ = ["Stdout", "Target", "destination", "stdout", "told_if_lost", "write", "write_file"]
 
 
 class Target(Protocol):
@@ -163,6 +163,27 @@ def destination(path: Path | None) -> Generator[Target]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def told_if_lost(changes: Sequence[str]) -> Generator[None]:
+    """Tell on stderr what a command has changed, if its output can't be written.
+
+    Args:
+        changes: the changes so far, in words; the block adds to them.
+
+    Raises:
+        Stopped: as the block raised it, with the changes in its message if the output was lost.
+    """
+    try:
+        yield
+    except Stopped as lost:
+        if lost.status not in (Exit.IO_ERROR, Exit.BROKEN_PIPE):
+            raise
+        message = str(lost)
+        untold = [change for change in changes if change not in message]
+        told = "; ".join(part for part in (message, *untold) if part)
+        raise Stopped(lost.status, told, partial=lost.partial) from None
+
+
 def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator[Target]:
     try:
         yield _File(path, file)
@@ -171,9 +192,11 @@ def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator
             raise
         partial = target.with_name(f"{target.name}.partial")
         kept = f", and {path} is as it was" if target.exists() else ""
-        with _failures(partial):
+        try:
             _finish(file, draft, 0o666 & ~_mask())
             draft.replace(partial)
+        except OSError as error:
+            raise Stopped(Exit.IO_ERROR, f"{_unwritten(str(partial), error)}; {stopped}") from None
         raise Stopped(
             stopped.status, f"{stopped}; what was read is in {partial}{kept}", partial=True
         ) from None

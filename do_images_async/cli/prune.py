@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import click
 from click.core import ParameterSource
 
@@ -19,7 +20,7 @@ from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import AMOUNT, FRACTION, client_options, file_option, watch
-from do_images_async.cli.output import Target, destination, write_file
+from do_images_async.cli.output import Target, destination, told_if_lost, write_file
 from do_images_async.cli.progress import Watch, show_progress
 from do_images_async.cli.prune_apply import CHANGED, FAILED, UNKNOWN, Removal, Removed, remove_all
 from do_images_async.cli.prune_plan import PrunePlan, account_plan, read_plan
@@ -43,6 +44,35 @@ __all__ = ["prune_command"]
 _INPUT: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUTPUT: Final = click.Path(dir_okay=False, path_type=Path)
 Connections = Mapping[str | None, Connection]
+
+
+@attrs.frozen
+class _Report:
+    """The output of the command.
+
+    Attributes:
+        target: where it is written.
+        form: its format.
+        to_file: whether it is a file, so that nobody sees the plan before the question.
+        changes: what was deleted, for stderr if the output is lost.
+    """
+
+    target: Target
+    form: str
+    to_file: bool = attrs.field(kw_only=True)
+    changes: list[str] = attrs.field(kw_only=True)
+
+    def write_plan(self, plan: PrunePlan) -> None:
+        writers = {"text": plan_as_text, "json": plan_as_json, "csv": plan_as_csv}
+        is_text = self.form == "text"
+        self.target.write(writers[self.form](plan), styled=is_text, data=not is_text)
+
+    def write_outcomes(self, plan: PrunePlan, outcomes: Sequence[Removed]) -> None:
+        if self.form == "text":
+            self.target.write("\n" * bool(outcomes) + outcomes_as_text(outcomes))
+        else:
+            writer = plan_as_json if self.form == "json" else plan_as_csv
+            self.target.write(writer(plan, outcomes), data=True)
 
 
 @click.command("prune")
@@ -114,8 +144,10 @@ def prune_command(
     _check_alone(apply or plan_file is not None)
     plan = read_plan(apply_plan)
     connections = _connections_for(plan, options)
-    with destination(file) as target:
-        return _carry_out(plan, connections, target, options, yes=yes, form=form, to_file=_is_file(file))
+    changes: list[str] = []
+    with told_if_lost(changes), destination(file) as target:
+        report = _Report(target, form, to_file=_is_file(file), changes=changes)
+        return _carry_out(plan, connections, report, options, yes=yes)
 
 
 def _prune(
@@ -126,7 +158,9 @@ def _prune(
     if apply and not yes:
         check_somebody_is_there()
     connections = connections_of(options["accounts"], options)
-    with destination(file) as target:
+    changes: list[str] = []
+    with told_if_lost(changes), destination(file) as target:
+        report = _Report(target, form, to_file=_is_file(file), changes=changes)
         listings = run_interruptibly(_read(connections, watch(options)))
         _hint_at_unknown_tags(policy, listings.values())
         now = datetime.now(UTC)
@@ -150,8 +184,8 @@ def _prune(
         if plan_file is not None:
             write_file(plan_file, plan_as_json(plan))
         if apply:
-            return _carry_out(plan, connections, target, options, yes=yes, form=form, to_file=_is_file(file))
-        _write_plan(plan, target, form)
+            return _carry_out(plan, connections, report, options, yes=yes)
+        report.write_plan(plan)
     if too_many := _too_many(plan, options):
         complain(f"--apply would refuse this: {too_many}")
     elif plan.removed:
@@ -226,27 +260,26 @@ async def _read_one(account: str | None, connection: Connection, shown: Watch) -
 def _carry_out(
     plan: PrunePlan,
     connections: Connections,
-    target: Target,
+    report: _Report,
     options: dict[str, Any],
     *,
     yes: bool,
-    form: str,
-    to_file: bool,
 ) -> int:
     """Show the plan, ask, delete, and report; delete nothing if the plan exceeds the limits.
 
     Raises:
         Stopped: some of the plan was not carried out.
     """
-    if form == "text":
-        _write_plan(plan, target, form)
+    report.changes[:] = ["nothing was deleted"]
+    if report.form == "text":
+        report.write_plan(plan)
     if too_many := _too_many(plan, options):
-        if form != "text":
-            _write_plan(plan, target, form)
+        if report.form != "text":
+            report.write_plan(plan)
         raise Stopped(Exit.REFUSED, f"nothing was deleted: {too_many}")
     if plan.removed and not yes:
         check_somebody_is_there()
-        if form != "text" or to_file:
+        if report.form != "text" or report.to_file:
             click.echo(plan_as_text(plan), err=True, nl=False)
         size = f"{plan.gigabytes:,.6g} GB"
         confirm(f"Delete {counted(plan.removed, 'image')} ({size})?")
@@ -254,7 +287,8 @@ def _carry_out(
         removals = [Removal(each, plan.policy, connections[each.account], journal) for each in plan.accounts]
         stopped_by = run_interruptibly(remove_all(removals, watch(options)))
     outcomes = [each for removal in removals for each in removal.done]
-    _write_outcomes(plan, outcomes, target, form)
+    report.changes[:] = [summary(plan, outcomes)]
+    report.write_outcomes(plan, outcomes)
     return _status(plan, outcomes, stopped_by)
 
 
@@ -269,18 +303,6 @@ def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
             share = f"{len(each.remove):,} of {counted(each.candidates, 'image')} to remove"
             return f"{account}{share}, and --max-delete-fraction allows {fraction:g} of them"
     return None
-
-
-def _write_plan(plan: PrunePlan, target: Target, form: str) -> None:
-    writers = {"text": plan_as_text, "json": plan_as_json, "csv": plan_as_csv}
-    target.write(writers[form](plan), styled=form == "text", data=form != "text")
-
-
-def _write_outcomes(plan: PrunePlan, outcomes: Sequence[Removed], target: Target, form: str) -> None:
-    if form == "text":
-        target.write("\n" * bool(outcomes) + outcomes_as_text(outcomes))
-    else:
-        target.write((plan_as_json if form == "json" else plan_as_csv)(plan, outcomes), data=True)
 
 
 def _status(plan: PrunePlan, outcomes: Sequence[Removed], stopped_by: BaseException | None) -> int:

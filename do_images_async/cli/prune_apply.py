@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import Final
 
@@ -11,6 +10,7 @@ import attrs
 
 from do_images_async import ImagesAPI, fan_out
 from do_images_async.cli.connection import Connection
+from do_images_async.cli.in_flight import to_its_end
 from do_images_async.cli.journal import DELETED, DELETING, Journal
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage
@@ -35,8 +35,6 @@ UNKNOWN: Final = "unknown"
 """It may have been deleted, or not."""
 
 _AT_ONCE: Final = 8
-_GRACE: Final = 10.0
-"""Seconds that deletions in flight may still take when the command is interrupted."""
 
 
 @attrs.frozen(kw_only=True)
@@ -120,7 +118,7 @@ class Removal:
 
     async def _delete(self, api: ImagesAPI, image: PlannedImage) -> None:
         try:
-            await _to_its_end(api.delete(image.id))
+            await to_its_end(api.delete(image.id))
         except NotFoundError:
             self._note(image, DELETED)  # by another client a moment ago: it was there just now
         except DOImagesError as error:
@@ -169,21 +167,6 @@ class Removal:
                 message=message,
             )
         )
-
-
-async def _to_its_end(call: Awaitable[None]) -> None:
-    """Await a call; if cancelled, give the call some time to finish before cancelling it."""
-    task = asyncio.ensure_future(call)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        try:
-            done, _ = await asyncio.wait([task], timeout=_GRACE)
-        finally:
-            task.cancel()
-        if not done:
-            raise
-        task.result()
 
 
 async def remove_all(removals: list[Removal], shown: Watch) -> BaseException | None:

@@ -498,6 +498,34 @@ async def test_ctrl_c_and_sigterm_wait_for_deletions_in_flight_and_begin_no_othe
     assert f"interrupted: {events.count('deleted')} of 20 images deleted".encode() in stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_a_full_disk_does_not_hide_what_was_deleted(emulator: ImagesEmulator, form: str) -> None:
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230
+        arguments = (*KEEP_SIX, *APPLY, "-o", form)
+        process = await start(arguments, account(emulator, emulator.token), stdout=full.fileno())
+        _, stderr = await process.communicate()
+    assert process.returncode == 74
+    assert stderr.decode() == (
+        "do-images: the output could not be written: No space left on device; 4 of 4 images deleted (40 GB)\n"
+    )
+
+
+async def test_a_reader_that_leaves_learns_on_stderr_how_many_were_deleted(emulator: ImagesEmulator) -> None:
+    ended = await asyncio.create_subprocess_exec(
+        *("bash", "-c", '"$@" | head -5; exit "${PIPESTATUS[0]}"', "bash"),
+        *(sys.executable, "-m", "do_images_async", *KEEP_SIX, *APPLY),
+        env=environment(**account(emulator, emulator.token)),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    emulator.faults.add(Fault(method="DELETE", delay=1.0, times=None))  # until `head` has left
+    stdout, stderr = await ended.communicate()
+    assert ended.returncode == 141
+    assert len(stdout.splitlines()) == 5
+    assert stderr.decode() == "do-images: 4 of 4 images deleted (40 GB)\n"
+
+
 # --- several accounts ---
 
 
