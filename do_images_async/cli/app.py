@@ -114,6 +114,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     with stdout():
         try:
             terminate_as_ctrl_c()
+            if "_DO_IMAGES_COMPLETE" in os.environ:
+                import_module("do_images_async.cli.shells").register()
             return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))
         except KeyboardInterrupt:
             return _fail(Exit.INTERRUPTED, "interrupted before it was complete")

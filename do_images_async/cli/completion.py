@@ -1,17 +1,26 @@
-"""Shell completion of columns and regions, and `completion`, which prints the shell's script."""
+"""Shell completion of columns, regions and time zones, and `completion`, which prints the shell's script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from zoneinfo import available_timezones
 
 import click
-from click.shell_completion import ShellComplete, get_completion_class
+from click.shell_completion import ShellComplete
 
 from do_images_async.cli.columns import ACTION_COLUMNS, IMAGE_COLUMNS
 from do_images_async.cli.output import write
+from do_images_async.cli.shells import SHELLS, VARIABLE
 from do_images_async.cli.status import Exit
 
-__all__ = ["REGIONS", "complete_columns", "complete_regions", "complete_sort", "completion_command"]
+__all__ = [
+    "REGIONS",
+    "complete_columns",
+    "complete_regions",
+    "complete_sort",
+    "complete_time_zones",
+    "completion_command",
+]
 
 REGIONS = (
     *("ams2", "ams3", "atl1", "blr1", "fra1", "lon1", "nyc1", "nyc2", "nyc3", "ric1"),
@@ -19,8 +28,6 @@ REGIONS = (
 )
 """Slugs of regions, for completion only: any other is taken as well."""
 
-_SHELLS = ("bash", "zsh", "fish")
-_VARIABLE = "_DO_IMAGES_COMPLETE"
 _ABOUT_ACTIONS = frozenset({"actions", "convert", "transfer"})
 
 
@@ -42,6 +49,12 @@ def complete_regions(ctx: click.Context, param: click.Parameter, incomplete: str
     return _last(incomplete, REGIONS)
 
 
+def complete_time_zones(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a time zone."""
+    begun = incomplete.casefold()
+    return sorted(zone for zone in available_timezones() if zone.casefold().startswith(begun))
+
+
 def _names(titles: Iterable[str]) -> tuple[str, ...]:
     return tuple(title.replace(" ", "") for title in titles)
 
@@ -52,12 +65,12 @@ def _last(incomplete: str, known: Sequence[str]) -> list[str]:
 
 
 @click.command("completion")
-@click.argument("shell", type=click.Choice(_SHELLS))
+@click.argument("shell", type=click.Choice(list(SHELLS)))
 @click.pass_context
 def completion_command(ctx: click.Context, *, shell: str) -> int:
     """Print the completion script of a shell.
 
-    It completes commands, options, columns, regions and formats.
+    It completes commands, options and their values: columns, regions, formats, time zones and files.
 
     Costs no request.
 
@@ -67,8 +80,6 @@ def completion_command(ctx: click.Context, *, shell: str) -> int:
       do-images completion zsh > "${fpath[1]}/_do-images"
       do-images completion fish > ~/.config/fish/completions/do-images.fish
     """
-    kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101  (click has all three)
     # Not click's `source`: the one for bash starts a bash to ask for its version.
-    write(ShellComplete.source(kind(ctx.find_root().command, {}, "do-images", _VARIABLE)))
+    write(ShellComplete.source(SHELLS[shell](ctx.find_root().command, {}, "do-images", VARIABLE)))
     return Exit.OK

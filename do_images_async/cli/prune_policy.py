@@ -12,6 +12,7 @@ import attrs
 import click
 
 from do_images_async import Image
+from do_images_async.cli.completion import complete_time_zones
 from do_images_async.cli.options import split_given
 from do_images_async.retention import (
     GroupBy,
@@ -135,6 +136,7 @@ def policy_options(command: Command) -> Command:
             type=_zone,
             default="UTC",
             metavar="NAME",
+            shell_complete=complete_time_zones,
             help="Where days, weeks, months and years begin, such as Europe/Berlin.",
         ),
     )

@@ -24,8 +24,8 @@ async def completed(shell: str, *words: str) -> list[str]:
     assert (ended.status, ended.stderr) == (0, "")
     if shell == "zsh":
         return ended.stdout.splitlines()[1::3]
-    values = (line.partition(",")[2].partition("\t")[0] for line in ended.stdout.splitlines())
-    return list(values)
+    separator = "," if shell == "bash" else "\t"
+    return [line.split(separator, maxsplit=1)[1].split("\t")[0] for line in ended.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,14 @@ async def completed(shell: str, *words: str) -> list[str]:
             (["list", "--columns", "ID,Min"], {"ID,MinDisk"}),
             (["actions", "7", "--columns", "Res"], {"ResourceID", "ResourceType"}),
             (["list", "--sort", "cr"], {"Created"}),
+            (["list", "--sort", "-cr"], {"-Created"}),
+            (["list", "--sort", "=", "-cr"], {"-Created"}),
+            (["list", "--output", "=", "j"], {"json"}),
+            (["list", "--output", "="], {"table", "json", "ndjson", "csv"}),
+            (["list", "--output=j"], {"--output=json"}),
+            (["list", "--public=j"], set[str]()),
+            (["prune", "--time-zone", "europe/berl"], {"Europe/Berlin"}),
+            (["list", "--", "--sort", "cr"], set[str]()),
         ],
         5,
     ),
