@@ -90,13 +90,20 @@ def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> l
 
 
 def _fitted(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """Return widths with which the line fits, if possible: the widest column shrinks first."""
+    """Return widths with which the line fits, if possible: the widest column shrinks first.
+
+    A column with a smallest width becomes narrower than that only if the line does not fit otherwise.
+    """
     fitted = list(widths)
-    while sum(fitted) + _GAP * (len(fitted) - 1) > room:
-        able = [i for i, column in enumerate(columns) if column.min_width and fitted[i] > column.min_width]
-        if not able:
-            break
-        fitted[max(able, key=fitted.__getitem__)] -= 1
+    for smallest in (
+        [column.min_width for column in columns],
+        [column.min_width and 2 for column in columns],
+    ):
+        while sum(fitted) + _GAP * (len(fitted) - 1) > room:
+            able = [i for i, least in enumerate(smallest) if least and fitted[i] > least]
+            if not able:
+                break
+            fitted[max(able, key=fitted.__getitem__)] -= 1
     return fitted
 
 

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -562,3 +563,13 @@ async def test_a_tag_to_keep_that_no_image_has_is_named(
     assert ended.status == 0
     assert (warning in ended.stderr) == (hint is not None)
     assert ("no image has" in ended.stderr) == (hint is not None)
+
+
+@pytest.mark.parametrize("columns", [60, 50])
+async def test_the_plan_s_table_fits_a_narrow_terminal(columns: int, emulator: ImagesEmulator) -> None:
+    where = account(emulator, emulator.token)
+    ended = await in_terminal(*KEEP_SIX, "-q", COLUMNS=str(columns), **where)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout)
+    rows = [line for line in plain.splitlines() if line.startswith(("Plan", "keep", "remove"))]
+    assert len(rows) == 11
+    assert max(len(row) for row in rows) <= columns
