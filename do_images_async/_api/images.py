@@ -557,6 +557,7 @@ class ImagesAPI:
         Raises:
             TypeError, ValueError: it is no id.
             NotFoundError: there is no such image.
+            DecodeError: the answer is a success whose body is neither empty nor JSON, such as a proxy's page.
             DOImagesError: the request failed; with `outcome_unknown` the image may be gone.
         """
         path = f"{_PATH}/{check_image_id(image_id)}"

@@ -347,8 +347,6 @@ class Transport:
 
     def _reply(self, attempt: Attempt[T], content: bytes) -> Reply[T] | _Problem:
         call = attempt.call
-        if call.model is NoneType:
-            return Reply(cast("T", None), attempt.rate_limit)
         try:
             return Reply(self._decoded(content, call.model), attempt.rate_limit)
         except DecodeError as error:
@@ -362,6 +360,10 @@ class Transport:
 
     def _decoded(self, content: bytes, model: type[T]) -> T:
         """Return the body as a model; raises `DecodeError` when it is none."""
+        if model is NoneType:
+            if content.strip() and not is_json(content):  # a proxy's page, such as a login: it was not done
+                raise DecodeError("the body is neither empty nor JSON")
+            return cast("T", None)
         value = self._converter.loads(content, model)
         if self._converter is not default_converter and not holds_models(value, model):
             raise DecodeError(f"a hook of the converter made no {model.__name__} of the body")

@@ -39,6 +39,11 @@ _LARGEST: Final = 1e9
 """The largest size that counts as valid, in GB: with 1e308 from a broken answer, sums would overflow."""
 
 
+def valid_gigabytes(size: float | None) -> float:
+    """Return a size in GB: 0 if it is missing or impossible."""
+    return size if size is not None and 0 < size <= _LARGEST else 0.0
+
+
 class Severity(IntEnum):
     """The severity of a finding; a higher one compares as greater."""
 
@@ -120,10 +125,7 @@ class Context:
 
     def gigabytes(self, image: Image) -> float:
         """Return the image's size in GB: 0 if it is deleted, or if its size is missing or impossible."""
-        size = image.size_gigabytes
-        if size is None or image.status == ImageStatus.DELETED or not 0 < size <= _LARGEST:
-            return 0.0
-        return size
+        return 0.0 if image.status == ImageStatus.DELETED else valid_gigabytes(image.size_gigabytes)
 
     def monthly_cost(self, image: Image) -> float:
         """Return the image's cost in USD a month; each GB counts once, whatever the number of regions."""

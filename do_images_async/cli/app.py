@@ -93,10 +93,11 @@ def main() -> None:
       2   wrong usage
       3   an error of the API, or of the connection to it
       4   incomplete: what was read can't be shown to be everything
-      5   refused: prune would delete too much, or an image has changed since the plan
+      5   refused: prune would delete too much, an image has changed since the plan, not one image of
+          a plan was there, or another run is writing the journal
       70  an internal error
       74  the output can't be written
-      130 interrupted, by Ctrl-C or SIGTERM, or answered no
+      130 interrupted, by Ctrl-C, SIGTERM or SIGHUP, or answered no
       141 the reader of the output has left, as `head` does
 
     \b

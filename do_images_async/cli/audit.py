@@ -34,7 +34,7 @@ from do_images_async.cli.accounts import Account, Reading, Result, demo_client, 
 from do_images_async.cli.connection import check_one_token
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.named_accounts import account_option, connections_of
-from do_images_async.cli.options import AMOUNT, client_options, file_option, split, watch
+from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, split, watch
 from do_images_async.cli.output import destination
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
@@ -117,7 +117,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="What `doctl compute droplet list -o json` prints: an image that a Droplet uses is never to be "
     "deleted, and backups and snapshots whose Droplet is gone are found.",
 )
-@click.option("--price", default=PRICE, type=AMOUNT, metavar="USD", help="Price of a GB for a month.")
+@click.option("--price", default=PRICE, type=USD, metavar="USD", help="Price of a GB for a month.")
 @click.option(
     "--price-date",
     type=click.DateTime(["%Y-%m-%d"]),
@@ -127,7 +127,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--backup-price",
     default=0.0,
-    type=AMOUNT,
+    type=USD,
     metavar="USD",
     help="The same for backups; 0 if your Droplets' plans pay for them.",
 )

@@ -67,8 +67,9 @@ class Connection:
 
     def explain(self, error: BaseException) -> None:
         """Add the token's origin as a note to an error about a refused token."""
-        if isinstance(error, AuthenticationError):
-            error.add_note(f"the token came from {self.credential.origin}")
+        note = f"the token came from {self.credential.origin}"
+        if isinstance(error, AuthenticationError) and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
     def _session(self) -> aiohttp.ClientSession | nullcontext[None]:
         """Open a session for the proxy; without one, the client makes its own."""

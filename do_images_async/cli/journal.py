@@ -114,7 +114,7 @@ def _lock(path: Path, descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Stopped(Exit.USAGE, f"--journal: another run is writing {path}") from None
+        raise Stopped(Exit.REFUSED, f"--journal: another run is writing {path}") from None
     except OSError:
         return  # a file system without locks
 

@@ -20,6 +20,7 @@ __all__ = [
     "AMOUNT_ABOVE_ZERO",
     "FRACTION",
     "IMAGE_ID",
+    "USD",
     "check_wait_options",
     "client_options",
     "file_option",
@@ -85,6 +86,7 @@ class _Number(click.FloatRange):
 AMOUNT = _Number("from 0")
 AMOUNT_ABOVE_ZERO = _Number("above 0", above_zero=True)
 FRACTION = _Number("from 0 to 1", maximum=1)
+USD = _Number("of USD from 0 to 1,000,000", maximum=1_000_000)
 
 
 def split(values: tuple[str, ...]) -> list[str]:

@@ -19,7 +19,7 @@ from do_images_async.cli.connection import Connection
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
-from do_images_async.cli.options import AMOUNT, FRACTION, client_options, file_option, watch
+from do_images_async.cli.options import FRACTION, USD, client_options, file_option, watch
 from do_images_async.cli.output import Target, destination, told_if_lost, write_file
 from do_images_async.cli.progress import Watch, show_progress
 from do_images_async.cli.prune_apply import CHANGED, FAILED, UNKNOWN, Removal, Removed, remove_all
@@ -84,7 +84,7 @@ class _Report:
     metavar="FILE",
     help="What `doctl compute droplet list -o json` prints: keep what these Droplets use.",
 )
-@click.option("--price", default=PRICE, type=AMOUNT, metavar="USD", help="Price of a GB for a month.")
+@click.option("--price", default=PRICE, type=USD, metavar="USD", help="Price of a GB for a month.")
 @click.option("--apply", is_flag=True, help="Delete what the plan removes, after showing it and asking.")
 @click.option("--plan", "plan_file", type=_OUTPUT, metavar="FILE", help="Write the plan there, too, as JSON.")
 @click.option(
@@ -147,7 +147,7 @@ def prune_command(
     changes: list[str] = []
     with told_if_lost(changes), destination(file) as target:
         report = _Report(target, form, to_file=_is_file(file), changes=changes)
-        return _carry_out(plan, connections, report, options, yes=yes)
+        return _carry_out(plan, connections, report, options, yes=yes, planned_earlier=True)
 
 
 def _prune(
@@ -264,6 +264,7 @@ def _carry_out(
     options: dict[str, Any],
     *,
     yes: bool,
+    planned_earlier: bool = False,
 ) -> int:
     """Show the plan, ask, delete, and report; delete nothing if the plan exceeds the limits.
 
@@ -287,9 +288,13 @@ def _carry_out(
         removals = [Removal(each, plan.policy, connections[each.account], journal) for each in plan.accounts]
         stopped_by = run_interruptibly(remove_all(removals, watch(options)))
     outcomes = [each for removal in removals for each in removal.done]
-    report.changes[:] = [summary(plan, outcomes)]
+    strange = [removal.plan.account for removal in removals if planned_earlier and removal.found_none]
+    done = summary(plan, outcomes, strange)
+    report.changes[:] = [done]
     report.write_outcomes(plan, outcomes)
-    return _status(plan, outcomes, stopped_by)
+    if strange and stopped_by is None:
+        raise Stopped(Exit.REFUSED, done, partial=True)
+    return _status(plan, outcomes, done, stopped_by)
 
 
 def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
@@ -305,10 +310,9 @@ def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _status(plan: PrunePlan, outcomes: Sequence[Removed], stopped_by: BaseException | None) -> int:
+def _status(plan: PrunePlan, outcomes: Sequence[Removed], done: str, stopped_by: BaseException | None) -> int:
     """Report the outcome on stderr, and return the exit status or raise an error that has one."""
     found = {each.outcome for each in outcomes}
-    done = summary(plan, outcomes)
     if isinstance(stopped_by, asyncio.CancelledError):
         raise Stopped(Exit.INTERRUPTED, f"interrupted: {done}", partial=True)
     if isinstance(stopped_by, Stopped):

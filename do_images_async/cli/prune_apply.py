@@ -73,6 +73,11 @@ class Removal:
     journal: Journal
     done: list[Removed] = attrs.field(factory=list[Removed], init=False)
 
+    @property
+    def found_none(self) -> bool:
+        """Return whether not one image of the plan was there, and no run of this journal had deleted one."""
+        return len(self.done) == len(self.plan.remove) > 0 and {each.outcome for each in self.done} == {GONE}
+
     async def run(self, shown: Watch) -> None:
         """Remove the images, the oldest first; failures are added to `done`.
 
@@ -114,13 +119,14 @@ class Removal:
             self._note(image, CHANGED, why)
             return
         self.journal.write(DELETING, self.plan.account, image.id, image.name)
-        await self._delete(api, image)
+        await self._delete(api, image, begun=begun)
 
-    async def _delete(self, api: ImagesAPI, image: PlannedImage) -> None:
+    async def _delete(self, api: ImagesAPI, image: PlannedImage, *, begun: bool) -> None:
         try:
             await to_its_end(api.delete(image.id))
         except NotFoundError:
-            self._note(image, DELETED)  # by another client a moment ago: it was there just now
+            # Another client deleted it a moment ago, unless an earlier run's request did.
+            self._note(image, DELETED if begun else GONE)
         except DOImagesError as error:
             if error.outcome_unknown:
                 await self._settle(api, image, error)

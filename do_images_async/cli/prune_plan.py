@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 import msgspec
 
 from do_images_async import Image, ImageStatus
+from do_images_async.audit.context import valid_gigabytes
 from do_images_async.retention import Decision, Plan, Policy
 
 __all__ = ["PLAN_SCHEMA", "AccountPlan", "PlannedImage", "PrunePlan", "account_plan", "read_plan"]
@@ -120,7 +122,7 @@ class PrunePlan:
 
 def account_plan(account: str | None, plan: Plan, *, price: float) -> AccountPlan:
     """Return the plan for an account as data."""
-    gigabytes = sum(image.size_gigabytes or 0.0 for image in plan.removed)
+    gigabytes = sum(valid_gigabytes(image.size_gigabytes) for image in plan.removed)
     return AccountPlan(
         account=account,
         images=len(plan.decisions),
@@ -156,6 +158,12 @@ def _checked(data: object) -> PrunePlan:
     ids = [(each.account, image.id) for each in plan.accounts for image in (*each.remove, *each.keep)]
     if len(set(ids)) < len(ids) or len({each.account for each in plan.accounts}) < len(plan.accounts):
         raise ValueError("an account or an image is in it twice")
+    numbers = [
+        plan.price,
+        *(size for each in plan.accounts for size in (each.gigabytes, each.monthly_savings)),
+    ]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a price or a total in it is not finite")
     return plan
 
 
@@ -168,11 +176,16 @@ def _planned(decisions: Iterable[Decision]) -> Iterable[PlannedImage]:
             type=image.type,
             public=image.public,
             created_at=image.created_at,
-            size_gigabytes=image.size_gigabytes,
+            size_gigabytes=_finite(image.size_gigabytes),
             tags=tuple(image.tags or ()),
             group=each.group,
             reasons=each.reasons,
         )
+
+
+def _finite(size: float | None) -> float | None:
+    """Return a size that JSON can hold."""
+    return size if size is None or math.isfinite(size) else None
 
 
 def _said(value: object) -> str:

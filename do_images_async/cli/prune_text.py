@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from do_images_async.audit.context import valid_gigabytes
 from do_images_async.cli.columns import Column
 from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, UNKNOWN, Removed
@@ -112,10 +113,16 @@ def outcomes_as_text(outcomes: Iterable[Removed]) -> str:
     return "".join(f"{each.outcome} {_named(each)}\n" for each in outcomes)
 
 
-def summary(plan: PrunePlan, outcomes: Sequence[Removed]) -> str:
-    """Return the outcome in a sentence."""
+def summary(plan: PrunePlan, outcomes: Sequence[Removed], strange: Sequence[str | None] = ()) -> str:
+    """Return the outcome in a sentence.
+
+    Args:
+        plan: the plan.
+        outcomes: what became of its images.
+        strange: the accounts in which not one image of the plan was found.
+    """
     counts = Counter(each.outcome for each in outcomes)
-    gigabytes = sum(each.size_gigabytes or 0.0 for each in outcomes if each.outcome == "deleted")
+    gigabytes = sum(valid_gigabytes(each.size_gigabytes) for each in outcomes if each.outcome == "deleted")
     parts = [f"{counts['deleted']:,} of {counted(plan.removed, 'image')} deleted ({gigabytes:,.6g} GB)"]
     words = {
         GONE: "already gone",
@@ -126,6 +133,9 @@ def summary(plan: PrunePlan, outcomes: Sequence[Removed]) -> str:
     parts += [f"{counts[outcome]:,} {text}" for outcome, text in words.items() if counts[outcome]]
     untried = plan.removed - len(outcomes)
     parts += [f"{untried:,} not tried"] if untried else []
+    for account in strange:
+        where = f" in {printable(account)}" if account else ""
+        parts.append(f"not one image of the plan was there{where}: the token may be another account's")
     return ", ".join(parts)
 
 
@@ -141,7 +151,7 @@ def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
             image=image,
             keep=keep,
             age_days=_days(image.created_at, plan.made_at),
-            savings=None if keep else round((image.size_gigabytes or 0.0) * plan.price, 2),
+            savings=None if keep else round(valid_gigabytes(image.size_gigabytes) * plan.price, 2),
         )
 
 
@@ -151,7 +161,7 @@ def _days(created_at: datetime | None, now: datetime) -> float | None:
 
 def _headline(account: str | None, rows: Sequence[_Row]) -> str:
     removed = [row for row in rows if not row.keep]
-    gigabytes = sum(row.image.size_gigabytes or 0.0 for row in removed)
+    gigabytes = sum(valid_gigabytes(row.image.size_gigabytes) for row in removed)
     group = printable(rows[0].image.group or "")
     saved = f", {gigabytes:,.6g} GB" if removed else ""
     return (

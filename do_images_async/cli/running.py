@@ -1,4 +1,4 @@
-"""The event loop of a command, and what Ctrl-C and SIGTERM do to it."""
+"""The event loop of a command, and what Ctrl-C, SIGTERM and SIGHUP do to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from do_images_async.cli.signals import terminate_as_ctrl_c
+from do_images_async.cli.signals import STOPPING, terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped
 
 __all__ = ["run_interruptibly"]
@@ -21,11 +21,8 @@ _NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
 """The errors of `add_signal_handler` on Windows and off the main thread, of asyncio and of uvloop."""
 
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; Ctrl-C or SIGTERM cancels it, and it may still return a result.
+    """Run a coroutine to its end; Ctrl-C, SIGTERM or SIGHUP cancels it, and it may still return a result.
 
     `asyncio.run` would do the same but for a moment: a signal that comes just before the loop begins to wait
     is seen only when the wait is over, which may be half a minute. A signal handler of the loop wakes it.
@@ -41,15 +38,16 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
     with suppress(*_NO_SIGNALS):
-        for number in _STOPPING:
-            loop.add_signal_handler(number, task.cancel)
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+                loop.add_signal_handler(number, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
         raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
     finally:
         with suppress(*_NO_SIGNALS):
-            for number in _STOPPING:
+            for number in STOPPING:
                 loop.remove_signal_handler(number)
             terminate_as_ctrl_c()
 

@@ -20,7 +20,7 @@ class Exit(IntEnum):
     USAGE = 2
     API_ERROR = 3
     INCOMPLETE = 4  # the listing couldn't be read whole
-    REFUSED = 5  # the tool declined: over `--max-delete`, or an image changed
+    REFUSED = 5  # the tool declined: over `--max-delete`, images changed or gone, the journal in use
     # 64 and up follow sysexits.
     INTERNAL_ERROR = 70
     IO_ERROR = 74

@@ -13,7 +13,17 @@ import pytest
 from do_images_async import Image, ImagesAPI, ImageStatus, ImageType, RateLimiter, TokenBucket, errors
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST, ONCE, TOKEN
-from tests.support.servers import HANG, RESET, Answer, Received, Server, image_document, refusal, reply
+from tests.support.servers import (
+    HANG,
+    RESET,
+    Answer,
+    Received,
+    Server,
+    content,
+    image_document,
+    refusal,
+    reply,
+)
 
 URL = "https://example.com/golden.qcow2"
 
@@ -362,6 +372,25 @@ async def test_row_80_nothing_is_deleted_because_another_image_is_private(
     [outcome] = [each async for each in outcomes]
     assert isinstance(outcome.error, errors.WrongResourceError)
     assert server.methods == ["GET"]
+
+
+async def test_a_deletion_that_is_answered_with_a_login_page_is_not_taken_for_done(server: Server) -> None:
+    page = content(b"<html>login</html>")
+    server.answer_with(lambda _: page)
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST) as api:
+        with pytest.raises(errors.DecodeError, match="neither empty nor JSON") as caught:
+            await api.delete(7)
+    assert caught.value.outcome_unknown
+    assert server.methods == ["DELETE"] * FAST.attempts
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"{}", b"null", b'{"deleted": true}'])
+async def test_a_deletion_may_be_answered_with_json_or_nothing(
+    server: Server, api: ImagesAPI, body: bytes
+) -> None:
+    server.script(content(body))
+    await api.delete(7)
+    assert server.methods == ["DELETE"]
 
 
 Write = Callable[[ImagesAPI], Awaitable[Image]]

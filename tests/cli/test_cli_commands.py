@@ -274,7 +274,7 @@ async def test_delete_never_takes_a_public_image(emulator: ImagesEmulator) -> No
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_delete_that_is_interrupted_waits_for_those_in_flight_and_says_which_are_deleted(
     emulator: ImagesEmulator, number: signal.Signals, form: str
 ) -> None:

@@ -193,6 +193,10 @@ async def test_days_begin_where_the_time_zone_says(emulator: ImagesEmulator) -> 
             (("--name", "web-*", "--keep-last", "1", *APPLY, "--max-delete-fraction", value), "from 0 to 1")
             for value in ("nan", "-nan", "inf", "-0.1", "1.1", "half")
         ),
+        (
+            ("--name", "web-*", "--keep-last", "1", "--price", "1e308"),
+            "is not a number of USD from 0 to 1,000,000",
+        ),
     ],
 )
 async def test_wrong_usage_is_said_before_anything_is_sent(
@@ -342,7 +346,66 @@ async def test_a_plan_is_carried_out_as_it_stands(emulator: ImagesEmulator, tmp_
     assert names(emulator) == ["db-1", *(f"web-{number}" for number in range(6)), *["web-new"] * 5]
     assert emulator.requests.count("GET", "/v2/images") == listed, "it is not listed again"
     again = await prune(emulator, "--apply-plan", str(plan), "--yes")
-    assert (again.status, again.stderr) == (0, "do-images: 0 of 4 images deleted (0 GB), 4 already gone\n")
+    assert again.status == 5
+    assert again.stderr == (
+        "do-images: 0 of 4 images deleted (0 GB), 4 already gone, not one image of the plan was there: "
+        "the token may be another account's\n"
+    )
+
+
+async def test_a_plan_with_the_token_of_another_account_does_not_look_done(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    accounts = ("--account", "prod=PROD", "--account", "lab=LAB")
+    plan = tmp_path / "plan.json"
+    tokens = {"PROD": emulator.token, "LAB": emulator.token}
+    made = await prune(emulator, *KEEP_SIX[1:], *accounts, "--plan", str(plan), **tokens)
+    assert made.status == 0
+    async with ImagesEmulator(images=0, quotas=None) as other:
+        others = {"PROD": other.token, "LAB": other.token}
+        ended = await prune(other, "--apply-plan", str(plan), "--yes", *accounts, **others)
+    assert ended.status == 5
+    assert "8 already gone" in ended.stderr
+    assert "not one image of the plan was there in prod: the token may be another account's" in ended.stderr
+
+
+async def test_an_image_that_another_run_deletes_at_the_same_time_is_gone_not_deleted(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    journal = tmp_path / "prune.jsonl"
+    emulator.faults.add(Fault(method="DELETE", status=404, times=None))
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(journal))
+    assert (ended.status, ended.stderr) == (0, "do-images: 0 of 4 images deleted (0 GB), 4 already gone\n")
+    assert {line["event"] for line in lines_of(journal)} == {"deleting", "gone"}
+
+
+async def test_a_deletion_that_is_answered_with_a_login_page_did_not_happen(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(Fault(method="DELETE", status=200, times=None, body="<html>login</html>"))
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--retries", "0")
+    assert ended.status == 3
+    assert "0 of 4 images deleted (0 GB), 4 failed" in ended.stderr
+
+
+async def test_totals_are_finite_whatever_the_sizes_are(emulator: ImagesEmulator) -> None:
+    for age, size in enumerate((1e308, 1e308, -5.0, 7.0)):
+        add(emulator, f"huge-{age}", 20 + age, size_gigabytes=size)
+    arguments = ("--group-by", "none", "--name", "huge-*", "--keep-tag", "golden", "--min-keep", "0")
+    shown = await prune(emulator, *arguments)
+    assert "7 GB, $0.42 a month" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) < 200
+    limits = ("--max-delete-fraction", "1")
+    ended = await prune(emulator, *arguments, *APPLY, *limits, "-o", "json")
+    (only,) = json.loads(ended.stdout, parse_constant=pytest.fail)["accounts"]
+    assert (only["gigabytes"], only["monthly_savings"]) == (7, 0.42)
+    assert ended.stderr.endswith("do-images: 4 of 4 images deleted (7 GB)\n")
+
+
+async def test_a_refused_token_is_named_once(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    emulator.faults.add(Fault(status=401, times=None))
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
+    assert ended.status == 3
+    assert ended.stderr.count("the token came from") == 1
 
 
 @pytest.mark.parametrize(
@@ -475,12 +538,12 @@ async def test_a_journal_belongs_to_one_run_at_a_time(emulator: ImagesEmulator, 
     second = await prune(emulator, *arguments[1:])
     first.kill()
     await first.wait()
-    assert second.status == 2
+    assert second.status == 5
     assert f"another run is writing {journal}" in second.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_ctrl_c_and_sigterm_wait_for_deletions_in_flight_and_begin_no_other(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_ctrl_c_sigterm_and_sighup_wait_for_deletions_in_flight_and_begin_no_other(
     number: signal.Signals, emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     for age in range(20, 60):
@@ -525,6 +588,21 @@ async def test_a_reader_that_leaves_learns_on_stderr_how_many_were_deleted(emula
     assert ended.returncode == 141
     assert len(stdout.splitlines()) == 5
     assert stderr.decode() == "do-images: 4 of 4 images deleted (40 GB)\n"
+
+
+async def test_nohup_is_heeded(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(Fault(method="DELETE", delay=1.0, times=None))
+    command = (sys.executable, "-m", "do_images_async", *KEEP_SIX, *APPLY)
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", 'trap "" HUP; exec "$@"', "bash", *command),
+        env=environment(**account(emulator, emulator.token)),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
+    process.send_signal(signal.SIGHUP)
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"do-images: 4 of 4 images deleted (40 GB)\n")
 
 
 # --- several accounts ---
