@@ -18,7 +18,7 @@ from do_images_async.cli.options import (
     check_wait_options,
     client_options,
     output_options,
-    split_given,
+    region_slugs,
     wait_options,
     watch,
 )
@@ -69,7 +69,7 @@ def transfer_command(
     rows = Rows.of(options)
     rows.check(ACTION_COLUMNS)
     check_wait_options(wait=wait)
-    slugs = list(dict.fromkeys(split_given(regions, "--region", "region")))
+    slugs = region_slugs(regions, "--region")
     waiting = (wait_timeout, poll_interval) if wait else None
     changes: list[str] = []
     with told_if_lost(changes), rows.destination() as target:

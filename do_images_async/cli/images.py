@@ -22,6 +22,7 @@ from do_images_async.cli.options import (
     file_option,
     image_key,
     output_options,
+    region_slugs,
     split_given,
     wait_options,
     watch,
@@ -126,6 +127,7 @@ def create_command(
     check_wait_options(wait=wait)
     tag_names = split_given(tags, "--tag", "tag")
 
+    region_slugs((region,), "--region")
     changes: list[str] = []
 
     async def create(api: ImagesAPI) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "image_id",
     "image_key",
     "output_options",
+    "region_slugs",
     "split",
     "split_given",
     "wait_options",
@@ -104,6 +106,21 @@ def split_given(values: tuple[str, ...], option: str, noun: str) -> list[str]:
     if values and not parts:
         raise click.UsageError(f"{option} names no {noun}")
     return parts
+
+
+def region_slugs(values: tuple[str, ...], option: str) -> list[str]:
+    """Return the regions that an option names, each once.
+
+    Raises:
+        UsageError: it names none, or something that can be no slug.
+    """
+    slugs = list(dict.fromkeys(split(values)))
+    if not slugs:
+        raise click.UsageError(f"{option} names no region")
+    for slug in slugs:
+        if not re.fullmatch(r"[a-z0-9-]+", slug):
+            raise click.UsageError(f"{option}: {slug!r} is no slug of a region, such as nyc3")
+    return slugs
 
 
 class _FilePath(click.Path):

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import click
 
-from do_images_async import Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async import Action, Image, ImagesAPI, ImageStatus, Outcome, fan_out
 from do_images_async.cli.columns import Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
@@ -19,11 +20,11 @@ from do_images_async.cli.options import (
     IMAGE_ID,
     client_options,
     output_options,
-    split,
+    region_slugs,
     wait_options,
     watch,
 )
-from do_images_async.cli.output import Target
+from do_images_async.cli.output import Target, told_if_lost
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
@@ -89,8 +90,9 @@ def replicate_command(
     Run it as often as you like: what a region holds, or is being copied there, is not copied again. The
     images are those with the ids, or those of yours that have the tag and such a name.
 
-    Costs one request for each image that lacks nothing; otherwise also those of `actions`, one for each
-    transfer, and one for each poll. With --tag or --name also two for every 200 images of the list.
+    Costs one request for each image that lacks nothing, and one more if ids are given; otherwise also
+    those of `actions`, one for each transfer, and one for each poll. With --tag or --name also two
+    for every 200 images of the list.
 
     \b
     Examples:
@@ -102,16 +104,14 @@ def replicate_command(
         raise click.UsageError("which images? Give either ids, or --tag or --name")
     rows = Rows.of(options)
     rows.check(_COLUMNS)
-    slugs = list(dict.fromkeys(split(regions)))
-    if not slugs:
-        raise click.UsageError("--to names no region")
+    slugs = region_slugs(regions, "--to")
     replication = _Replication(
         connection=connection_of(options),
         regions=slugs,
         wait_timeout=wait_timeout,
         poll_interval=poll_interval,
     )
-    with rows.destination() as target:
+    with told_if_lost(replication.changes), rows.destination() as target:
         return run_interruptibly(
             _replicate(replication, image_ids, tag_name, names, rows, target, watch(options))
         )
@@ -126,7 +126,9 @@ class _Replication:
         regions: the regions in which the images must be.
         wait_timeout, poll_interval: seconds, for each region.
         copies: the outcomes of images and regions so far.
-        errors: how many of them failed.
+        begun: the transfers that were started, or found in progress, by image and region.
+        changes: the same in words.
+        errors: how many copies failed.
     """
 
     connection: Connection
@@ -134,7 +136,22 @@ class _Replication:
     wait_timeout: float
     poll_interval: float
     copies: list[_Copy] = attrs.field(factory=list[_Copy], init=False)
+    begun: dict[tuple[int, str], tuple[Image, Action]] = attrs.field(
+        factory=dict[tuple[int, str], tuple[Image, Action]], init=False
+    )
+    changes: list[str] = attrs.field(factory=list[str], init=False)
     errors: int = attrs.field(default=0, init=False)
+
+    async def ensure_id(self, api: ImagesAPI, image: Image) -> None:
+        """Read an image, for its name and status, and copy it to the regions that lack it."""
+        try:
+            read = await api.get(image.id)
+        except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
+            self.connection.explain(error)
+            for region in self.regions:
+                self._fail(image, region, message_with_notes(error))
+        else:
+            await self.ensure(api, read)
 
     async def ensure(self, api: ImagesAPI, image: Image) -> None:
         """Copy an image to the regions that lack it, and record each outcome."""
@@ -144,7 +161,11 @@ class _Replication:
             return
         try:
             outcomes = api.ensure_regions(
-                image.id, self.regions, timeout=self.wait_timeout, poll_interval=self.poll_interval
+                image.id,
+                self.regions,
+                timeout=self.wait_timeout,
+                poll_interval=self.poll_interval,
+                progress=partial(self._begin, image),
             )
             async with aclosing(outcomes):
                 async for outcome in outcomes:
@@ -155,6 +176,27 @@ class _Replication:
             for region in self.regions:
                 if region not in known:
                     self._fail(image, region, message_with_notes(error))
+
+    def _begin(self, image: Image, region: str, action: Action) -> None:
+        if (image.id, region) not in self.begun:
+            self.changes.append(f"action {action.id} copies image {image.id} to {region}")
+        self.begun[image.id, region] = (image, action)
+
+    def note_unfinished(self) -> None:
+        """Record the transfers that are in progress when the command is interrupted."""
+        known = {(copy.image_id, copy.region) for copy in self.copies}
+        self.copies += [
+            _Copy(
+                image_id=image.id,
+                name=image.name,
+                region=region,
+                status=str(action.status),
+                action_id=action.id,
+                message="it goes on; the next run waits for it",
+            )
+            for (image_id, region), (image, action) in self.begun.items()
+            if (image_id, region) not in known
+        ]
 
     def _note(self, image: Image, outcome: Outcome[str, Any]) -> None:
         if outcome.error is not None:
@@ -202,12 +244,14 @@ async def _replicate(
             else:
                 whole = await api.list_whole(private=True, tag_name=tag_name)
                 images += [each for each in whole if not names or _matches(each, names)]
-            calls = fan_out(lambda image: replication.ensure(api, image), images, concurrency=_IMAGES_AT_ONCE)
+            copy = replication.ensure_id if image_ids else replication.ensure
+            calls = fan_out(lambda image: copy(api, image), images, concurrency=_IMAGES_AT_ONCE)
             async with aclosing(calls):
                 async for call in calls:
                     call.result()
         except asyncio.CancelledError:
             interrupted = True
+            replication.note_unfinished()
     rows.write(target, replication.copies, _COLUMNS)
     if interrupted:
         message = "interrupted: transfers that are in progress go on; the next run waits for them"

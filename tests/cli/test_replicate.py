@@ -63,7 +63,8 @@ async def test_images_by_name_and_by_id(emulator: ImagesEmulator) -> None:
     assert named.status == 0
     assert sorted(line.split(",")[1] for line in named.stdout.splitlines()[1:]) == ["golden-1", "other"]
     numbered = await replicate(emulator, str(ids(emulator)["golden-2"]), "--to", "ams3", "-o", "ndjson")
-    assert json.loads(numbered.stdout)["status"] == "copied"
+    row = json.loads(numbered.stdout)
+    assert (row["name"], row["status"]) == ("golden-2", "copied")
     assert all("ams3" in held for held in regions(emulator).values())
 
 
@@ -111,9 +112,14 @@ async def test_a_run_that_was_interrupted_is_gone_on_with() -> None:
         arguments = ("replicate", "--tag", "golden", "--to", "sgp1", "--poll-interval", "0.02")
         process = await start(arguments, account(emulator, emulator.token))
         await eventually(lambda: emulator.requests.count("POST", status=201) == 1, within=60)
+        polled = "/v2/images/*/actions/*"
+        await eventually(lambda: emulator.requests.count("GET", polled) > 0, within=60)
         process.send_signal(signal.SIGINT)
-        _, stderr = await process.communicate()
+        stdout, stderr = await process.communicate()
         assert process.returncode == 130
+        line = stdout.decode().splitlines()[1].split()
+        assert line[:4] == [str(ids(emulator)["golden-1"]), "golden-1", "sgp1", "in-progress"]
+        assert line[4].isdigit()
         assert b"the next run waits for them" in stderr
         again = asyncio.create_task(replicate(emulator, "--tag", "golden", "--to", "sgp1"))
         polls = emulator.requests.count("GET", "/v2/images/*/actions/*")
@@ -131,6 +137,11 @@ async def test_a_run_that_was_interrupted_is_gone_on_with() -> None:
         (("42", "--tag", "golden", "--to", "sgp1"), "which images?"),
         (("--tag", "golden"), "Missing option '--to'"),
         (("--tag", "golden", "--to", ","), "--to names no region"),
+        (
+            ("--tag", "golden", "--to", "bad region!"),
+            "'bad region!' is no slug of a region",
+        ),
+        (("--tag", "golden", "--to", "sgp1,FRA1"), "--to: 'FRA1' is no slug of a region, such as nyc3"),
         (("--tag", "golden", "--to", "sgp1", "--columns", "Size"), "is no column"),
     ],
 )
