@@ -78,10 +78,10 @@ SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
 FROM pragma_application_id, pragma_user_version
 """
 _READ = """
-SELECT version, record, NULL FROM quota WHERE name = ?1
+SELECT version, record, NULL FROM quota WHERE name = ?
 UNION ALL
 SELECT log.version, NULL, log.spent FROM log JOIN quota ON log.quota = quota.id
-WHERE quota.name = ?1 AND log.version > ?2
+WHERE quota.name = ? AND log.version > ?
 """
 _CREATE = "INSERT INTO quota (name, version, record, spent) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _WRITE = "UPDATE quota SET version = ?, record = ?, spent = ? WHERE name = ? AND version = ?"
@@ -327,7 +327,7 @@ class SQLiteStore:
 
     def _read(self, connection: sqlite3.Connection) -> tuple[int, _Record | None, list[tuple[int, bytes]]]:
         found: list[tuple[int, bytes | None, bytes | None]] = connection.execute(
-            _READ, (self._name, self._rows.seen)
+            _READ, (self._name, self._name, self._rows.seen)
         ).fetchall()
         version, record = 0, None
         rows: list[tuple[int, bytes]] = []
