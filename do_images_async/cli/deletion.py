@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, Final
@@ -55,9 +56,9 @@ class Deletion:
         as_json: whether the report is JSON.
         allow_public: whether public images are deleted as well.
         found: the images that may be deleted.
-        deleted: the deleted images, as their deletions ended.
-        unknown: the images that may have been deleted.
-        errors: the errors of the others, and of those.
+        outcomes: whether each image was deleted, by its id, once its deletion has ended; None if that is
+            unknown.
+        errors: why images were not deleted, or perhaps not.
     """
 
     connection: Connection
@@ -65,21 +66,22 @@ class Deletion:
     as_json: bool = attrs.field(kw_only=True)
     allow_public: bool = attrs.field(kw_only=True)
     found: list[Image] = attrs.field(factory=list[Image], init=False)
-    deleted: list[Image] = attrs.field(factory=list[Image], init=False)
-    unknown: list[Image] = attrs.field(factory=list[Image], init=False)
+    outcomes: dict[int, bool | None] = attrs.field(factory=dict[int, bool | None], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
-    _ended: set[int] = attrs.field(factory=set[int], init=False)
-    _next: int = attrs.field(default=0, init=False)
-    _written: set[int] = attrs.field(factory=set[int], init=False)
+    _unwritten: deque[Image] = attrs.field(factory=deque[Image], init=False)
 
     @property
     def summary(self) -> str:
         """Return the outcome in a sentence."""
-        parts = [f"{len(self.deleted):,} of {counted(len(self.found), 'image')} deleted"]
-        if self.unknown:
-            ids = ", ".join(str(image.id) for image in self.unknown)
-            parts.append(f"{len(self.unknown):,} perhaps deleted: {ids}")
+        parts = [f"{self._deleted:,} of {counted(len(self.found), 'image')} deleted"]
+        unknown = [str(image.id) for image in self.found if self.outcomes.get(image.id, False) is None]
+        if unknown:
+            parts.append(f"{len(unknown):,} perhaps deleted: {', '.join(unknown)}")
         return ", ".join(parts)
+
+    @property
+    def _deleted(self) -> int:
+        return sum(outcome is True for outcome in self.outcomes.values())
 
     async def look_up(self, ids: Sequence[int], shown: Watch) -> None:
         """Read the images, and keep those that may be deleted."""
@@ -106,13 +108,14 @@ class Deletion:
         Raises:
             Stopped: it was interrupted, or a line could not be written.
         """
+        self._unwritten.extend(self.found)
         try:
             async with (
                 self.connection.open() as api,
                 show_words(
                     api.limiter,
                     shown,
-                    lambda: f"{len(self.deleted):,}/{counted(len(self.found), 'image')} deleted",
+                    lambda: f"{self._deleted:,}/{counted(len(self.found), 'image')} deleted",
                 ),
                 aclosing(
                     fan_out(
@@ -124,7 +127,7 @@ class Deletion:
             ):
                 async for outcome in outcomes:
                     outcome.result()
-                    self._write_lines(outcome.key)
+                    self._write_ended()
         except asyncio.CancelledError:
             self.finish(dry_run=False)
             for error in self.errors:
@@ -136,44 +139,37 @@ class Deletion:
         try:
             await to_its_end(api.delete(image.id))
         except asyncio.CancelledError:
-            self.unknown.append(image)
+            self.outcomes[image.id] = None
             raise
-        except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
+        except Exception as error:  # noqa: BLE001  (a defect, too, must not hide what was deleted before)
             self.errors.append(error)
-            if isinstance(error, DOImagesError) and error.outcome_unknown:
-                self.unknown.append(image)
+            unknown = isinstance(error, DOImagesError) and error.outcome_unknown
+            self.outcomes[image.id] = None if unknown else False
         else:
-            self.deleted.append(image)
+            self.outcomes[image.id] = True
 
     def finish(self, *, dry_run: bool) -> None:
         """Write the rest of the report: the JSON of all images, or the lines that are not written yet."""
         if self.as_json:
             self.target.write(json.dumps(self._records(), indent=2) + "\n")
             return
-        for image in self.found:
-            if dry_run:
+        if dry_run:
+            for image in self.found:
                 self.target.write(f"would delete {named(image)}\n")
-            else:
-                self._write_line(image)
+        while self._unwritten:
+            self._write_line(self._unwritten.popleft())
 
-    def _write_lines(self, ended: Image) -> None:
+    def _write_ended(self) -> None:
         """Write the lines of images that have ended, in the order in which they were given."""
-        self._ended.add(ended.id)
-        while self._next < len(self.found) and self.found[self._next].id in self._ended:
-            self._write_line(self.found[self._next])
-            self._next += 1
+        while not self.as_json and self._unwritten and self._unwritten[0].id in self.outcomes:
+            self._write_line(self._unwritten.popleft())
 
     def _write_line(self, image: Image) -> None:
-        """Write that an image was deleted, or perhaps was, unless it is written."""
-        if self.as_json or image.id in self._written:
-            return
-        if image in self.deleted or image in self.unknown:
-            self._written.add(image.id)
-            outcome = "deleted" if image in self.deleted else "perhaps deleted"
-            self.target.write(f"{outcome} {named(image)}\n")
+        """Write that an image was deleted, or perhaps was."""
+        outcome = self.outcomes.get(image.id, False)
+        if outcome is not False:
+            self.target.write(f"{'deleted' if outcome else 'perhaps deleted'} {named(image)}\n")
 
     def _records(self) -> list[dict[str, Any]]:
         """Return the images that were found, each with whether it was deleted: None if that is unknown."""
-        outcomes: dict[int, bool | None] = {image.id: True for image in self.deleted}
-        outcomes |= {image.id: None for image in self.unknown}
-        return [as_record(image) | {"deleted": outcomes.get(image.id, False)} for image in self.found]
+        return [as_record(image) | {"deleted": self.outcomes.get(image.id, False)} for image in self.found]
