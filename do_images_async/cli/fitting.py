@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from do_images_async.cli.text import printable
+from do_images_async.cli.widths import kept_columns, shrunk
 
 __all__ = ["Field", "fitted_table"]
 
@@ -54,8 +55,11 @@ def fitted_table(fields: Sequence[Field], rows: Sequence[Sequence[str]], room: i
         max(cell_len(field.head), *(cell_len(row[place]) for row in cells), 0)
         for place, field in enumerate(fields)
     ]
-    kept = _kept(fields, widths, room)
-    fitted = _fitted([fields[place] for place in kept], [widths[place] for place in kept], room)
+    smallest = [min(width, field.min_width or width) for field, width in zip(fields, widths, strict=True)]
+    room -= _GAP  # rich puts a gap behind the last column, too
+    kept = kept_columns(smallest, [field.rank for field in fields], _GAP, room)
+    preferred = [_preferred(fields[place], widths[place]) for place in kept]
+    fitted = shrunk(preferred, [smallest[place] for place in kept], _GAP, room)
     table = Table(
         *(_column(fields[place], width) for place, width in zip(kept, fitted, strict=True)),
         box=None,
@@ -67,38 +71,9 @@ def fitted_table(fields: Sequence[Field], rows: Sequence[Sequence[str]], room: i
     return table
 
 
-def _min_width(field: Field, width: int) -> int:
-    return min(width, field.min_width or width)
-
-
-def _total(widths: Sequence[int]) -> int:
-    return sum(widths) + _GAP * len(widths)
-
-
-def _kept(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
-    """Return the indexes of the columns that fit at their smallest widths."""
-    kept = list(range(len(fields)))
-    while _total([_min_width(fields[place], widths[place]) for place in kept]) > room:
-        last = max(kept, key=lambda place: fields[place].rank)
-        if not fields[last].rank:
-            break
-        kept.remove(last)
-    return kept
-
-
-def _fitted(fields: Sequence[Field], widths: Sequence[int], room: int) -> list[int]:
-    """Return widths with which a line fits, if possible: the widest column shrinks first."""
-    fitted = [
-        min(max(width, field.pad), field.max_width or max(width, field.pad))
-        for field, width in zip(fields, widths, strict=True)
-    ]
-    min_widths = [_min_width(field, width) for field, width in zip(fields, widths, strict=True)]
-    while _total(fitted) > room:
-        able = [place for place, width in enumerate(fitted) if width > min_widths[place]]
-        if not able:
-            break
-        fitted[max(able, key=fitted.__getitem__)] -= 1
-    return fitted
+def _preferred(field: Field, width: int) -> int:
+    padded = max(width, field.pad)
+    return min(padded, field.max_width or padded)
 
 
 def _column(field: Field, width: int) -> Column:

@@ -12,11 +12,13 @@ from rich.text import Text
 
 from do_images_async.cli.columns import Column
 from do_images_async.cli.text import printable
+from do_images_async.cli.widths import kept_columns, shrunk
 
 __all__ = ["table_text"]
 
 _GAP = 2
 _PIPED_GAP = 4
+_NARROWEST = 2
 _STYLES = {
     "available": "green",
     "completed": "green",
@@ -48,7 +50,10 @@ def table_text(
         max([cell_len(column.title) if header else 1, *(cell_len(row[place]) for row in rows)])
         for place, column in enumerate(columns)
     ]
-    shown = _kept(columns, widths, console.width) if droppable else list(range(len(columns)))
+    shown = list(range(len(columns)))
+    if droppable:
+        smallest = [_smallest(column, width) for column, width in zip(columns, widths, strict=True)]
+        shown = kept_columns(smallest, [column.rank for column in columns], _GAP, console.width)
     fitted = dict(zip(shown, _fitted([columns[i] for i in shown], [widths[i] for i in shown], console.width)))  # noqa: B905
     with console.capture() as capture:
         if header:
@@ -76,35 +81,20 @@ def _plain(columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]], *, hea
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _kept(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """Return the indexes of the columns that fit at their smallest widths."""
-    kept = list(range(len(columns)))
-    while True:
-        min_widths = [min(widths[i], columns[i].min_width or widths[i]) for i in kept]
-        if sum(min_widths) + _GAP * (len(kept) - 1) <= room:
-            return kept
-        worst = max(kept, key=lambda i: columns[i].rank)
-        if columns[worst].rank == 0:
-            return kept
-        kept.remove(worst)
-
-
 def _fitted(columns: Sequence[Column[Any]], widths: Sequence[int], room: int) -> list[int]:
-    """Return widths with which the line fits, if possible: the widest column shrinks first.
+    """Return the columns' widths.
 
     A column with a smallest width becomes narrower than that only if the line does not fit otherwise.
     """
-    fitted = list(widths)
-    for smallest in (
-        [column.min_width for column in columns],
-        [column.min_width and 2 for column in columns],
-    ):
-        while sum(fitted) + _GAP * (len(fitted) - 1) > room:
-            able = [i for i, least in enumerate(smallest) if least and fitted[i] > least]
-            if not able:
-                break
-            fitted[max(able, key=fitted.__getitem__)] -= 1
-    return fitted
+    for least in (None, _NARROWEST):
+        smallest = [_smallest(column, width, least) for column, width in zip(columns, widths, strict=True)]
+        widths = shrunk(widths, smallest, _GAP, room)
+    return list(widths)
+
+
+def _smallest(column: Column[Any], width: int, least: int | None = None) -> int:
+    """Return the smallest width of a column; `least` is that of one which has a smallest width."""
+    return min(width, least or column.min_width) if column.min_width else width
 
 
 def _line(
