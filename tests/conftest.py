@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -48,9 +49,17 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The commands that tests interrupt inherit what is ignored, but no handler.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:  # as in the background of a script, or under nohup
+            signal.signal(number, _ignore)
     if config.getoption("--run-slow"):
         os.environ["RUN_SLOW"] = "1"  # before any test module is imported, and for xdist's workers
         collect_ignore.clear()
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing on a signal, as if it were ignored."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
