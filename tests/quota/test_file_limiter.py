@@ -499,6 +499,6 @@ async def test_a_process_that_was_stopped_during_an_exchange_still_gets_its_answ
     monkeypatch.setattr(SQLiteStore, "exchange_now", exchange_now)
     call = asyncio.create_task(make(store_timeout=2).acquire())
     await eventually(begun.is_set, within=30)
-    time.sleep(2.5)  # noqa: ASYNC251
+    time.sleep(2.5)  # noqa: ASYNC251  (the loop stands still, as under SIGSTOP)
     asyncio.get_running_loop().call_later(0.01, continued.set)
     (await call).settle()

@@ -22,6 +22,7 @@ from do_images_async.errors import QuotaWaitError, RateLimitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE
 from tests.support.counting import MODELS, Tally, run_against
+from tests.support.limiters import is_spent
 from tests.support.neighbours import SharedServer, neighbours_bursts, neighbours_calls
 from tests.support.simulation import HOUR, MINUTE, Limit, Server
 from tests.support.slow import examples
@@ -42,14 +43,6 @@ def seconds() -> float:
 
 async def take(limiter: RateLimiter, number: int) -> list[Permit]:
     return [await limiter.acquire(max_wait=0) for _ in range(number)]
-
-
-async def is_closed(limiter: RateLimiter) -> bool:
-    try:
-        (await limiter.acquire(max_wait=0)).release()
-    except QuotaWaitError:
-        return True
-    return False
 
 
 def refused(retry_after: float | None = None, reset_in: float | None = None) -> Report:
@@ -140,7 +133,7 @@ def test_an_answer_to_an_older_request_changes_nothing() -> None:
         new.settle(Report(remaining=3, reset_in=50))
         old.settle(Report(remaining=900, reset_in=50))
         assert len(await take(limiter, 2)) == 2  # the older one may not be in the three
-        assert await is_closed(limiter)
+        assert await is_spent(limiter)
 
     run_virtually(main())
 

@@ -666,7 +666,7 @@ async def test_a_process_that_was_stopped_during_an_exchange_still_gets_its_answ
         call = asyncio.create_task(limiter.acquire())
         await asyncio.sleep(0.1)
         threading.Timer(0.1, own_redis.send, [signal.SIGCONT]).start()
-        time.sleep(2.5)  # noqa: ASYNC251
+        time.sleep(2.5)  # noqa: ASYNC251  (the loop stands still, as under SIGSTOP)
         (await call).settle()
 
 

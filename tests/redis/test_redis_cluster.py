@@ -9,8 +9,8 @@ import contextlib
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from redis.asyncio.cluster import RedisCluster
 from do_images_async import TokenBucket
 from do_images_async.errors import QuotaStoreError, QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
-from tests.support.redis_servers import EXECUTABLE, RedisServer, needs_redis, own_redis
+from tests.support.redis_servers import EXECUTABLE, RedisServer, await_that, needs_redis, own_redis
 
 __all__ = ["own_redis"]  # a fixture
 
@@ -86,14 +86,8 @@ def ask(node: redis.Redis, question: str) -> Any:
 
 
 def await_all(nodes: list[redis.Redis], condition: Callable[[redis.Redis], object]) -> None:
-    deadline = time.monotonic() + 60
     for node in nodes:
-        while True:
-            with contextlib.suppress(redis.ConnectionError):
-                if condition(node):
-                    break
-            assert time.monotonic() < deadline, "the cluster does not come up"
-            time.sleep(0.05)
+        await_that(partial(condition, node))
 
 
 @pytest.mark.slow

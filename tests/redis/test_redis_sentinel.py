@@ -10,9 +10,8 @@ import contextlib
 import signal
 import subprocess
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from redis.asyncio.sentinel import Sentinel
 from do_images_async import ImagesAPI, RetryPolicy, TokenBucket
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
-from tests.support.redis_servers import EXECUTABLE, needs_redis
+from tests.support.redis_servers import EXECUTABLE, await_that, needs_redis
 from tests.support.servers import eventually, unused_port
 
 pytestmark = needs_redis
@@ -60,16 +59,6 @@ class Replicated:
 
 def replication_of(server: redis.Redis) -> dict[str, object]:
     return cast("dict[str, object]", server.info("replication"))
-
-
-def await_that(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(redis.ConnectionError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, "the servers do not come up"
-        time.sleep(0.05)
 
 
 @pytest.fixture

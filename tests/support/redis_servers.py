@@ -11,14 +11,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
-__all__ = ["EXECUTABLE", "NO_SERVER", "RedisServer", "needs_redis"]
+__all__ = ["EXECUTABLE", "NO_SERVER", "RedisServer", "await_that", "needs_redis"]
 
 
 def _find_server() -> str | None:
@@ -33,6 +33,17 @@ def _find_server() -> str | None:
 EXECUTABLE = _find_server()
 NO_SERVER = "needs redis-server or valkey-server: apt-get install redis-server"
 needs_redis = pytest.mark.skipif(EXECUTABLE is None, reason=NO_SERVER)
+
+
+def await_that(condition: Callable[[], object]) -> None:
+    """Return as soon as the condition holds, of servers that are coming up; fail after a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(redis.ConnectionError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, "the servers do not come up"
+        time.sleep(0.05)  # no loop runs here: a fixture starts processes
 
 
 class RedisServer:
