@@ -126,15 +126,19 @@ def check_seconds(value: object, name: str, *, zero: bool = False) -> float:
     return value
 
 
-def check_callable(value: object, name: str, *, optional: bool = False) -> None:
-    """Raise TypeError unless the value is callable, or None where it is `optional`."""
-    if not callable(value) and not (optional and value is None):
-        raise TypeError(f"{name} must be callable{' or None' if optional else ''}, not {value!r}")
+def check_callable(value: object, name: str) -> None:
+    """Raise TypeError unless the value is callable."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, not {value!r}")
 
 
 def check_hook(value: object, name: str) -> None:
-    """A function that is called and not awaited, or None."""
-    check_callable(value, name, optional=True)
+    """Raise TypeError unless the value is None, or a function that is called and not awaited."""
+    if value is None:
+        return
+    if not callable(value):
+        raise TypeError(f"{name} must be callable or None, not {value!r}")
+    # An object whose `__call__` is a coroutine function would never be awaited either.
     if any(map(iscoroutinefunction, (value, getattr(value, "__call__", None)))):  # noqa: B004
         raise TypeError(f"{name} must not be a coroutine function: it is called, and never awaited")
 

@@ -143,8 +143,6 @@ class Credentials:
 
     def redact_json(self, data: bytes) -> bytes:
         """Return JSON without the token and the latest that it has replaced."""
-        if self._access is not None and not self._earlier:
-            return self._access.token.redact_json(data)
         for token in self._tokens():
             data = token.redact_json(data)
         return data

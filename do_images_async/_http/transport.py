@@ -33,7 +33,7 @@ from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.last_error import note_error
 from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
-from do_images_async._http.responses import Answer, error_of, is_the_minutes, pause_of
+from do_images_async._http.responses import Answer, error_of, hour_has_left, pause_of
 from do_images_async._http.retry import (
     Failure,
     RetryBudget,
@@ -108,7 +108,7 @@ class _Patience:
         if self._once or problem.failure is not Failure.RATE_LIMITED:
             return False
         error = problem.error
-        if not problem.pause and not (isinstance(error, APIError) and is_the_minutes(error.rate_limit)):
+        if not problem.pause and not (isinstance(error, APIError) and hour_has_left(error.rate_limit)):
             return False
         now = time.monotonic()
         if self._since is None:

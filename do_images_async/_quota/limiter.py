@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from weakref import WeakSet
 
 import msgspec
@@ -196,17 +196,17 @@ class RateLimiter:
         """Raise ValueError or TypeError unless a call could ever leave `reserve` tokens in every bucket."""
         check_reserve(reserve, self.buckets)
 
-    def start_spent(self, answered: Iterable[int], free: Iterable[int] = ()) -> None:
+    def start_spent(self, answered: Iterable[int], free: Sequence[int] | None = None) -> None:
         """Begin with empty buckets, as if all tokens had been spent just now, or when requests were answered.
 
         Args:
             answered: moments on the clock at which earlier requests were answered, or may still be.
             free: for each bucket, the tokens that surely were not spent; without it, none.
         """
-        moments, left = tuple(answered), (*free, *[0] * len(self._levels))
+        moments, left = tuple(answered), free or [0] * len(self._levels)
         with self._lock:
             now = self._clock()
-            for level, unspent in zip(self._levels, left, strict=False):
+            for level, unspent in zip(self._levels, left, strict=True):
                 level.start_spent(moments, now, unspent)
 
     def close_for(self, seconds: float) -> None:

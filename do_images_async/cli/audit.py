@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import attrs
 import click
-from click.core import ParameterSource
 
 from do_images_async.audit import (
     PRICE,
@@ -34,7 +33,7 @@ from do_images_async.cli.accounts import Account, Reading, Result, demo_client, 
 from do_images_async.cli.connection import check_one_token
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.named_accounts import account_option, connections_of
-from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, split, watch
+from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, options_given, split, watch
 from do_images_async.cli.output import destination
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
@@ -183,11 +182,7 @@ def _check_demo(accounts: Sequence[str], options: dict[str, Any]) -> None:
     """Raise UsageError for options of the demo without it, and for those of a connection with it."""
     if options["demo"]:
         check_one_token(options, "--demo", *(["--account"] if accounts else []))
-    unused = ("proxy", "timeout", "retries") if options["demo"] else ("images", "seed")
-    context = click.get_current_context()
-    given = [
-        f"--{name}" for name in unused if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
+    given = options_given(("proxy", "timeout", "retries") if options["demo"] else ("images", "seed"))
     if given and options["demo"]:
         raise click.UsageError(f"--demo and {given[0]} exclude each other")
     if given:

@@ -176,13 +176,14 @@ def update_command(
     if not changes:
         raise click.UsageError("give at least one of --image-name, --image-description, --image-distribution")
 
+    made: list[str] = []
+
     async def update(api: ImagesAPI) -> Image:
         image = await api.update(image_id, **changes)
-        changes_made.append(f"image {image_id} was updated")
+        made.append(f"image {image_id} was updated")
         return image
 
-    changes_made: list[str] = []
-    with told_if_lost(changes_made), rows.destination() as target:
+    with told_if_lost(made), rows.destination() as target:
         rows.write(target, [_run(update, options, f"updating {image_id}")], IMAGE_COLUMNS)
     return Exit.OK
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "file_option",
     "image_id",
     "image_key",
+    "options_given",
     "output_options",
     "region_slugs",
     "split",
@@ -114,9 +115,7 @@ def region_slugs(values: tuple[str, ...], option: str) -> list[str]:
     Raises:
         UsageError: it names none, or something that can be no slug.
     """
-    slugs = list(dict.fromkeys(split(values)))
-    if not slugs:
-        raise click.UsageError(f"{option} names no region")
+    slugs = list(dict.fromkeys(split_given(values, option, "region")))
     for slug in slugs:
         if not re.fullmatch(r"[a-z0-9-]+", slug):
             raise click.UsageError(f"{option}: {slug!r} is no slug of a region, such as nyc3")
@@ -169,10 +168,23 @@ def wait_options(
 
 def check_wait_options(*, wait: bool) -> None:
     """Raise UsageError if an option of `wait_options` was given without --wait."""
+    if not wait and (given := options_given(("wait_timeout", "poll_interval"))):
+        raise click.UsageError(f"{given[0]} is for --wait")
+
+
+def options_given(names: Collection[str]) -> list[str]:
+    """Return those of the command's options that were given, as they are written, and not by default.
+
+    Args:
+        names: the options' names as parameters.
+    """
     context = click.get_current_context()
-    for name in ("wait_timeout", "poll_interval"):
-        if not wait and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for --wait")
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def client_options(command: Command) -> Command:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import attrs
 import click
-from click.core import ParameterSource
 
 from do_images_async import WholeListing
 from do_images_async.audit import PRICE
@@ -19,7 +18,7 @@ from do_images_async.cli.connection import Connection
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
-from do_images_async.cli.options import FRACTION, USD, client_options, file_option, watch
+from do_images_async.cli.options import FRACTION, USD, client_options, file_option, options_given, watch
 from do_images_async.cli.output import Target, destination, told_if_lost, write_file
 from do_images_async.cli.progress import Watch, show_progress
 from do_images_async.cli.prune_apply import CHANGED, FAILED, UNKNOWN, Removal, Removed, remove_all
@@ -212,14 +211,7 @@ def _hint_at_unknown_tags(policy: Policy, listings: Iterable[WholeListing]) -> N
 
 def _check_alone(has_other_mode: bool) -> None:
     """Raise UsageError if --apply-plan is combined with options that would make another plan."""
-    context = click.get_current_context()
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name in POLICY_PARAMETERS
-        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    ]
-    if given:
+    if given := options_given(POLICY_PARAMETERS):
         raise click.UsageError(f"--apply-plan does what the plan says: leave {', '.join(given)} away")
     if has_other_mode:
         raise click.UsageError("--apply-plan excludes --apply and --plan")
