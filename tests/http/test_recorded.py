@@ -24,7 +24,9 @@ RECORDED = Path(
     os.environ.get("IMAGES_RECORDED") or Path(__file__).parents[3] / "shared" / "reference" / "recorded"
 )
 FILES = sorted(RECORDED.glob("*.json"))
-pytestmark = pytest.mark.skipif(not FILES, reason=f"no recorded answers in {RECORDED}")
+pytestmark = pytest.mark.skipif(
+    not FILES, reason="needs recorded answers: set IMAGES_RECORDED to their folder"
+)
 
 CLASSES: dict[int, type[errors.APIError]] = {
     401: errors.AuthenticationError,
