@@ -99,8 +99,10 @@ class _Values(ShellComplete):
     """Completion of options' values, also after an equals sign or with a minus in front."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        if "--" in args:
+            return []  # no option follows, though click would offer its values
         name, equals, value = incomplete.partition("=")
-        joined = bool(equals) and name.startswith("--") and "--" not in args
+        joined = bool(equals) and name.startswith("--")
         found = self._option([*args, name] if joined else args)
         if found is not None:
             context, option = found
@@ -110,7 +112,7 @@ class _Values(ShellComplete):
 
     def _option(self, args: list[str]) -> tuple[click.Context, click.Option] | None:
         """Return the option whose value comes next, with its command's context; None if none does."""
-        if len(args) < 2 or "--" in args or not isinstance(self.cli, click.Group):
+        if len(args) < 2 or not isinstance(self.cli, click.Group):
             return None
         root = click.Context(self.cli, info_name=self.prog_name)
         command = self.cli.get_command(root, args[0])

@@ -25,7 +25,8 @@ async def completed(shell: str, *words: str) -> list[str]:
     if shell == "zsh":
         return ended.stdout.splitlines()[1::3]
     separator = "," if shell == "bash" else "\t"
-    return [line.split(separator, maxsplit=1)[1].split("\t")[0] for line in ended.stdout.splitlines()]
+    lines = filter(None, ended.stdout.splitlines())  # click ends nothing with a line feed as well
+    return [line.split(separator, maxsplit=1)[1].split("\t")[0] for line in lines]
 
 
 @pytest.mark.parametrize(
