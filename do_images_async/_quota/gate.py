@@ -123,6 +123,11 @@ class Gate:
         self.quiet = False
         self.closing.close(until)
 
+    def expect_others(self, now: int) -> None:
+        """Go evenly for a period, since others may have spent what is not known here."""
+        self.quiet = False
+        self.pacing.expect_others(now, self.capacity, self.period)
+
     def answered(
         self,
         now: int,

@@ -303,15 +303,19 @@ class Pacing:
         """Return whether the server's count has shown others within a period."""
         return self.interval is not None and now < self.others_at + period
 
+    def expect_others(self, now: int, capacity: int, period: int) -> None:
+        """Start pacing, since others are here, or may be."""
+        self.others_at, self.slowness = now, 0
+        if self.interval is None:
+            self.interval = self.clean = period / capacity
+            self.next_at = self.since = now
+
     def learn_others(self, response: Response, news: int) -> int:
         """Start pacing if others sent `news` requests; return how many of them the shortest window counts."""
         if not news:
             return 0
         now, period = response.now, response.period
-        self.others_at, self.slowness = now, 0
-        if self.interval is None:
-            self.interval = self.clean = period / response.capacity
-            self.next_at = self.since = now
+        self.expect_others(now, response.capacity, period)
         # If we heard nothing for long, theirs are taken to have come evenly in that time.
         return min(math.ceil(news * period / max(response.silence, period)), response.capacity)
 
