@@ -23,6 +23,9 @@ __all__ = ["Member", "Memory", "SharedQuota", "Spent"]
 
 _SECOND = 1_000_000_000
 _MICROSECOND = 1000
+_SETTLING = 2 * _SECOND
+"""Nanoseconds without grants after a loss of memory, in which workers report what they have spent."""
+
 _PATIENCE = _SECOND // 4
 """Nanoseconds by which a worker may be late; later than that, others are served before it."""
 
@@ -37,7 +40,8 @@ class Member(msgspec.Struct, array_like=True):
         due: when it was told to come back; 0 when it does not wait.
         served: how many permits it was granted while it waited; the waiting worker with the lowest count goes
             first.
-        number, reply: its last exchange, and the answer.
+        number, reply: its last exchange, and the answer; no number when the worker must join again, since the
+            memory may be older than its last exchange.
     """
 
     lease_ends: int
@@ -63,6 +67,8 @@ class Memory(msgspec.Struct):
         least_served: the count of `served` at which a worker that begins to wait starts.
         lost: when requests that were never answered count as finished.
         gate: what the gate knows; None before the first exchange.
+        written: when the last exchange was carried out.
+        until: earlier epochs of this memory, and when it was written last in each.
     """
 
     epoch: str
@@ -75,6 +81,8 @@ class Memory(msgspec.Struct):
     lost: list[int] = []
     members: dict[str, Member] = {}
     gate: Gate | None = None
+    written: int = 0
+    until: dict[str, int] = {}
 
 
 class Spent(msgspec.Struct, array_like=True):
@@ -119,6 +127,16 @@ class SharedQuota:
         """Return the nanoseconds after which a spent token is back in every bucket."""
         return self._longest.period
 
+    def gate_after_a_boot(self, uptime: int) -> Gate:
+        """Return a gate that paces if the shortest period has not passed since the machine was started.
+
+        A power cut may have taken the last exchanges, and a restored disk more; until then they count.
+        """
+        gate = self._new_gate()
+        if uptime < self._shortest.period:
+            gate.expect_others(uptime)
+        return gate
+
     def add(self, spent: Spent) -> None:
         """Add the tokens that an exchange has spent."""
         for moment in spent.answered:
@@ -142,32 +160,88 @@ class SharedQuota:
         for level in self._levels:
             level.returns.clear()
 
-    def exchange(self, memory: Memory, ask: Exchange, now: int) -> Reply:
+    def exchange(self, memory: Memory, ask: Exchange, now: int, *, doubted: bool = False) -> Reply:
         """Carry out an exchange on a memory; see `Store.exchange`.
 
         Afterwards `memory` and `spent` are what the store has to keep.
+
+        Args:
+            memory: what the store keeps.
+            ask: the exchange.
+            now: the moment.
+            doubted: whether the memory may be older than the last exchange.
 
         Raises:
             ValueError: other workers, which are alive, have other buckets.
         """
         self._memory, self.spent, self.cleared = memory, Spent(), False
         self._gate = memory.gate or self._new_gate()
-        member = memory.members.get(ask.worker)
-        if member is not None and member.number == ask.number and member.reply is not None:
-            return member.reply
+        if doubted:
+            self._doubt_memory(ask, now)
+        memory.written = now
         self._reap(now, ask.grace * _MICROSECOND)
         self._agree(ask)
         self._collect(now)
-        if ask.epoch and (memory.epoch != ask.epoch or memory.serial < ask.seen):
-            return self._report_loss(ask)
-        if member is None or ask.worker not in memory.members:
+        member = memory.members.get(ask.worker)
+        if member is not None and member.number == ask.number and member.reply is not None:
+            member.lease_ends = now + ask.lease * _MICROSECOND
+            return member.reply
+        if ask.epoch and memory.epoch != ask.epoch:
+            return self._answer_lost(ask, now)
+        is_older = member is not None and bool(member.number) and member.held != ask.holds
+        if is_older or memory.serial < ask.seen:
+            self._forget_everything(ask, now)
+            return self._answer_lost(ask, now)
+        if member is None:
             if ask.joined:
                 return self._answer(gone=True)
-            member = memory.members[ask.worker] = Member(0, ask.holds)
-            self._hold(ask.holds)
+            member = memory.members[ask.worker] = Member(0, 0)
+        self._hold(ask.holds - member.held)
+        member.held = ask.holds
         member.lease_ends = now + ask.lease * _MICROSECOND
         member.number, member.reply = ask.number, self._serve(member, ask, now)
         return member.reply
+
+    # Memories that were lost, or a part of them.
+
+    def _begin_epoch(self, ask: Exchange, now: int) -> None:
+        """Grant nothing for a while, in which workers report what they have spent and this memory lacks.
+
+        What others have spent nobody can report: pace, as if there were others. Workers have tickets of the
+        memory before, so new serials are higher than all of those.
+        """
+        self._memory.epoch = ask.new_epoch
+        self._memory.serial = max(self._memory.serial, now // 1_000_000)
+        self._gate.close(now + _SETTLING)
+        self._gate.expect_others(now)
+
+    def _forget_everything(self, ask: Exchange, now: int) -> None:
+        """Start with an empty memory when this one is older than a worker's."""
+        self._memory = Memory(epoch="", limits=self._memory.limits, written=now)
+        self._gate = self._new_gate()
+        self.clear()
+        self.spent, self.cleared = Spent(), True
+        self._collect(now)
+        self._begin_epoch(ask, now)
+
+    def _doubt_memory(self, ask: Exchange, now: int) -> None:
+        """Begin an epoch when what was written last may be missing.
+
+        Each worker that is alive joins again, with what it has told since this memory was written.
+        """
+        memory = self._memory
+        oldest = now - self._longest.period - ask.grace * _MICROSECOND
+        memory.until = {epoch: last for epoch, last in memory.until.items() if last >= oldest}
+        memory.until[memory.epoch] = memory.written
+        for member in memory.members.values():
+            member.number, member.reply = "", None
+            member.lease_ends = now + ask.lease * _MICROSECOND
+        self._begin_epoch(ask, now)
+
+    def _answer_lost(self, ask: Exchange, now: int) -> Reply:
+        """Tell a worker of another epoch that it must report what it has spent: since when, or everything."""
+        last = self._memory.until.get(ask.epoch)
+        return self._answer(lost=True, age=None if last is None else (now - last) / _SECOND)
 
     # Tokens.
 
@@ -220,18 +294,7 @@ class SharedQuota:
         memory.finished += len(memory.lost) - len(left)
         memory.lost = left
 
-    def _report_loss(self, ask: Exchange) -> Reply:
-        """Start with an empty memory when this one knows less than the worker."""
-        memory = self._memory
-        if memory.epoch == ask.epoch:
-            self._memory = Memory(epoch=ask.new_epoch, limits=memory.limits)
-            self._gate = self._new_gate()
-            self.clear()
-            self.spent, self.cleared = Spent(), True
-            self._collect(0)
-        return self._answer(lost=True)
-
-    def _answer(self, *, lost: bool = False, gone: bool = False) -> Reply:
+    def _answer(self, *, lost: bool = False, gone: bool = False, age: float | None = None) -> Reply:
         return Reply(
             epoch=self._memory.epoch,
             lost=lost,
@@ -241,6 +304,7 @@ class SharedQuota:
             free=(),
             workers=1,
             pacing=False,
+            age=age,
         )
 
     # Reports of a worker.

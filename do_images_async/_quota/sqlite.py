@@ -122,6 +122,7 @@ class _Record(msgspec.Struct):
 
     Attributes:
         boot, now: when it was written.
+        inode: of the file that it was written to; another one has been copied from it.
         base: the first version whose row of spent tokens may still matter.
     """
 
@@ -129,6 +130,7 @@ class _Record(msgspec.Struct):
     now: int
     base: int
     memory: Memory
+    inode: int = 0
 
 
 @attrs.define
@@ -308,14 +310,18 @@ class SQLiteStore:
         earlier: Spent | None = None
         if record.now > now or not self._clock.is_now(record.boot):
             earlier = self._carry_over(record, now)
-        reply = self._quota.exchange(record.memory, exchange, now)
+        reply = self._quota.exchange(
+            record.memory, exchange, now, doubted=record.inode not in (0, self._inode)
+        )
         base = self._rows.drop(now - self._quota.longest_period)
         if earlier is not None or self._quota.cleared:
             base = version + 1
         spent = (
             _sum([earlier, self._quota.spent]) if earlier and not self._quota.cleared else self._quota.spent
         )
-        record = _Record(self._clock.boot(), now, max(record.base, base or 0), self._quota.memory)
+        record = _Record(
+            self._clock.boot(), now, max(record.base, base or 0), self._quota.memory, self._inode
+        )
         if not self._write(connection, version, record, spent):
             if earlier is not None or self._quota.cleared:
                 self._forget()
@@ -367,7 +373,8 @@ class SQLiteStore:
         self._quota.add(spent)
         memory = record.memory
         memory.lost = [due + passed for due in memory.lost]
-        memory.gate = None
+        memory.gate = self._quota.gate_after_a_boot(now)
+        memory.until = {}
         for member in memory.members.values():
             member.lease_ends, member.due = now, 0
         return spent

@@ -101,7 +101,7 @@ class Reply:
 
     Attributes:
         epoch: the name of its memory; another one when it has lost it.
-        lost: it has lost its memory and must be told everything.
+        lost: it has lost its memory, or a part, and must be told what it lacks.
         gone: it has given up the worker, whose lease had ended.
         tickets: the requests that may go, by the reserve that they leave.
         wait: seconds until it is worth asking again; None when all wishes are granted.
@@ -109,6 +109,7 @@ class Reply:
         workers: how many have a lease.
         pacing: whether requests go out evenly; see `LimiterStats`.
         serial: of the request that was granted last, to any worker.
+        age: if it is lost, how many seconds ago the memory that is left was written; None when none is left.
     """
 
     epoch: str
@@ -120,6 +121,7 @@ class Reply:
     workers: int
     pacing: bool
     serial: int = 0
+    age: float | None = None
 
 
 class Store(Protocol):

@@ -59,6 +59,19 @@ class WorkerOptions:
 
 
 @attrs.define(eq=False)
+class _Spent:
+    """A request of a worker that has ended.
+
+    Attributes:
+        moment: when it was answered, or would have been at the latest.
+        told: when the store had confirmed that it knows; None before.
+    """
+
+    moment: int
+    told: int | None = None
+
+
+@attrs.define(eq=False)
 class _Membership:
     """The name under which the store knows a worker, and the issuer of the permits granted under it."""
 
@@ -111,7 +124,7 @@ class Worker:
         self._answered: list[Answered] = []
         self._lost = 0
         self._unsent = 0
-        self._elsewhere: list[int] = []
+        self._elsewhere: list[_Spent] = []
         self._settling = False
         # State of the membership in the store.
         self._membership = _Membership(self)
@@ -124,8 +137,10 @@ class Worker:
         self._last: Reply | None = None
         self._heard_at = 0.0
         self._lease_ends = 0
-        # Moments at which requests of this worker were answered, within the longest period.
-        self._log: deque[int] = deque(maxlen=max(bucket.capacity for bucket in self.buckets))
+        # The requests of this worker that may count in the longest period.
+        self._log: deque[_Spent] = deque(maxlen=max(bucket.capacity for bucket in self.buckets))
+        self._untold: list[_Spent] = []
+        self._telling: list[_Spent] = []
         self._granted = 0
         self._in_flight = 0
         self._due = math.inf
@@ -189,7 +204,7 @@ class Worker:
         self._closed = True
         self._waiters.fail(ClientStateError("the limiter was closed while the call waited"))
         self._failover.end()
-        if self._has_reports:
+        if self.has_reports:
             self._start_pump()
         self._wake.set()
         pump = self._pump
@@ -213,9 +228,14 @@ class Worker:
         if unconfirmed is not None:
             reply = carry_out(unconfirmed)
             self._unsent += sum(map(len, reply.tickets.values()))
+        for _ in range(self._in_flight):
+            self._note_spent(clock_ns() + round(self._options.grace * _SECOND))
         self._lost, self._in_flight = self._lost + self._in_flight, 0
-        if self._has_reports:
-            carry_out(self._compose())
+        if self.has_reports:
+            sent, reply = clock_ns(), carry_out(self._compose())
+            if reply.lost:
+                self._report_what_was_lost(reply, sent)
+                carry_out(self._compose())
         self._membership = _Membership(self)  # what is reported from now on comes too late
 
     def _holds_lease(self, permit: GrantedPermit) -> bool:
@@ -226,7 +246,7 @@ class Worker:
 
     def settled(self, membership: _Membership, ticket: Ticket, report: Report) -> None:
         now = clock_ns()
-        self._log.append(now)
+        self._note_spent(now)
         if membership is self._membership:
             self._in_flight -= 1
             self._answered.append(Answered.of(ticket, report, now // 1000))
@@ -244,7 +264,7 @@ class Worker:
             self._flush_soon()
 
     def lost(self, membership: _Membership) -> None:
-        self._log.append(clock_ns() + round(self._options.grace * _SECOND))
+        self._note_spent(clock_ns() + round(self._options.grace * _SECOND))
         if membership is self._membership:
             self._in_flight -= 1
             self._lost += 1
@@ -253,8 +273,14 @@ class Worker:
     def _note_elsewhere(self, answered: int) -> None:
         """Note a request that was made without the store."""
         self._granted += 1
-        self._log.append(answered)
-        self._elsewhere.append(answered)
+        spent = _Spent(answered)
+        self._log.append(spent)
+        self._elsewhere.append(spent)
+
+    def _note_spent(self, moment: int) -> None:
+        spent = _Spent(moment)
+        self._log.append(spent)
+        self._untold.append(spent)
 
     # The exchanges.
 
@@ -269,14 +295,15 @@ class Worker:
         return loop
 
     @property
-    def _has_reports(self) -> bool:
+    def has_reports(self) -> bool:
+        """Return whether something has happened that the store has not confirmed yet."""
         return bool(self._answered or self._lost or self._unsent or self._elsewhere or self._unconfirmed)
 
     @property
     def _busy(self) -> bool:
         if self._closed:
-            return self._has_reports
-        return bool(self._waiters or self._in_flight or self._has_reports or self._failover.busy)
+            return self.has_reports
+        return bool(self._waiters or self._in_flight or self.has_reports or self._failover.busy)
 
     def _start_pump(self) -> None:
         self._wake.set()
@@ -336,18 +363,25 @@ class Worker:
             return False
         self._unconfirmed = None
         if reply.lost:
-            self._report_everything(exchange, reply.epoch)
+            self._report_what_was_lost(reply, sent)
         elif reply.gone:
             self._join_again()
         else:
             self._joined, self._epoch = True, reply.epoch
+            if not self._seen:
+                self._promoted = (
+                    reply.serial
+                )  # what was granted before this worker joined is no turn of its calls
             self._seen = max(self._seen, reply.serial)
             self._lease_ends = sent + round(self._options.lease * _SECOND)
             del self._elsewhere[: len(exchange.elsewhere)]
+            told = clock_ns()
+            for spent in self._telling:
+                spent.told = told
             self._hand_out(reply)
         if self._failover.end():
             self._settling = True
-        if self._has_reports:
+        if self.has_reports:
             self._flush_soon()
         return True
 
@@ -367,7 +401,7 @@ class Worker:
             answered=self._answered,
             lost=self._lost,
             unsent=self._unsent,
-            elsewhere=[(now - answered) // 1000 for answered in self._elsewhere],
+            elsewhere=[(now - spent.moment) // 1000 for spent in self._elsewhere],
             settling=microseconds(2 * _RETRY) if self._settling else 0,
             wants=[] if self._closed else self._wants(),
             clock=now // 1000,
@@ -379,6 +413,7 @@ class Worker:
             lease=microseconds(self._options.lease),
             grace=microseconds(self._options.grace),
         )
+        self._telling, self._untold = [*self._untold, *self._elsewhere], []
         self._answered, self._lost, self._unsent = [], 0, 0
         self._settling = False
         self._flush_at = math.inf
@@ -407,13 +442,18 @@ class Worker:
         if reply.wait is not None:
             self._waiters.inform(reply.wait, now)
 
-    def _report_everything(self, exchange: Exchange, epoch: str) -> None:
-        """Prepare to report all recent requests to a store that has lost its memory."""
-        self._epoch, self._joined, self._settling = epoch, False, True
-        self._seen = self._promoted = 0
-        self._lost += exchange.lost
-        self._answered, self._unsent = [], 0
-        self._elsewhere = list(self._log)
+    def _report_what_was_lost(self, reply: Reply, sent: int) -> None:
+        """Prepare to report the recent requests that a store does not know, or no longer.
+
+        Args:
+            reply: what the store has lost.
+            sent: when the exchange was sent, which it has not carried out.
+        """
+        known = 0 if reply.age is None else sent - round(reply.age * _SECOND)
+        self._epoch, self._joined, self._settling = reply.epoch, False, reply.age is None
+        self._seen = 0
+        self._answered, self._lost, self._unsent, self._untold = [], 0, 0, []
+        self._elsewhere = [spent for spent in self._log if spent.told is None or spent.told > known]
         self._due = math.inf
 
     def _join_again(self) -> None:
@@ -423,6 +463,9 @@ class Worker:
         self._lease_ends = 0
         self._due = math.inf
 
+    def _moments(self) -> list[int]:
+        return [spent.moment for spent in self._log]
+
     def _start_failover(self, error: QuotaStoreError) -> bool:
         """Start the failover, or raise the error in the calls that wait; return whether to go on."""
         now = asyncio.get_running_loop().time()
@@ -431,7 +474,7 @@ class Worker:
         if (
             self._closed
             or error.refused
-            or not self._failover.begin(self._last, now - self._heard_at, self._log, self._in_flight)
+            or not self._failover.begin(self._last, now - self._heard_at, self._moments(), self._in_flight)
         ):
             self._waiters.fail(error)
             return False

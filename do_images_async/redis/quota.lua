@@ -35,15 +35,19 @@ local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by p
 
 -- State ---------------------------------------------------------------------------------------------------
 
--- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests), `heard_at`, `zero_serial`
--- and `disproved`.
+-- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests), `heard_at`, `zero_serial`,
+-- `disproved`, `written` and `until_...` (see `doubt_memory`).
 local function new_state()
     return {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
             refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, clean = 0, slowness = 0,
             least_pass = 0, since = 0, others_at = 0, cautious_until = 0, reset_at = 0}
 end
 local state = new_state()
-local labels = {epoch = ask.new_epoch, limits = cjson.encode(ask.buckets)}
+-- A server that starts, or is promoted, gives its data another replication id.
+local info = redis.pcall('INFO', 'replication')
+if type(info) == 'table' then return redis.error_reply('NOPERM INFO in a script: ' .. info.err) end
+local history = string.match(info, 'master_replid:(%x+)') or ''
+local labels = {epoch = ask.new_epoch, limits = cjson.encode(ask.buckets), history = history}
 local saved = redis.call('HGETALL', STATE)
 for index = 1, #saved, 2 do
     local field, value = saved[index], saved[index + 1]
@@ -100,7 +104,12 @@ end
 
 local function save()
     for name, count in pairs(count_members()) do state[name] = count end
-    local fields = {'epoch', labels.epoch, 'limits', labels.limits}
+    state.written = now
+    local fields = {}
+    for field, value in pairs(labels) do
+        fields[#fields + 1] = field
+        fields[#fields + 1] = value
+    end
     for field, value in pairs(state) do
         fields[#fields + 1] = field
         fields[#fields + 1] = type(value) == 'number' and string.format('%.17g', value) or value
@@ -619,38 +628,70 @@ local function exchange(held)
                             pacing = state.interval ~= nil}, held)
 end
 
--- Start with an empty memory when this one is older than a worker's (a snapshot, a replica that lagged behind) or
--- lacks a part. Grant nothing for a while, in which all workers report what they have spent. What others have spent
--- nobody can report: pace, as if there were others.
-local function forget_everything()
-    redis.call('DEL', unpack(KEYS))
-    labels.epoch = ask.new_epoch
-    state = new_state()
-    for _, bucket in ipairs(buckets) do bucket.free = bucket.capacity end
+-- Grant nothing for a while, in which workers report what they have spent and this memory lacks. What others have
+-- spent nobody can report: pace, as if there were others. Workers have tickets of the memory before, so new serials
+-- are higher than all of those.
+local function begin_epoch()
+    labels.epoch, labels.history = ask.new_epoch, history
+    state.serial = math.max(state.serial, math.floor(now / 1000))
     close(now + SETTLING)
     pacing_expect_others()
-    return {lost = true}
+end
+
+-- Start with an empty memory when this one is older than a worker's, or lacks a part.
+local function forget_everything()
+    redis.call('DEL', unpack(KEYS))
+    state = new_state()
+    for _, bucket in ipairs(buckets) do bucket.free = bucket.capacity end
+    begin_epoch()
+end
+
+-- Begin an epoch when the server was started or promoted since the last exchange: what was written last may be
+-- missing (a snapshot, a replica that lagged behind). Each worker that is alive joins again, with what it has told
+-- since this memory was written.
+local function doubt_memory()
+    for field, value in pairs(state) do
+        local is_past = string.sub(field, 1, 6) == 'until_' and value < now - longest.period - ask.grace
+        if is_past then state[field] = nil end
+    end
+    state['until_' .. labels.epoch] = state.written
+    local all = redis.call('HGETALL', HELD)
+    for index = 1, #all, 2 do
+        redis.call('HSET', HELD, all[index], string.match(all[index + 1], '^%S+') .. ' - ')
+        redis.call('ZADD', LEASES, now + ask.lease, all[index])
+    end
+    begin_epoch()
+end
+
+-- Tell a worker of another epoch that it must report what it has spent: since when, or everything.
+local function answer_lost()
+    local last = state['until_' .. ask.epoch]
+    return answer({lost = true, age = last and now - last})
 end
 
 local whole = restore()
 if labels.limits ~= cjson.encode(ask.buckets) then return cjson.encode({limits = labels.limits}) end
-local held, number, reply = string.match(redis.call('HGET', HELD, me) or '', '^(%S+) (%S+) (.*)$')
-if number == ask.number then return reply end
 if not whole then
-    local lost = forget_everything()
-    if ask.epoch ~= '' then return answer(lost) end
+    forget_everything()
+elseif labels.history ~= history then
+    doubt_memory()
 end
 reap()
 collect()
-if labels.epoch ~= ask.epoch and ask.epoch ~= '' then return answer({lost = true}) end
-if state.serial < ask.seen then return answer(forget_everything()) end
-local known = redis.call('ZSCORE', LEASES, me)
-if known and tonumber(held) ~= ask.holds then return answer(forget_everything()) end
-if not known and ask.joined then return answer({gone = true}) end
-if not known then
-    held = ask.holds
-    state.held = state.held + ask.holds
-    for _, bucket in ipairs(buckets) do bucket.free = bucket.free - ask.holds end
+local held, number, reply = string.match(redis.call('HGET', HELD, me) or '', '^(%S+) (%S+) (.*)$')
+if number == ask.number then
+    redis.call('ZADD', LEASES, now + ask.lease, me)
+    save()
+    return reply
 end
+if labels.epoch ~= ask.epoch and ask.epoch ~= '' then return answer_lost() end
+if state.serial < ask.seen or (number and number ~= '-' and tonumber(held) ~= ask.holds) then
+    forget_everything()
+    return answer_lost()
+end
+if not number and ask.joined then return answer({gone = true}) end
+local more = ask.holds - (tonumber(held) or 0)
+state.held = state.held + more
+for _, bucket in ipairs(buckets) do bucket.free = bucket.free - more end
 redis.call('ZADD', LEASES, now + ask.lease, me)
-return exchange(tonumber(held))
+return exchange(ask.holds)

@@ -117,12 +117,13 @@ def _store_error(error: Exception, *, refused: bool = False) -> QuotaStoreError:
 
 def _reply(body: dict[str, Any]) -> Reply:
     # Lua has one kind of table: an empty list arrives as an object.
-    wait = body.get("wait")
+    wait, age = body.get("wait"), body.get("age")
     finished = body.get("finished", 0)
     return Reply(
         epoch=body["epoch"],
         lost=body.get("lost", False),
         gone=body.get("gone", False),
+        age=None if age is None else age / 1_000_000,
         tickets={
             reserve: [Ticket(serial, finished) for serial in serials]
             for reserve, serials in body.get("granted", ())

@@ -16,10 +16,13 @@ __all__ = ["SCRIPT_BY_ARGUMENT", "START", "virtual_redis"]
 
 _TIME = "redis.call('TIME')"
 _ARGUMENT = "{math.floor(tonumber(ARGV[2]) / 1000000), tonumber(ARGV[2]) % 1000000}"
+_INFO = "redis.pcall('INFO', 'replication')"
+_INFO_ARGUMENT = f"(ARGV[3] and 'master_replid:' .. ARGV[3] or {_INFO})"
 assert _TIME in SCRIPT
+assert _INFO in SCRIPT
 
-SCRIPT_BY_ARGUMENT = SCRIPT.replace(_TIME, _ARGUMENT)
-"""Takes the time, in microseconds, as its second argument."""
+SCRIPT_BY_ARGUMENT = SCRIPT.replace(_TIME, _ARGUMENT).replace(_INFO, _INFO_ARGUMENT)
+"""Takes the time, in microseconds, as its second argument, and perhaps a replication id as its third."""
 
 START = 1_700_000_000_000_000
 """A moment such as a server has today, in microseconds: sums are as inexact as they are there."""

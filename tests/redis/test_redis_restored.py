@@ -1,0 +1,117 @@
+"""Redis comes back with an older memory, and the workers that know more are gone, idle, or late."""
+
+# redis-py leaves `**kwargs` of its functions untyped.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import pytest
+
+from do_images_async import TokenBucket
+from do_images_async.errors import QuotaWaitError
+from do_images_async.redis import RedisRateLimiter
+from tests.redis.test_redis import worker_of, workers
+from tests.support.limiters import take
+from tests.support.redis_servers import RedisServer, needs_redis, own_redis
+from tests.support.servers import eventually
+
+__all__ = ["own_redis"]  # a fixture
+
+pytestmark = needs_redis
+
+BUCKET = TokenBucket(10, per=60)
+
+
+async def spend(limiter: RedisRateLimiter, number: int) -> None:
+    """Spend permits, and return when Redis knows that they were answered."""
+    for permit in await take(limiter, number, max_wait=20):
+        permit.settle()
+    await is_known(limiter)
+
+
+async def is_known(limiter: RedisRateLimiter) -> None:
+    """Return when a worker has nothing to report."""
+    await eventually(lambda: not worker_of(limiter).has_reports, within=60)
+
+
+def snapshot(server: RedisServer) -> None:
+    with server.client() as client:
+        client.save()
+
+
+def restore(server: RedisServer) -> None:
+    """Kill the server, and start it with its last snapshot."""
+    server.stop()
+    server.start()
+
+
+async def how_long(limiter: RedisRateLimiter) -> float:
+    """Return how long a call would wait."""
+    with pytest.raises(QuotaWaitError) as caught:
+        await limiter.acquire(max_wait=0)
+    return caught.value.wait
+
+
+async def test_a_new_worker_gets_no_burst_from_a_memory_that_may_be_old(own_redis: RedisServer) -> None:
+    async with workers(own_redis) as make:
+        gone = make(BUCKET)
+        await spend(gone, 1)
+        snapshot(own_redis)
+        await spend(gone, 9)
+        await gone.aclose()
+        restore(own_redis)
+        new = make(BUCKET)
+        assert 1 < await how_long(new) <= 2
+        (permit,) = await take(new, 1, max_wait=5)
+        permit.settle()
+        assert new.stats().pacing
+        assert await how_long(new) > 1
+
+
+async def test_workers_that_are_alive_report_what_the_memory_lacks_and_no_more(
+    own_redis: RedisServer,
+) -> None:
+    async with workers(own_redis) as make:
+        busy, witness = make(BUCKET), make(BUCKET)
+        await spend(busy, 2)
+        (permit,) = await take(witness, 1)
+        permit.release()
+        await is_known(witness)
+        snapshot(own_redis)
+        await spend(busy, 3)
+        restore(own_redis)
+        new = make(BUCKET)
+        for limiter in (new, busy):
+            await how_long(limiter)
+        await is_known(busy)
+        assert await how_long(new) <= 2
+        assert new.stats().available == (5,)
+
+
+async def test_it_is_noticed_though_new_workers_have_spent_more_since(own_redis: RedisServer) -> None:
+    """Otherwise the worker that knows more would find as many requests as it has seen."""
+    bucket = TokenBucket(30, per=30)
+    async with workers(own_redis) as make:
+        busy = make(bucket)
+        await spend(busy, 1)
+        snapshot(own_redis)
+        await spend(busy, 3)
+        restore(own_redis)
+        new = make(bucket)
+        await spend(new, 4)
+        await take(busy, 1, max_wait=20)
+        assert busy.stats().available[0] <= bucket.capacity - 4 - 4 - 1
+
+
+async def test_a_restart_that_loses_nothing_keeps_what_workers_spent_that_are_gone(
+    own_redis: RedisServer,
+) -> None:
+    async with workers(own_redis) as make:
+        gone = make(BUCKET)
+        await spend(gone, 10)
+        await gone.aclose()
+        snapshot(own_redis)
+        restore(own_redis)
+        new = make(BUCKET)
+        await how_long(new)
+        assert new.stats().available == (0,)
