@@ -64,6 +64,10 @@ class FileRateLimiter:
     shares. The tokens of a process that has died come back when its lease has ended and, after that, the
     grace and the bucket's period have passed. The time in which the machine was off does not count.
 
+    A file that was replaced by its backup is noticed: nothing is granted for two seconds, in which processes
+    that are alive report what it lacks, and requests go evenly for a minute. One that was deleted, or written
+    over in place, looks to a new process like the first use of the token; a process that knows more notices.
+
     Each `ImagesAPI` that gets it spends the quota of its own token at its own origin. It may be used from any
     number of event loops and threads, each of which counts as a process; a forked child goes on as one more.
     The file holds a digest of the token, and no other user may read it. It must be on a local disk.

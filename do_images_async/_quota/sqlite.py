@@ -6,8 +6,12 @@ microseconds in which no Python runs, and a process that is stopped or killed pr
 lock.
 
 Spent tokens are rows that are only ever added; each process keeps its own sum of them, so that an exchange
-costs the same however many there are. A power cut may take the last seconds of what was written, nothing else
-can.
+costs the same however many there are.
+
+The file may come back older than it was: a power cut takes the last seconds of what was written, a backup is
+older still. After a boot, requests go evenly until the machine has been up for the shortest period. A backup
+that took the file's place is noticed by its inode, one that was written over it only by a process that knows
+more; both are dealt with as in `SharedQuota`.
 """
 
 from __future__ import annotations

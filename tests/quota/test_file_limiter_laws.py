@@ -100,13 +100,25 @@ def test_after_a_boot_it_is_as_if_the_machine_had_been_off_for_no_time() -> None
     world.exchange(worker, 0)
     world.now += 60 * TICK
     world.reboot()
-    world.now += 30 * TICK
+    world.now += 130 * TICK
     later = world.join()
     world.exchange(later, 3)
     assert later.waiting == 3
     world.now += 100 * TICK
     world.exchange(later, 3)
     assert later.waiting == 0
+    world.file.close()
+
+
+def test_soon_after_a_boot_nothing_goes_in_a_burst() -> None:
+    """A power cut may have taken the last seconds, and a disk that was restored more."""
+    world = FileWorld([(10, 100 * TICK)])
+    world.exchange(world.join(), 0)
+    world.reboot()
+    world.now += 30 * TICK
+    worker = world.join()
+    world.exchange(worker, 5)
+    assert worker.waiting == 4
     world.file.close()
 
 
