@@ -71,8 +71,9 @@ class World:
         return worker
 
     def exchange(
-        self, worker: Worker, want: int, *, twice: bool = False, settling: int = 0
+        self, worker: Worker, want: int, *, twice: bool = False, settling: int = 0, stopped: int = 0
     ) -> dict[str, Any]:
+        """Make an exchange, perhaps twice, or again after the process was stopped for some time."""
         pending = len(worker.answered) + worker.lost + worker.unsent
         ask = Ask(
             number=str(next(self.asked)),
@@ -96,6 +97,9 @@ class World:
         reply = self._send(ask)
         if twice:
             assert self._send(ask) == reply
+        if stopped:
+            self.now += stopped
+            reply = self._send(ask)
         if reply.get("gone"):
             self._start_anew(worker)
             return self.exchange(worker, want, twice=twice, settling=settling)
@@ -198,7 +202,8 @@ def run(world: World, moves: list[tuple[str, int, int]]) -> None:
             continue
         worker = world.workers[which % len(world.workers)]
         if move == "ask":
-            world.exchange(worker, amount % 8, twice=amount % 3 == 0)
+            stopped = 5 * amount * TICK if amount % 5 == 4 else 0
+            world.exchange(worker, amount % 8, twice=amount % 3 == 0, stopped=stopped)
         elif move == "wait":
             world.now += amount * TICK
         elif move == "die":

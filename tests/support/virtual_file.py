@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from do_images_async._quota.buckets import TokenBucket
@@ -36,6 +38,11 @@ class _Clock(BootClock):
         return boot == self.boot()
 
 
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
 class VirtualFile:
     """A quota file, and the processes that use it.
 
@@ -60,6 +67,21 @@ class VirtualFile:
             store = SQLiteStore(self._path, "a token", self._buckets, 20.0, clock=self._clock)
             self._processes[ask.worker] = store
         return store.exchange_now(ask)
+
+    def back_up(self) -> None:
+        """Copy the file."""
+        _copy(self._path, self._path.with_suffix(".backup"))
+
+    def restore(self, *, replace: bool) -> None:
+        """Put the copy in the file's place, or write it over the file; the processes go on."""
+        backup = self._path.with_suffix(".backup")
+        if not replace:
+            _copy(backup, self._path)
+            return
+        _copy(backup, self._path.with_suffix(".new"))
+        for file in self._path.parent.glob("quota.db-*"):
+            file.unlink()
+        self._path.with_suffix(".new").replace(self._path)
 
     def reboot(self) -> None:
         """End all processes, and start the clock anew."""
