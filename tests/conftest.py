@@ -27,6 +27,7 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 NEED_DEVELOPERS_TOOLS = (  # the extra `dev`: type checkers, builders, what the benchmarks compare with
     "project/test_benchmarks.py",
     "project/test_packaging.py",
+    "project/test_pydo.py",
     "project/test_quota_benchmark.py",
     "project/test_soak.py",
     "project/test_typing.py",

@@ -152,6 +152,7 @@ async def test_a_conversion_makes_a_snapshot_of_a_backup(
 
 
 async def test_an_images_actions_are_listed_by_page(emulator: ImagesEmulator, account: ImagesAPI) -> None:
+    emulator.actions.seconds = 600.0  # none changes between two readings
     number, other = emulator.images.add(), emulator.images.add()
     started = [emulator.actions.start(number, "transfer", "ams3")["id"] for _ in range(7)]
     emulator.actions.start(other, "transfer", "ams3")

@@ -56,7 +56,7 @@ def numbers_of(text: str, label: str) -> list[str]:
 
 
 async def test_the_demo_as_data_agrees_with_what_the_emulator_holds() -> None:
-    ended = await do_images(*DEMO, "--seed", "3", "-o", "json")
+    ended = await do_images_here(*DEMO, "--seed", "3", "-o", "json")
     assert (ended.status, ended.stderr) == (0, "")
     data = json.loads(ended.stdout)
     records = list(ImagesEmulator(images=300, seed=3).images)
@@ -159,7 +159,7 @@ async def test_the_options_reach_the_audit() -> None:
 
 async def test_an_account_is_read_with_the_token_of_the_environment() -> None:
     async with ImagesEmulator(images=450) as emulator:
-        ended = await do_images("audit", "-o", "json", **account(emulator, emulator.token))
+        ended = await do_images_here("audit", "-o", "json", **account(emulator, emulator.token))
         data = json.loads(ended.stdout)
         assert (ended.status, ended.stderr) == (0, "")
         assert data["requests"] == len(emulator.requests) == 2 * 3
@@ -224,7 +224,7 @@ async def test_an_endless_listing_is_incomplete(server: Server) -> None:
 async def test_what_others_have_spent_of_the_hour_is_not_left(server: Server) -> None:
     spent = {"ratelimit-limit": "5000", "ratelimit-remaining": "120", "ratelimit-reset": "4102444800"}
     server.answer_with(lambda request: reply({"images": [], "meta": {"total": 0}}, headers=spent))
-    ended = await do_images("audit", COLUMNS="200", **account(server))
+    ended = await do_images_here("audit", COLUMNS="200", **account(server))
     assert "Requests left of the quota: 120 of 250 a minute, 120 of 5,000 an hour." in ended.stdout
 
 
@@ -241,7 +241,7 @@ async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplet
     )
     page = tmp_path / "report.html"
     why = "reading after reading, the listing moved, repeated pages or was shorter than its total "
-    table = await do_images("audit", COLUMNS="200", **account(server))
+    table = await do_images_here("audit", COLUMNS="200", **account(server))
     assert table.status == 4
     assert f"\nINCOMPLETE: {why}" in table.stdout
     assert "1 private" in table.stdout

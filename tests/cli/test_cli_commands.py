@@ -20,8 +20,9 @@ from rich.cells import cell_len
 from do_images_async import FileRateLimiter, ImagesAPI
 from do_images_async.cli.app import main, run
 from do_images_async.testing import Fault, ImagesEmulator, Quota
-from tests.support.cli_processes import Ended, account, do_images, do_images_here, in_terminal, start
+from tests.support.cli_processes import Ended, account, do_images_here, in_terminal, start
 from tests.support.servers import HANG, Server, eventually, image_document, listing, refusal, reply
+from tests.support.slow import fewer
 
 COMMANDS = ("list", "get", "create", "update", "delete", "wait", "transfer", "convert", "actions", "audit")
 
@@ -34,11 +35,6 @@ async def emulator() -> AsyncGenerator[ImagesEmulator, None]:
 
 async def ask(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
     return await do_images_here(*arguments, **account(emulator, emulator.token), **variables)
-
-
-async def process(emulator: ImagesEmulator, *arguments: str) -> Ended:
-    """Run the command as a process of its own."""
-    return await do_images(*arguments, **account(emulator, emulator.token))
 
 
 def first(emulator: ImagesEmulator, **fields: Any) -> dict[str, Any]:
@@ -65,7 +61,7 @@ def test_these_are_the_commands() -> None:
 
 
 async def test_list_as_a_table_for_a_pipe(emulator: ImagesEmulator) -> None:
-    ended = await process(emulator, "list")
+    ended = await ask(emulator, "list")
     assert (ended.status, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert re.split(r" {2,}", lines[0]) == ["ID", "Name", "Type", "Regions", "Size", "Created"]
@@ -176,7 +172,7 @@ async def test_a_list_that_is_shorter_than_announced_shows_what_there_is(server:
 
 async def test_get_by_id_and_by_slug(emulator: ImagesEmulator) -> None:
     image = first(emulator)
-    ended = await process(emulator, "get", "ubuntu-24-04-x64", str(image["id"]), "-o", "json")
+    ended = await ask(emulator, "get", "ubuntu-24-04-x64", str(image["id"]), "-o", "json")
     assert (ended.status, ended.stderr) == (0, "")
     assert [each["slug"] or each["id"] for each in json.loads(ended.stdout)] == [
         "ubuntu-24-04-x64",
@@ -196,7 +192,7 @@ async def test_get_shows_what_there_is_and_complains_of_the_rest(emulator: Image
 async def test_create_and_wait(emulator: ImagesEmulator) -> None:
     url = "https://example.com/golden.qcow2"
     arguments = ("create", "golden", "--image-url", url, "--region", "nyc3", "--tag-names", "a,b")
-    ended = await process(emulator, *arguments, "--wait", "--poll-interval", "0.05", "-o", "json")
+    ended = await ask(emulator, *arguments, "--wait", "--poll-interval", "0.05", "-o", "json")
     (image,) = json.loads(ended.stdout)
     assert ended.status == 0
     assert ended.stderr == f"do-images: image {image['id']} is being imported\n"
@@ -204,7 +200,7 @@ async def test_create_and_wait(emulator: ImagesEmulator) -> None:
     begun = await ask(emulator, *arguments, "-o", "csv", "--columns", "ID,Status", "--no-header")
     number, status = begun.stdout.strip().split(",")
     assert status == "NEW"
-    waited = await process(
+    waited = await ask(
         emulator, "wait", number, "--poll-interval", "0.05", "--columns", "Status", "--no-header"
     )
     assert (waited.status, waited.stdout) == (0, "available\n")
@@ -224,7 +220,7 @@ async def test_an_import_that_fails_or_takes_too_long(emulator: ImagesEmulator) 
 
 async def test_update(emulator: ImagesEmulator) -> None:
     image = first(emulator, type="custom")
-    ended = await process(
+    ended = await ask(
         emulator, "update", str(image["id"]), "--image-name", "neu", "--columns", "Name", "--no-header"
     )
     assert (ended.status, ended.stdout, ended.stderr) == (0, "neu\n", "")
@@ -257,7 +253,7 @@ async def test_delete_asks_and_yes_does_not(emulator: ImagesEmulator) -> None:
     assert (nobody.status, nobody.stdout) == (2, "")
     assert "--yes" in nobody.stderr
     assert numbers[1] in emulator.images
-    sure = await process(emulator, "delete", *map(str, numbers[1:]), "--yes")
+    sure = await ask(emulator, "delete", *map(str, numbers[1:]), "--yes")
     assert (sure.status, sure.stderr) == (0, "")
     assert [line.split()[:2] for line in sure.stdout.splitlines()] == [
         ["deleted", str(number)] for number in numbers[1:]
@@ -274,7 +270,7 @@ async def test_delete_never_takes_a_public_image(emulator: ImagesEmulator) -> No
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", fewer([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 async def test_delete_that_is_interrupted_waits_for_those_in_flight_and_says_which_are_deleted(
     emulator: ImagesEmulator, number: signal.Signals, form: str
 ) -> None:
@@ -342,7 +338,7 @@ async def test_changes_are_on_stderr_if_the_output_is_lost(emulator: ImagesEmula
     snapshot["regions"] = ["nyc3"]
     moved = await lost(emulator, "transfer", str(snapshot["id"]), "--region", "sgp1")
     assert re.fullmatch(re.escape(full) + r"action \d+ copies it to sgp1\n", moved[1])
-    ended = await process(emulator, "delete", *map(str, numbers[3:6]), "--yes", "--file", "/dev/full")
+    ended = await ask(emulator, "delete", *map(str, numbers[3:6]), "--yes", "--file", "/dev/full")
     gone = sum(each not in emulator.images for each in numbers[3:6])
     assert (ended.status, gone >= 1) == (74, True)
     assert ended.stderr.endswith(f"; {gone} of 3 images deleted\n")
@@ -372,18 +368,18 @@ async def test_transfer_convert_and_actions(emulator: ImagesEmulator) -> None:
     number = str(backup["id"])
     columns = ("--columns", "Status,Type,Region", "-o", "csv", "--no-header")
     wait = ("--wait", "--poll-interval", "0.05")
-    ended = await process(emulator, "transfer", number, "--region", "ams3,sgp1", *wait, *columns)
+    ended = await ask(emulator, "transfer", number, "--region", "ams3,sgp1", *wait, *columns)
     assert (ended.status, ended.stderr) == (0, "")
     assert ended.stdout == "completed,transfer,ams3\ncompleted,transfer,sgp1\n"
     assert set(emulator.images[backup["id"]]["regions"]) == {"nyc3", "ams3", "sgp1"}
     begun = await ask(emulator, "transfer", number, "--region", "lon1", *columns)
     assert begun.stdout == "in-progress,transfer,lon1\n"
-    converted = await process(emulator, "convert", number, *wait, *columns)
+    converted = await ask(emulator, "convert", number, *wait, *columns)
     assert (converted.status, converted.stdout) == (0, "completed,convert,\n")
     assert emulator.images[backup["id"]]["type"] == "snapshot"
     listed = json.loads((await ask(emulator, "actions", number, "-o", "json")).stdout)
     assert sorted(each["type"] for each in listed) == ["convert", "transfer", "transfer", "transfer"]
-    one = await process(emulator, "actions", number, "--action-id", str(listed[0]["id"]), "-o", "json")
+    one = await ask(emulator, "actions", number, "--action-id", str(listed[0]["id"]), "-o", "json")
     assert json.loads(one.stdout) == listed[:1]
 
 

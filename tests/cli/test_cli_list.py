@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images, do_images_here, in_terminal
+from tests.support.cli_processes import Ended, account, do_images_here, in_terminal
 from tests.support.servers import Server, image_document, reply
 from tests.support.slow import fewer
 
@@ -126,9 +126,11 @@ async def test_wrong_usage(arguments: list[str], named: str, emulator: ImagesEmu
 @pytest.mark.parametrize("arguments", [[], ["--public"], ["--public", "--type", "distribution"]])
 async def test_a_table_fits_a_terminal_of_80_columns(arguments: list[str]) -> None:
     async with ImagesEmulator(images=60, quotas=None) as emulator:
-        ended = await do_images("list", *arguments, **account(emulator, emulator.token))
+        ended = await do_images_here("list", *arguments, **account(emulator, emulator.token))
         shown = await in_terminal("list", *arguments, **account(emulator, emulator.token))
-        every = await do_images("list", "--columns", "all", *arguments, **account(emulator, emulator.token))
+        every = await do_images_here(
+            "list", "--columns", "all", *arguments, **account(emulator, emulator.token)
+        )
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout)
     assert max(map(len, plain.splitlines())) <= 80
     assert plain.split("\n")[0].split() == ended.stdout.split("\n")[0].split()
@@ -152,7 +154,9 @@ async def test_a_table_fits_a_terminal_of_80_columns(arguments: list[str]) -> No
 )
 async def test_the_newest_image(arguments: list[str], expected: str, emulator: ImagesEmulator) -> None:
     emulator.images.add(name="importing", type="custom", status="pending", created_at="2027-01-01T00:00:00Z")
-    ended = await do_images("latest", "-q", "-o", "json", *arguments, **account(emulator, emulator.token))
+    ended = await do_images_here(
+        "latest", "-q", "-o", "json", *arguments, **account(emulator, emulator.token)
+    )
     assert (ended.status, ended.stderr) == (0, "")
     assert [each["name"] for each in json.loads(ended.stdout)] == [expected]
 
@@ -180,8 +184,8 @@ async def test_dates_at_the_ends_of_the_calendar_and_absurd_sizes(form: str, ser
     ]
     server.answer_with(lambda _: reply({"images": images, "meta": {"total": 2}, "links": {}}))
     for sort in ("created", "size"):
-        ended = await do_images("list", "-q", "-o", form, f"--sort=-{sort}", **account(server))
+        ended = await do_images_here("list", "-q", "-o", form, f"--sort=-{sort}", **account(server))
         assert (ended.status, ended.stderr) == (0, "")
         assert "2.5" in ended.stdout
-    newest = await do_images("latest", "-q", "-o", form, **account(server))
+    newest = await do_images_here("latest", "-q", "-o", form, **account(server))
     assert (newest.status, newest.stderr) == (0, "")

@@ -10,7 +10,7 @@ import pytest
 
 from do_images_async.cli.tokens import TokenSource, doctl_config_path, find_token
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import do_images
+from tests.support.cli_processes import do_images_here
 
 CONFIG = """\
 access-token: default-token
@@ -120,14 +120,14 @@ async def test_a_token_as_an_argument_is_warned_of_and_stdin_is_not(tmp_path: Pa
     async with ImagesEmulator(images=1, quotas=None) as emulator:
         wanted = ("get", "ubuntu-24-04-x64", "--columns", "Slug", "--no-header")
         where = {"DIGITALOCEAN_API_URL": emulator.url}
-        risky = await do_images(*wanted, "-t", emulator.token, **where)
+        risky = await do_images_here(*wanted, "-t", emulator.token, **where)
         assert (risky.status, risky.stdout) == (0, "ubuntu-24-04-x64\n")
         assert "can be read by every process" in risky.stderr
         assert emulator.token not in risky.stderr
-        piped = await do_images(*wanted, "--token-file", "-", stdin=f"{emulator.token}\n", **where)
+        piped = await do_images_here(*wanted, "--token-file", "-", stdin=f"{emulator.token}\n", **where)
         assert (piped.status, piped.stdout, piped.stderr) == (0, "ubuntu-24-04-x64\n", "")
         write_config(tmp_path, f"auth-contexts: {{lab: {emulator.token}}}")
-        named = await do_images(*wanted, "--context", "lab", XDG_CONFIG_HOME=str(tmp_path), **where)
+        named = await do_images_here(*wanted, "--context", "lab", XDG_CONFIG_HOME=str(tmp_path), **where)
         assert (named.status, named.stdout, named.stderr) == (0, "ubuntu-24-04-x64\n", "")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_processes import do_images, environment
+from tests.support.cli_processes import do_images_here, environment
 from tests.support.slow import fewer
 
 
@@ -20,7 +20,7 @@ async def completed(shell: str, *words: str) -> list[str]:
     typed = {"COMP_WORDS": " ".join([*before, last]), "COMP_CWORD": str(len(before))}
     if shell == "fish":
         typed = {"COMP_WORDS": " ".join(before), "COMP_CWORD": last}
-    ended = await do_images(_DO_IMAGES_COMPLETE=f"{shell}_complete", **typed)
+    ended = await do_images_here(_DO_IMAGES_COMPLETE=f"{shell}_complete", **typed)
     assert (ended.status, ended.stderr) == (0, "")
     if shell == "zsh":
         return ended.stdout.splitlines()[1::3]
@@ -67,7 +67,7 @@ async def test_other_shells_are_offered_the_same(shell: str) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 async def test_the_shell_s_part_is_printed(shell: str) -> None:
-    ended = await do_images("completion", shell)
+    ended = await do_images_here("completion", shell)
     assert (ended.status, ended.stderr) == (0, "")
     assert f"_DO_IMAGES_COMPLETE={shell}_complete" in ended.stdout
     program = shutil.which(shell)
@@ -80,7 +80,7 @@ async def test_bash_completes_after_reading_it(tmp_path: Path) -> None:
     if bash is None:
         pytest.skip("needs bash")
     script = tmp_path / "completion.bash"
-    script.write_text((await do_images("completion", "bash")).stdout)
+    script.write_text((await do_images_here("completion", "bash")).stdout)
     typed = f"""
         source {script}
         COMP_WORDS=(do-images list --type sn); COMP_CWORD=3

@@ -169,7 +169,7 @@ async def test_a_strange_configuration_of_doctl_is_one_line_that_names_it(
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(config)
-    ended = await do_images("list", DIGITALOCEAN_CONFIG=str(path))
+    ended = await do_images_here("list", DIGITALOCEAN_CONFIG=str(path))
     assert (ended.status, ended.stdout) == (2, "")
     assert ended.stderr.count("\n") == 1
     assert str(path) in ended.stderr
@@ -184,17 +184,17 @@ async def test_delete_takes_ids_from_stdin_and_reports_in_json() -> None:
         ids = [each["id"] for each in emulator.images if not each["public"]][:3]
         words = f"{ids[0]}\n{ids[1]}, {ids[0]}\n"
         arguments = ("delete", "-", str(ids[2]), "-o", "json")
-        planned = await do_images(*arguments, "--dry-run", stdin=words, **where)
+        planned = await do_images_here(*arguments, "--dry-run", stdin=words, **where)
         assert [(each["id"], each["deleted"]) for each in json.loads(planned.stdout)] == [
             (number, False) for number in ids
         ]
-        ended = await do_images(*arguments, "--yes", stdin=words, **where)
+        ended = await do_images_here(*arguments, "--yes", stdin=words, **where)
         assert (ended.status, ended.stderr) == (0, "")
         assert [(each["id"], each["deleted"]) for each in json.loads(ended.stdout)] == [
             (number, True) for number in ids
         ]
         assert not set(ids) & {each["id"] for each in emulator.images}
-        wrong = await do_images("delete", "-", "-y", stdin="7 x", **where)
+        wrong = await do_images_here("delete", "-", "-y", stdin="7 x", **where)
         assert (wrong.status, wrong.stdout) == (2, "")
         assert "'x' is no id of an image" in wrong.stderr
 

@@ -25,6 +25,7 @@ from do_images_async.cli.status import Exit
 from do_images_async.testing import ImagesEmulator
 from tests.support.coverage import unmeasured
 from tests.support.servers import unused_port
+from tests.support.slow import fewer
 
 
 @attrs.define
@@ -73,7 +74,7 @@ async def serving(*options: str, limit: int | None = None) -> AsyncGenerator[Ser
             await process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", fewer([signal.SIGTERM, signal.SIGINT]))
 async def test_it_serves_until_it_is_told_to_stop_and_says_what(number: signal.Signals) -> None:
     async with serving("--images", "30", "--seed", "7") as served:
         assert served.said.startswith("Serving 53 images at http://127.0.0.1:")

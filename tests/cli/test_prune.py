@@ -21,13 +21,13 @@ from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import (
     Ended,
     account,
-    do_images,
     do_images_here,
     environment,
     in_terminal,
     start,
 )
 from tests.support.servers import eventually
+from tests.support.slow import fewer
 
 KEEP_SIX = ("prune", "--name", "web-*", "--keep-last", "6")
 APPLY = ("--apply", "--yes")
@@ -69,7 +69,7 @@ def lines_of(journal: Path) -> list[dict[str, Any]]:
 
 
 async def test_a_plan_says_what_is_kept_and_why_and_changes_nothing(emulator: ImagesEmulator) -> None:
-    ended = await do_images(*KEEP_SIX, **account(emulator, emulator.token))
+    ended = await do_images_here(*KEEP_SIX, **account(emulator, emulator.token))
     assert ended.status == 0
     assert ended.stderr == "do-images: nothing was changed: --apply deletes what is to be removed\n"
     lines = ended.stdout.splitlines()
@@ -225,7 +225,7 @@ async def test_apply_deletes_what_was_shown_and_notes_each_before_and_after(
     emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     journal = tmp_path / "prune.jsonl"
-    ended = await do_images(*KEEP_SIX, *APPLY, "--journal", str(journal), **account(emulator, emulator.token))
+    ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(journal))
     assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
     assert names(emulator) == ["db-1", *(f"web-{number}" for number in range(6))]
     assert sorted(line.split()[2] for line in ended.stdout.splitlines() if line.startswith("deleted ")) == [
@@ -542,7 +542,7 @@ async def test_a_journal_belongs_to_one_run_at_a_time(emulator: ImagesEmulator, 
     assert f"another run is writing {journal}" in second.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", fewer([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
 async def test_ctrl_c_sigterm_and_sighup_wait_for_deletions_in_flight_and_begin_no_other(
     number: signal.Signals, emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
@@ -563,7 +563,7 @@ async def test_ctrl_c_sigterm_and_sighup_wait_for_deletions_in_flight_and_begin_
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("form", ["json", "csv"])
+@pytest.mark.parametrize("form", fewer(["json", "csv"]))
 async def test_a_full_disk_does_not_hide_what_was_deleted(emulator: ImagesEmulator, form: str) -> None:
     with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230
         arguments = (*KEEP_SIX, *APPLY, "-o", form)
@@ -643,7 +643,7 @@ async def test_a_tag_to_keep_that_no_image_has_is_named(
     assert ("no image has" in ended.stderr) == (hint is not None)
 
 
-@pytest.mark.parametrize("columns", [60, 50])
+@pytest.mark.parametrize("columns", fewer([50, 60]))
 async def test_the_plan_s_table_fits_a_narrow_terminal(columns: int, emulator: ImagesEmulator) -> None:
     where = account(emulator, emulator.token)
     ended = await in_terminal(*KEEP_SIX, "-q", COLUMNS=str(columns), **where)

@@ -11,7 +11,7 @@ import pytest
 
 from do_images_async.cli.app import main
 from do_images_async.cli.reference import man_page, reference_page
-from tests.support.cli_processes import do_images
+from tests.support.cli_processes import do_images_here
 
 PAGE = Path(__file__).parents[1] / "docs" / "pages" / "reference" / "command.md"
 COMMANDS = sorted(main.list_commands(click.Context(main)))
@@ -36,7 +36,7 @@ def test_every_command_and_every_option_is_there(name: str) -> None:
 
 
 async def test_the_man_page_is_one_that_man_shows() -> None:
-    ended = await do_images("man")
+    ended = await do_images_here("man")
     assert (ended.status, ended.stderr) == (0, "")
     assert ended.stdout == man_page(main)
     groff = shutil.which("groff")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_processes import do_images, environment
+from tests.support.cli_processes import do_images_here, environment
 from tests.support.slow import fewer
 
 SETUP = {
@@ -119,12 +119,13 @@ async def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     shell = request.param
     if shutil.which(shell) is None:
         pytest.skip(f"needs {shell}")
-    script = (await do_images("completion", shell)).stdout
+    script = (await do_images_here("completion", shell)).stdout
     running = Terminal(shell, script, tmp_path)
     yield running
     running.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)  # each line starts a process or two
 async def test_a_shell_completes_values_and_erases_nothing(terminal: Terminal) -> None:
     for typed, line in fewer(COMPLETED, 6):

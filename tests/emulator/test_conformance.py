@@ -10,16 +10,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import attrs
-import pydo
-import pydo.aio
 import pytest
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from jsonschema import ValidationError
 
 from do_images_async import ImagesAPI
@@ -565,71 +562,6 @@ async def test_a_request_timeout_is_an_error_of_the_api(emulator: ImagesEmulator
     emulator.faults.add(Fault(status=408))
     async with call.session.get(f"{emulator.url}/v2/images") as response:
         assert (response.status, (await response.json())["id"]) == (408, "request_timeout")
-
-
-# --- clients that others wrote ---
-
-
-@pytest.fixture
-def threaded() -> Iterator[ImagesEmulator]:
-    with ImagesEmulator(quotas=UNLIMITED, import_seconds=0, action_seconds=0) as running:
-        yield running
-
-
-def test_pydo(threaded: ImagesEmulator) -> None:
-    client: Any = pydo.Client(threaded.token, endpoint=threaded.url)
-    plain = {"enforce_https": False}
-    images, actions = client.images, client.image_actions
-
-    page = images.list(private=True, per_page=7, page=2, **plain)
-    assert (len(page["images"]), page["meta"]["total"]) == (7, 20)
-    assert images.list(type="distribution", **plain)["images"][0]["slug"] == "ubuntu-24-04-x64"
-    assert images.get("debian-12-x64", **plain)["image"]["slug"] == "debian-12-x64"
-    number = images.create_custom(body={**GOLDEN, "tags": ["prod"]}, **plain)["image"]["id"]
-    assert images.get(number, **plain)["image"]["status"] == "available"
-    assert images.update(number, body={"name": "b"}, **plain)["image"]["name"] == "b"
-
-    action = actions.post(number, body={"type": "transfer", "region": "ams3"}, **plain)["action"]
-    assert actions.get(number, action["id"], **plain)["action"]["status"] == "completed"
-    assert [each["id"] for each in actions.list(number, **plain)["actions"]] == [action["id"]]
-    assert images.get(number, **plain)["image"]["regions"] == ["nyc3", "ams3"]
-    assert images.delete(number, **plain) is None
-
-    # It returns a 404 as a document, and raises the other errors.
-    assert images.get(number, **plain)["id"] == "not_found"
-    with pytest.raises(HttpResponseError) as caught:
-        images.create_custom(body={"name": "x"}, **plain)
-    assert caught.value.status_code == 422
-    assert "url is required" in str(caught.value)
-    threaded.tokens.revoke(threaded.token)
-    with pytest.raises(ClientAuthenticationError, match="Unable to authenticate you"):
-        images.list(**plain)
-    assert threaded.requests.count("DELETE", f"/v2/images/{number}", status=204) == 1
-
-
-async def test_pydo_aio(emulator: ImagesEmulator) -> None:
-    plain = {"enforce_https": False}
-    client: Any
-    async with pydo.aio.Client(emulator.token, endpoint=emulator.url) as client:
-        images, actions = client.images, client.image_actions
-        page = await images.list(private=True, per_page=7, page=2, **plain)
-        assert (len(page["images"]), page["meta"]["total"]) == (7, 20)
-        number = (await images.create_custom(body=GOLDEN, **plain))["image"]["id"]
-        assert (await images.get(number, **plain))["image"]["status"] == "available"
-        assert (await images.update(number, body={"name": "b"}, **plain))["image"]["name"] == "b"
-        body = {"type": "transfer", "region": "ams3"}
-        action = (await actions.post(number, body=body, **plain))["action"]
-        action = (await actions.get(number, action["id"], **plain))["action"]
-        assert action["status"] == "completed"
-        assert len((await actions.list(number, **plain))["actions"]) == 1
-        await images.delete(number, **plain)
-        assert (await images.get(number, **plain))["id"] == "not_found"
-        with pytest.raises(HttpResponseError) as caught:
-            await images.create_custom(body={"name": "x"}, **plain)
-        assert caught.value.status_code == 422
-        emulator.tokens.revoke(emulator.token)
-        with pytest.raises(ClientAuthenticationError, match="Unable to authenticate you"):
-            await images.list(**plain)
 
 
 # --- requests that nobody would think of ---

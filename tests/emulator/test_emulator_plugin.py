@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.project.test_readme import README
+from tests.support.slow import fewer
 
 PLUGIN = ("-p", "do_images_async_pytest")
 ASYNCIO = ("-p", "pytest_asyncio.plugin")
@@ -133,8 +134,7 @@ async def test_more_requests_than_the_quota(images_emulator: ImagesEmulator, ima
 
 @pytest.mark.parametrize(
     "plugins",
-    [(*ASYNCIO, "--asyncio-mode=strict"), (*ANYIO, "-k", "not trio")],
-    ids=["asyncio", "anyio"],
+    fewer([(*ASYNCIO, "--asyncio-mode=strict"), (*ANYIO, "-k", "not trio")]),
 )
 def test_a_mark_says_what_the_client_is_made_with(tmp_path: Path, plugins: tuple[str, ...]) -> None:
     ini = "asyncio_default_fixture_loop_scope = function" if ASYNCIO[1] in plugins else ""
@@ -186,8 +186,7 @@ EXAMPLE = re.search(r"^```python\n(# test_[^\n]+\n.*?)^```$", README, re.DOTALL 
 
 @pytest.mark.parametrize(
     "plugins",
-    [ASYNCIO, (*ASYNCIO, "-p", "pytest_aiohttp.plugin"), ANYIO, (*ASYNCIO, *ANYIO)],
-    ids=["pytest-asyncio", "pytest-aiohttp", "anyio", "asyncio-and-anyio"],
+    fewer([ASYNCIO, ANYIO, (*ASYNCIO, "-p", "pytest_aiohttp.plugin"), (*ASYNCIO, *ANYIO)], 2),
 )
 def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
     tmp_path: Path, plugins: tuple[str, ...]
@@ -200,12 +199,14 @@ def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
     assert "failed" not in outcome.stdout
 
 
+@pytest.mark.slow
 def test_an_async_test_that_does_not_use_the_fixtures_is_not_marked(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("async def test_plain(tmp_path): ...\n")
     outcome = pytest_in(tmp_path, *PLUGIN, *ASYNCIO)
     assert "async def functions are not natively supported" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_a_class_or_module_with_a_mark_keeps_it(tmp_path: Path) -> None:
     source = """
 import asyncio, pytest

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import aiohttp
 import pytest
 
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors, quota_middleware
-from do_images_async.testing import ImagesEmulator
-from do_images_async.testing.quota import Quota
 from tests.conftest import TOKEN
 from tests.support.servers import RESET, Server, content, image_reply, refusal, unused_port
-
-
-async def test_600_calls_of_pydo_100_in_flight_are_never_refused() -> None:
-    pydo: Any = pytest.importorskip("pydo.aio")
-    transports: Any = pytest.importorskip("azure.core.pipeline.transport")
-    # A minute of two seconds.
-    limiter = RateLimiter(TokenBucket(200, per=2, margin=0.1), TokenBucket(5000, per=3600))
-    async with ImagesEmulator(images=1, quotas=(Quota(200, 2.0), Quota(5000, 3600.0))) as emulator:
-        wanted = next(iter(emulator.images))["id"]
-        session = aiohttp.ClientSession(middlewares=(quota_middleware(limiter),))
-        transport = transports.AioHttpTransport(session=session, session_owner=False)
-        places = asyncio.Semaphore(100)
-
-        async def get(client: Any) -> Any:
-            async with places:
-                return (await client.images.get(image_id=wanted, enforce_https=False))["image"]["id"]
-
-        async with session, pydo.Client(emulator.token, endpoint=emulator.url, transport=transport) as client:
-            got = await asyncio.gather(*(get(client) for _ in range(600)))
-        assert set(got) == {wanted}
-        assert len(emulator.requests) == 600
-        assert not [entry for entry in emulator.requests if entry.status == 429]
-    assert limiter.stats().granted == 600
 
 
 async def test_a_session_and_a_client_spend_one_quota(server: Server) -> None:

@@ -30,6 +30,7 @@ from do_images_async.testing import ImagesEmulator
 from tests.docs.fill import MARKER, PAGES, PROGRAMS
 from tests.support.programs import impatient
 from tests.support.redis_servers import EXECUTABLE, NO_SERVER, RedisServer, redis_server, shared_redis
+from tests.support.slow import RUN_SLOW
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
 
@@ -144,8 +145,8 @@ async def test_the_code_of_a_page_runs_and_prints_what_it_says(
         monkeypatch.setenv("REDIS_URL", redis.url)
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page):
-        if block.language != "python":
-            continue
+        if block.language != "python" or ("from pydo" in block.text and not RUN_SLOW):
+            continue  # pydo is of the extra `dev`
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             await asyncio.to_thread(run, impatient(block.text), names)
@@ -256,6 +257,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], "the site needs no network"
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_what_is_filled_into_the_pages_is_up_to_date() -> None:
     done = outcome_of(sys.executable, "-m", "tests.docs.fill", "--check")

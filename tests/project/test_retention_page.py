@@ -18,6 +18,7 @@ import yaml
 
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import Ended, account, environment
+from tests.support.slow import fewer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "retention.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -69,7 +70,7 @@ def snapshots(emulator: ImagesEmulator) -> int:
     return sum(image["name"].startswith("web-") for image in emulator.images)
 
 
-@pytest.mark.parametrize("commands", CONSOLE, ids=lambda commands: commands[0])
+@pytest.mark.parametrize("commands", fewer(CONSOLE), ids=lambda commands: commands[0])
 async def test_the_commands_of_a_shell(commands: list[str], tmp_path: Path) -> None:
     async with running() as emulator:
         for command in commands:

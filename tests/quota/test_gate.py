@@ -25,7 +25,7 @@ from tests.support.counting import MODELS, Tally, run_against
 from tests.support.limiters import is_spent
 from tests.support.neighbours import SharedServer, neighbours_bursts, neighbours_calls
 from tests.support.simulation import HOUR, MINUTE, Limit, Server
-from tests.support.slow import examples
+from tests.support.slow import examples, fewer
 from tests.support.virtual_time import SECOND, clock, let_run, run_virtually
 
 law = settings(derandomize=True, deadline=None, database=None, max_examples=examples(120))
@@ -556,7 +556,7 @@ def tally_of(model: str, *, says_when: bool = True, outage: tuple[float, float] 
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("says_when", [True, False], ids=["retry-after", "no headers"])
+@pytest.mark.parametrize("says_when", fewer([True, False]))
 def test_however_a_server_counts_at_most_3_percent_are_refused_and_90_percent_used(
     model: str, *, says_when: bool
 ) -> None:
@@ -567,7 +567,7 @@ def test_however_a_server_counts_at_most_3_percent_are_refused_and_90_percent_us
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("outage", [(100.0, 103.0), (100.0, 115.0)], ids=["3 s", "15 s"])
+@pytest.mark.parametrize("outage", fewer([(100.0, 103.0), (100.0, 115.0)]))
 def test_the_full_rate_is_back_two_windows_after_refusals_that_were_passing(
     model: str, outage: tuple[float, float]
 ) -> None:
@@ -584,7 +584,7 @@ def test_the_full_rate_is_back_two_windows_after_refusals_that_were_passing(
         pytest.param((MINUTE, HOUR), 2.0, id="the hour is what is short"),
     ],
 )
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", fewer([1, 2]))
 def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_closing(
     limits: Sequence[Limit], hours: float, seed: int
 ) -> None:
@@ -603,7 +603,7 @@ def test_beside_a_noisy_neighbour_it_spends_what_is_left_and_is_refused_once_a_c
     assert max(shared.refusals) <= 2
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", fewer([1, 2]))
 def test_beside_bursts_of_half_the_quota_it_uses_92_percent_of_the_rest(seed: int) -> None:
     random.seed(seed)  # as above
     minutes, limits = 20, (MINUTE, Limit(15_000, 3600.0))

@@ -36,6 +36,7 @@ def environment(**variables: str) -> dict[str, str]:
     read = ("DIGITALOCEAN_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "TERM")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(read)}
     fixed = {"TERM": "xterm-256color", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+    fixed["SSL_CERT_FILE"] = os.devnull  # aiohttp reads all certificates of the system when it is imported
     return kept | fixed | {"XDG_CONFIG_HOME": "/nonexistent"} | variables
 
 
@@ -62,19 +63,29 @@ async def do_images(*arguments: str, stdin: str = "", **variables: str) -> Ended
     return Ended(await process.wait(), stdout.decode(), stderr.decode())
 
 
-async def do_images_here(*arguments: str, **variables: str) -> Ended:
+async def do_images_here(*arguments: str, stdin: str = "", **variables: str) -> Ended:
     """Run the command on a thread, which is faster than a process; one at a time."""
 
     def call() -> Ended:
         with (
             patch.dict(os.environ, environment(**variables), clear=True),
-            redirect_stdout(io.StringIO()) as stdout,
-            redirect_stderr(io.StringIO()) as stderr,
+            patch.object(sys, "stdin", io.StringIO(stdin)),
+            redirect_stdout(_stream()) as stdout,
+            redirect_stderr(_stream()) as stderr,
         ):
             status = run(arguments)
-        return Ended(status, stdout.getvalue(), stderr.getvalue())
+        return Ended(status, _written(stdout), _written(stderr))
 
     return await asyncio.to_thread(call)
+
+
+def _stream() -> io.TextIOWrapper[io.BytesIO]:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+
+
+def _written(stream: io.TextIOWrapper[io.BytesIO]) -> str:
+    stream.flush()
+    return stream.buffer.getvalue().decode()
 
 
 def account(server: Server | ImagesEmulator, token: str = TOKEN) -> Mapping[str, str]:
