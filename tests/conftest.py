@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
 from do_images_async import ImagesAPI, RetryPolicy
 from do_images_async._quota import sharing
@@ -35,6 +36,10 @@ NEED_DEVELOPERS_TOOLS = (  # the extra `dev`: type checkers, builders, what the 
 collect_ignore = [] if os.environ.get("RUN_SLOW") == "1" else list(NEED_DEVELOPERS_TOOLS)
 
 
+# Property tests that don't say how many examples they try.
+settings.register_profile("short", max_examples=20)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--run-slow",
@@ -57,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--run-slow"):
         os.environ["RUN_SLOW"] = "1"  # before any test module is imported, and for xdist's workers
         collect_ignore.clear()
+    if os.environ.get("RUN_SLOW") != "1":
+        settings.load_profile("short")
 
 
 def _ignore(_number: int, _frame: object) -> None:

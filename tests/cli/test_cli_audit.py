@@ -368,6 +368,7 @@ async def test_an_interruption_leaves_a_report_that_says_it_is_partial(
     assert stderr == b"do-images: interrupted after 200 images of 450: the report is partial\n"
 
 
+@pytest.mark.slow
 async def test_an_interruption_of_several_accounts_is_one_too(server: Server) -> None:
     catalogue = listing(450)
     server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)

@@ -100,7 +100,7 @@ async def test_list_with_filters_columns_and_no_header(emulator: ImagesEmulator)
 
 async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
     emulator.images.add(name="n" * 300, tags=["t" * 100])
-    widths = (80, 120, 200)
+    widths = fewer((80, 120, 200))
     where = account(emulator, emulator.token)
     lists = await asyncio.gather(*(in_terminal("list", COLUMNS=str(width), **where) for width in widths))
     for width, ended in zip(widths, lists, strict=True):
@@ -318,6 +318,7 @@ async def lost(emulator: ImagesEmulator, *arguments: str) -> tuple[int | None, s
     return running.returncode, stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_changes_are_on_stderr_if_the_output_is_lost(emulator: ImagesEmulator) -> None:
     before = {each["id"] for each in emulator.images}
@@ -411,6 +412,7 @@ async def test_actions_that_are_fewer_than_announced_are_shown_as_incomplete(ser
 # --- interruption ---
 
 
+@pytest.mark.slow
 async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulator) -> None:
     numbers = [each["id"] for each in emulator.images if not each["public"]][:2]
     snapshot = first(emulator, type="snapshot")

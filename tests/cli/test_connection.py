@@ -14,6 +14,7 @@ from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.cli_processes import account, do_images, do_images_here
 from tests.support.servers import HANG, Server, listing, unused_port
+from tests.support.slow import fewer
 
 GET = ("get", "ubuntu-24-04-x64", "--columns", "Slug", "--no-header")
 
@@ -91,7 +92,7 @@ async def test_timeout_and_retries(server: Server) -> None:
     assert len(server.received) == 2
 
 
-@pytest.mark.parametrize("how", ["option", "variable"])
+@pytest.mark.parametrize("how", fewer(["option", "variable"]))
 async def test_a_log_shows_attempts_and_no_token(how: str) -> None:
     async with ImagesEmulator(images=1, quotas=None) as emulator:
         emulator.faults.add(Fault(status=503, times=1))

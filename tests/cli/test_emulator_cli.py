@@ -127,6 +127,7 @@ async def test_tls_and_a_token_of_ones_own(tmp_path: Path) -> None:
     assert (code, complaints) == (0, "")
 
 
+@pytest.mark.slow
 async def test_a_temporary_certificate_goes_with_the_server() -> None:
     async with serving("--tls", "--images", "0") as served:
         authority = Path(served.value("trust"))
@@ -210,6 +211,7 @@ def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert "--dump: there is no directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 async def test_a_dump_on_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """Limit files to 100 KiB, as on a full disk; the state of 5,000 images is larger."""
     dump = tmp_path / "state.json"
@@ -267,7 +269,7 @@ def in_place(value: str, served: Served, tmp_path: Path) -> str:
     return re.sub(r":\d+$", f":{port}", value).replace("/certs", str(tmp_path))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", fewer(list(RECIPES)))
 async def test_the_recipe_for_containers(name: str, tmp_path: Path, other_address: str) -> None:
     services = RECIPES[name]
     command = [each.replace("/certs", str(tmp_path)) for each in services["emulator"]["command"]]
@@ -321,7 +323,7 @@ def own_address() -> str | None:
     return None if address.startswith("127.") else address
 
 
-@pytest.mark.parametrize("remote_admin", [False, True])
+@pytest.mark.parametrize("remote_admin", fewer([False, True]))
 async def test_other_machines_administer_it_only_on_request(remote_admin: bool) -> None:
     address = own_address()
     if address is None:

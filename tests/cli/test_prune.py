@@ -238,7 +238,7 @@ async def test_apply_deletes_what_was_shown_and_notes_each_before_and_after(
     assert (again.status, again.stderr) == (0, "do-images: nothing to remove\n")
 
 
-@pytest.mark.parametrize(("answer", "status", "left"), [("y", 0, 7), ("n", 130, 11)])
+@pytest.mark.parametrize(("answer", "status", "left"), fewer([("y", 0, 7), ("n", 130, 11)]))
 async def test_it_asks(emulator: ImagesEmulator, answer: str, status: int, left: int) -> None:
     ended = await in_terminal(*KEEP_SIX, "--apply", typed=f"{answer}\n", **account(emulator, emulator.token))
     assert ended.status == status
@@ -575,6 +575,7 @@ async def test_a_full_disk_does_not_hide_what_was_deleted(emulator: ImagesEmulat
     )
 
 
+@pytest.mark.slow
 async def test_a_reader_that_leaves_learns_on_stderr_how_many_were_deleted(emulator: ImagesEmulator) -> None:
     ended = await asyncio.create_subprocess_exec(
         *("bash", "-c", '"$@" | head -5; exit "${PIPESTATUS[0]}"', "bash"),
@@ -590,6 +591,7 @@ async def test_a_reader_that_leaves_learns_on_stderr_how_many_were_deleted(emula
     assert stderr.decode() == "do-images: 4 of 4 images deleted (40 GB)\n"
 
 
+@pytest.mark.slow
 async def test_nohup_is_heeded(emulator: ImagesEmulator) -> None:
     emulator.faults.add(Fault(method="DELETE", delay=1.0, times=None))
     command = (sys.executable, "-m", "do_images_async", *KEEP_SIX, *APPLY)

@@ -103,6 +103,7 @@ async def test_what_no_image_matches_is_said(emulator: ImagesEmulator) -> None:
     assert (ended.status, ended.stderr) == (0, "do-images: no image matches\n")
 
 
+@pytest.mark.slow
 async def test_a_run_that_was_interrupted_is_gone_on_with() -> None:
     passed = 0.0
     async with ImagesEmulator(

@@ -88,7 +88,7 @@ async def test_the_status_is_the_same_without_the_other_streams(redirection: str
     assert bad.status == 2
 
 
-@pytest.mark.parametrize("arguments", fewer([DEMO, ("--help",), ("list", "--help"), ("--version",)], 2))
+@pytest.mark.parametrize("arguments", fewer([DEMO, ("--help",), ("list", "--help"), ("--version",)]))
 async def test_a_reader_that_has_left_is_no_findings(arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -141,12 +141,15 @@ async def test_a_broken_installation_ends_with_70() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "unused"),
-    [
-        (["--help"], ["aiohttp", "asyncio", "rich", "yarl", "yaml", "do_images_async.audit"]),
-        (["--version"], ["aiohttp", "rich"]),
-        (["list", "--help"], ["rich", "do_images_async.audit", "do_images_async.testing"]),
-        (["audit", "--help"], ["rich", "do_images_async.testing"]),
-    ],
+    fewer(
+        [
+            (["--help"], ["aiohttp", "asyncio", "rich", "yarl", "yaml", "do_images_async.audit"]),
+            (["list", "--help"], ["rich", "do_images_async.audit", "do_images_async.testing"]),
+            (["audit", "--help"], ["rich", "do_images_async.testing"]),
+            (["--version"], ["aiohttp", "rich"]),
+        ],
+        2,
+    ),
 )
 async def test_a_help_imports_only_what_it_needs(arguments: list[str], unused: list[str]) -> None:
     program = (

@@ -132,6 +132,7 @@ async def test_more_requests_than_the_quota(images_emulator: ImagesEmulator, ima
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plugins",
     fewer([(*ASYNCIO, "--asyncio-mode=strict"), (*ANYIO, "-k", "not trio")]),
@@ -151,6 +152,7 @@ def test_without_a_plugin_for_async_tests_the_client_says_what_it_needs(tmp_path
     assert "1 error" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_pytest_finds_it_by_itself_and_it_costs_nothing_until_used(tmp_path: Path) -> None:
     """Load every plugin of the environment; this one has imported nothing."""
     source = """
@@ -186,7 +188,7 @@ EXAMPLE = re.search(r"^```python\n(# test_[^\n]+\n.*?)^```$", README, re.DOTALL 
 
 @pytest.mark.parametrize(
     "plugins",
-    fewer([ASYNCIO, ANYIO, (*ASYNCIO, "-p", "pytest_aiohttp.plugin"), (*ASYNCIO, *ANYIO)], 2),
+    fewer([ASYNCIO, ANYIO, (*ASYNCIO, "-p", "pytest_aiohttp.plugin"), (*ASYNCIO, *ANYIO)]),
 )
 def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
     tmp_path: Path, plugins: tuple[str, ...]

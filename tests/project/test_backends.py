@@ -18,6 +18,7 @@ from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.programs import Program, running
 from tests.support.servers import HANG, Server, eventually, image_reply, refusal, unused_port
+from tests.support.slow import fewer
 
 BACKENDS = ("backend_aiohttp.py", "backend_fastapi.py")
 MINUTE = 250
@@ -102,7 +103,7 @@ async def test_requests_share_one_client_until_its_quota_is_spent(name: str) -> 
         assert emulator.requests.count(status=429) == 0
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", fewer(BACKENDS))
 async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Server) -> None:
     answers = {"1": refusal(500), "2": image_reply(2)}
     server.answer_with(lambda request: answers.get(request.path.rpartition("/")[2], HANG))

@@ -11,6 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.support.slow import fewer
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "tests" / "docs" / "pages" / "tutorial.md").read_text()
 STEP = re.compile(
@@ -60,7 +62,7 @@ def test_the_reader_runs_every_program_that_the_page_shows() -> None:
     assert [found["typed"] for found in STEP.finditer(PAGE)] == [step.name for step in STEPS]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", fewer(STEPS, 3), ids=lambda step: step.name)
 def test_a_program_typed_in_an_empty_directory_prints_what_the_page_shows(step: Step, tmp_path: Path) -> None:
     (tmp_path / step.name).write_text(step.program)
     printed = run(sys.executable, "-W", "error", step.name, directory=tmp_path)
