@@ -176,6 +176,7 @@ class SharedQuota:
         """
         self._memory, self.spent, self.cleared = memory, Spent(), False
         self._gate = memory.gate or self._new_gate()
+        is_new = not memory.written
         if doubted:
             self._doubt_memory(ask, now)
         memory.written = now
@@ -186,10 +187,11 @@ class SharedQuota:
         if member is not None and member.number == ask.number and member.reply is not None:
             member.lease_ends = now + ask.lease * _MICROSECOND
             return member.reply
-        if ask.epoch and memory.epoch != ask.epoch:
+        is_another = bool(ask.epoch) and memory.epoch != ask.epoch
+        if is_another and not is_new:
             return self._answer_lost(ask, now)
         is_older = member is not None and bool(member.number) and member.held != ask.holds
-        if is_older or memory.serial < ask.seen:
+        if is_another or is_older or memory.serial < ask.seen:
             self._forget_everything(ask, now)
             return self._answer_lost(ask, now)
         if member is None:
@@ -216,7 +218,7 @@ class SharedQuota:
         self._gate.expect_others(now)
 
     def _forget_everything(self, ask: Exchange, now: int) -> None:
-        """Start with an empty memory when this one is older than a worker's."""
+        """Start with an empty memory when this one was emptied, or is older than a worker's."""
         self._memory = Memory(epoch="", limits=self._memory.limits, written=now)
         self._gate = self._new_gate()
         self.clear()
@@ -240,6 +242,7 @@ class SharedQuota:
 
     def _answer_lost(self, ask: Exchange, now: int) -> Reply:
         """Tell a worker of another epoch that it must report what it has spent: since when, or everything."""
+        self._memory.serial = max(self._memory.serial, ask.seen)
         last = self._memory.until.get(ask.epoch)
         return self._answer(lost=True, age=None if last is None else (now - last) / _SECOND)
 

@@ -638,7 +638,7 @@ local function begin_epoch()
     pacing_expect_others()
 end
 
--- Start with an empty memory when this one is older than a worker's, or lacks a part.
+-- Start with an empty memory when this one was emptied, is older than a worker's, or lacks a part.
 local function forget_everything()
     redis.call('DEL', unpack(KEYS))
     state = new_state()
@@ -665,13 +665,14 @@ end
 
 -- Tell a worker of another epoch that it must report what it has spent: since when, or everything.
 local function answer_lost()
+    state.serial = math.max(state.serial, ask.seen)
     local last = state['until_' .. ask.epoch]
     return answer({lost = true, age = last and now - last})
 end
 
 local whole = restore()
 if labels.limits ~= cjson.encode(ask.buckets) then return cjson.encode({limits = labels.limits}) end
-if not whole then
+if not whole or (#saved == 0 and ask.epoch ~= '') then
     forget_everything()
 elseif labels.history ~= history then
     doubt_memory()

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from do_images_async import TokenBucket
+from do_images_async import ImagesAPI, TokenBucket
+from do_images_async._quota.protocols import Report
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
+from do_images_async.testing import ImagesEmulator, Quota
 from tests.redis.test_redis import worker_of, workers
 from tests.support.limiters import take
 from tests.support.redis_servers import RedisServer, needs_redis, own_redis
@@ -115,3 +119,46 @@ async def test_a_restart_that_loses_nothing_keeps_what_workers_spent_that_are_go
         new = make(BUCKET)
         await how_long(new)
         assert new.stats().available == (0,)
+
+
+async def test_a_quota_that_was_spent_since_the_snapshot_costs_a_refusal_and_no_burst(
+    own_redis: RedisServer,
+) -> None:
+    bucket = TokenBucket(30, per=4)
+    async with (
+        ImagesEmulator(quotas=(Quota(bucket.capacity, bucket.per),)) as emulator,
+        workers(own_redis) as make,
+    ):
+
+        async def call(limiter: RedisRateLimiter, number: int) -> None:
+            async with ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter) as api:
+                await asyncio.gather(*(api.get("ubuntu-24-04-x64") for _ in range(number)))
+
+        gone = make(bucket, token=emulator.token)
+        await call(gone, 1)
+        await is_known(gone)
+        snapshot(own_redis)
+        await call(gone, bucket.capacity - 1)
+        await gone.aclose()
+        restore(own_redis)
+        await call(make(bucket, token=emulator.token), bucket.capacity)
+        assert emulator.requests.count(status=429) <= 1
+
+
+async def test_responses_to_requests_of_before_hide_nothing_of_what_later_ones_say(
+    own_redis: RedisServer,
+) -> None:
+    async with workers(own_redis) as make:
+        limiter = make(TokenBucket(100, per=60))
+        *answered, in_flight = await take(limiter, 20)
+        for permit in answered:
+            permit.settle()
+        await is_known(limiter)
+        with own_redis.client() as client:
+            client.flushall()
+        (later,) = await take(limiter, 1, max_wait=20)
+        in_flight.settle(Report(remaining=90, reset_in=50.0))
+        await is_known(limiter)
+        later.settle(Report(remaining=0, reset_in=50.0))
+        await is_known(limiter)
+        assert await how_long(limiter) > 10
