@@ -28,7 +28,10 @@ OTHERS: dict[str, tuple[Callable[[argparse.Namespace], str], str]] = {
     "killed": (lambda _: kill_and_stop(), "six processes, one killed and one stopped (a minute)"),
     "starved": (lambda _: starve_workers(), "what 64 workers that wait cost a Redis"),
     "servers": (lambda options: compare_servers(options.seed), "servers that count in different ways"),
-    "neighbours": (lambda options: switch_policies_off(options.seed), "each policy off, beside a neighbour"),
+    "neighbours": (
+        lambda options: switch_policies_off(options.seed),
+        "each policy off, and other neighbours",
+    ),
 }
 """Measurements with an option of their own, and its help."""
 

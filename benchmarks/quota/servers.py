@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 from unittest import mock
 
@@ -20,7 +21,13 @@ from do_images_async._quota import policies
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter
 from tests.support.counting import MODELS, Tally, run_against
-from tests.support.neighbours import SharedServer, neighbours_bursts
+from tests.support.neighbours import (
+    Pauses,
+    SharedServer,
+    neighbours_bursts,
+    neighbours_calls,
+    neighbours_even_calls,
+)
 from tests.support.simulation import MINUTE, Limit, Limiter
 from tests.support.virtual_loop import VirtualLoop
 
@@ -122,10 +129,24 @@ _OFF: dict[str, tuple[_Part, ...]] = {
 }
 
 
-def switch_policies_off(seed: int, hours: float = 0.5) -> str:
-    """Return a Markdown table: without each of the policies, beside a neighbour and at a server with GCRA.
+_NEIGHBOURS: dict[str, Pauses] = {
+    "half, in bursts of 25": neighbours_bursts,
+    "half, in bursts of 60": partial(neighbours_bursts, size=60),
+    "half, evenly": partial(neighbours_even_calls, part=0.5),
+    "three quarters, evenly": partial(neighbours_even_calls, part=0.75),
+    "three quarters, at random": partial(neighbours_calls, part=0.75),
+    "nine tenths, evenly": partial(neighbours_even_calls, part=0.9),
+    "three quarters, evenly, every other five minutes": partial(
+        neighbours_even_calls, part=0.75, on=300.0, off=300.0
+    ),
+}
+"""What others spend of the minute's quota."""
 
-    The neighbour spends half of the minute's quota in bursts of 25.
+
+def switch_policies_off(seed: int, hours: float = 0.5) -> str:
+    """Return two Markdown tables: without each of the policies, and beside different neighbours.
+
+    In the first, the neighbour spends half of the minute's quota in bursts of 25; also at a server with GCRA.
     """
     lines = [
         "| Policies | Beside bursts: refused | closings | used of the rest | GCRA: refused | used |",
@@ -138,15 +159,22 @@ def switch_policies_off(seed: int, hours: float = 0.5) -> str:
             gcra = _run("GCRA, burst of a fifth", "do_images_async", seed, outage=(-1.0, -1.0))
             cells = _beside_a_neighbour(seed, hours)
         lines.append(f"| {name} | {cells} | {len(gcra.refused):,} | {gcra.used():.1%} |")
-    cells = _beside_a_neighbour(seed, hours, tells=False)
-    lines.append(f"| all, and only a 429 tells anything | {cells} | | |")
+    lines += [
+        "",
+        "| Neighbour, and only a 429 tells anything | Refused | Closings | Used of the rest |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, pauses in _NEIGHBOURS.items():
+        lines.append(f"| {name} | {_beside_a_neighbour(seed, hours, pauses, tells=False)} |")
     return "\n".join(lines)
 
 
-def _beside_a_neighbour(seed: int, hours: float, *, tells: bool = True) -> str:
+def _beside_a_neighbour(
+    seed: int, hours: float, pauses: Pauses = neighbours_bursts, *, tells: bool = True
+) -> str:
     limits = (MINUTE, Limit(15_000, 3600.0))
     random.seed(seed)
-    shared = SharedServer(limits, seed, pauses=neighbours_bursts, tells=tells)
+    shared = SharedServer(limits, seed, pauses=pauses, tells=tells)
 
     async def main() -> None:
         buckets = [TokenBucket(limit.capacity, per=limit.seconds) for limit in limits]

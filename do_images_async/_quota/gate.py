@@ -163,14 +163,14 @@ class Gate:
             if not _is_the_minutes(report):
                 self.remaining.learn(response)
                 others = self._learn_others(response, in_flight, spent)
-        succeeded = not self.closing.refusals
         self.closing.learn(response)
         self.in_flight.learn(response)
         if report.refused:
             self.quiet = False
             if not _is_the_longest(report):
                 accepted = outstanding + others - (latest - ticket.serial)
-                self.pacing.learn(response, accepted, self.closing.until, succeeded=succeeded)
+                repeated = max(self.closing.refusals - 1, 0)
+                self.pacing.learn(response, accepted, self.closing.until, repeated)
         return others
 
     def _response(self, now: int, ticket: Ticket, report: Report, latest: int) -> Response:

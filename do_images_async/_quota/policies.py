@@ -42,22 +42,40 @@ RESET_STEP: Final = 1.0
 """Seconds to wait after a reset: the server rounds it to a whole second."""
 
 GROWTH: Final = 0.03
-"""Part of the clean rate by which pacing has become faster a period later."""
+"""Part of the full rate by which pacing has become faster than that a period later."""
 
 DOUBLINGS: Final = 2
+"""How many times the rate of pacing doubles in a period, while the refusals may have been passing."""
+
+RETURNS: Final = 16
 """How many times the rate of pacing doubles in a period, up to the clean rate."""
+
+PROBES: Final = 16
+"""How many times the rate of pacing doubles in the first period beyond the clean rate, at a patience of 1."""
+
+MOST_PATIENCE: Final = 64
+"""Patience is at most this; at least, it is a half."""
+
+SAME_PART: Final = 25
+"""Two refusals are at the same rate if the rates differ by less than this part of the full rate."""
+
+BACKOFF: Final = 0.6
+"""Factor of the rate for each refusal of the first request after a refusal."""
 
 BURST_RATE: Final = 16
 """Pacing at this many times the full rate is as good as none."""
 
 SLOWEST_GROWTH: Final = 32
-"""Growth beyond the clean rate is slowed by at most this factor."""
+"""Growth beyond the full rate is slowed by at most this factor."""
 
 BURST_PART: Final = 30
 """Paced requests that were held back may catch up on at most this part of a period."""
 
-SLOWEST_PART: Final = 4
-"""Pacing is never slower than this part of the full rate: if few were accepted, few may have been sent."""
+FIRST_PART: Final = 4
+"""Pacing begins with this part of the full rate at least: if few were accepted, few may have been sent."""
+
+SLOWEST_PART: Final = 32
+"""Pacing is never slower than this part of the full rate."""
 
 ALONE_PART: Final = 2
 """Before any sign of others, this part of what is left may be in flight: as many of theirs may be hidden."""
@@ -80,9 +98,15 @@ CONSTANTS: Final[dict[str, float]] = {
     "reset_step": RESET_STEP,
     "growth": GROWTH,
     "doublings": DOUBLINGS,
+    "returns": RETURNS,
+    "probes": PROBES,
+    "most_patience": MOST_PATIENCE,
+    "same_part": SAME_PART,
+    "backoff": BACKOFF,
     "burst_rate": BURST_RATE,
     "slowest_growth": SLOWEST_GROWTH,
     "burst_part": BURST_PART,
+    "first_part": FIRST_PART,
     "slowest_part": SLOWEST_PART,
     "alone_part": ALONE_PART,
     "shared_part": SHARED_PART,
@@ -262,23 +286,31 @@ class Others:
 class Pacing:
     """The policy while others spend, or after a refusal that our own requests do not explain: grant evenly.
 
-    After a refusal, requests go at the rate that was just accepted. The rate doubles twice a period up to the
-    clean rate, which is taken to cause no refusals, and grows slowly beyond it. At first any rate is taken to
-    be clean: the refusal may not come again. A refusal below the clean rate lowers it to the rate that was
-    accepted. A refusal above it leaves it; if the rate was above the full rate, the server refuses
-    bursts, and the next growth is half as fast.
+    After the first refusal, requests go at the rate that was just accepted, which then doubles twice a
+    period: the refusal may not come again. After another one, the rate that was accepted is the clean rate,
+    which is taken to cause no refusals. Beyond it the rate grows slowly at first, and ever faster. How slowly
+    is learned: others who spend evenly refuse at the same rate again, so each such refusal doubles the
+    patience; after a burst of others the rate is another one, which halves the patience. Where not even the
+    first request after a refusal is accepted, requests go more slowly, so that the server's count falls; not
+    so where that count shows the others, whose requests take tokens out of the bucket.
+
+    Beyond the full rate it grows slowly. A refusal there means that the server refuses bursts, and the next
+    growth is half as fast.
 
     Attributes:
         interval: nanoseconds between two requests when the pacing began; None without pacing.
-        clean: nanoseconds between two requests at the rate that is taken to be clean.
-        slowness: the factor that slows the growth beyond that rate; 0 if nothing was refused.
-        since: when the pacing began.
+        clean: nanoseconds between two requests at the rate that is taken to be clean; fewer than at the full
+            rate after a first refusal.
+        patience: the factor that slows the growth beyond the clean rate.
+        slowness: the factor that slows the growth beyond the full rate; 0 if nothing was refused.
+        since: when requests began or begin to go at `interval`.
         next_at: when the next request may go.
         others_at: the last sign of others.
     """
 
     interval: float | None = None
     clean: float = 0.0
+    patience: float = 1.0
     slowness: int = 0
     since: int = 0
     next_at: int = 0
@@ -291,8 +323,9 @@ class Pacing:
         """Note that a request goes now; end the pacing at its highest rate after a period without others."""
         if self.interval is None:
             return
-        shortest = self._shortest(now, period / capacity, period)
-        interval = max(shortest, self._current(now, period))
+        full = period / capacity
+        shortest = self._shortest(now, full, period)
+        interval = max(shortest, self._current(now, full, period))
         if interval == shortest and heard_at >= self.others_at + period:
             self.interval = None
             return
@@ -308,6 +341,7 @@ class Pacing:
         self.others_at, self.slowness = now, 0
         if self.interval is None:
             self.interval = self.clean = period / capacity
+            self.patience = 1.0
             self.next_at = self.since = now
 
     def learn_others(self, response: Response, news: int) -> int:
@@ -319,21 +353,33 @@ class Pacing:
         # If we heard nothing for long, theirs are taken to have come evenly in that time.
         return min(math.ceil(news * period / max(response.silence, period)), response.capacity)
 
-    def learn(self, response: Response, accepted: int, closed_until: int, *, succeeded: bool) -> None:
-        """Go on at the rate of the requests that the server had accepted when it refused this one."""
+    def learn(self, response: Response, accepted: int, closed_until: int, repeated: int) -> None:
+        """Go on at the rate of the requests that the server had accepted when it refused this one.
+
+        Args:
+            response: the refusal.
+            accepted: how many requests the server had accepted within a period.
+            closed_until: when the next request may go.
+            repeated: how many refusals came before this one since the last success.
+        """
         capacity, now, period = response.capacity, response.now, response.period
-        full = period / capacity
-        slowest = max(1, capacity // SLOWEST_PART)
-        interval = period / max(slowest, min(accepted, capacity))
+        full, fewest = period / capacity, max(1, capacity // SLOWEST_PART)
+        interval, pause = period / max(fewest, min(accepted, capacity)), 0.0
         if self.interval is None:
-            self.clean, self.slowness = full / BURST_RATE, 1
-        elif response.first and succeeded:
+            self.clean, self.patience, self.slowness = full / BURST_RATE, 1.0, 1
+        elif response.first and not repeated:
             explained = self.are_others_here(now, period)
-            self._fall_back(self._current(now, period), interval, full, explained=explained)
+            self._fall_back(self._current(now, full, period), interval, full, explained=explained)
+        if self.clean < full:
+            # While everything is refused, few are accepted at any rate.
+            interval = self.interval if self.interval and repeated else min(interval, full * FIRST_PART)
+        elif repeated and self.slowness:
+            interval = max(interval, self.clean) / BACKOFF ** min(repeated, 60)
+            pause = interval = min(interval, period / fewest)
         if response.first or self.interval is None or interval > self.interval:
             self.interval = interval
-        self.since = now
-        self.next_at = closed_until
+        self.since = closed_until if self.clean >= full else now
+        self.next_at = closed_until + round(pause)
 
     def _fall_back(self, refused: float, accepted: float, full: float, *, explained: bool) -> None:
         """Change the clean rate after a refusal.
@@ -342,26 +388,32 @@ class Pacing:
             refused, accepted, full: the rates, as nanoseconds between two requests.
             explained: whether the requests of others explain the refusal.
         """
+        is_same = abs(full / accepted - full / self.clean) * SAME_PART < 1.0
+        self.patience = min(2 * self.patience, MOST_PATIENCE) if is_same else max(self.patience / 2, 0.5)
         if refused < full:
-            self.clean = max(self.clean, full)
             self.slowness = min(max(1, 2 * self.slowness), SLOWEST_GROWTH)
-        elif refused >= self.clean:
-            self.clean = accepted
-            self.slowness = self.slowness if explained else max(1, self.slowness)
+        elif not explained:
+            self.slowness = max(1, self.slowness)
+        self.clean = accepted
 
     def _shortest(self, now: int, full: float, period: int) -> float:
         """Return the shortest interval: beside others, or if nothing was refused, that of the full rate."""
         return full if not self.slowness or now < self.others_at + period else full / BURST_RATE
 
-    def _current(self, now: int, period: int) -> float:
-        interval = self.interval or 0.0
-        periods = min((now - self.since) / period, 60.0)
-        fast = interval / math.exp2(DOUBLINGS * periods)
-        if fast > self.clean:
-            return fast
-        periods -= math.log2(interval / self.clean) / DOUBLINGS if interval > self.clean else 0.0
-        start = min(interval, self.clean)
-        return start / (1.0 + GROWTH * (math.exp2(periods / max(1, self.slowness)) - 1.0))
+    def _current(self, now: int, full: float, period: int) -> float:
+        interval, clean = self.interval or 0.0, self.clean
+        periods = min(max(now - self.since, 0) / period, 60.0)
+        if clean < full:
+            return max(clean, interval / math.exp2(DOUBLINGS * periods))
+        until_clean = math.log2(max(interval / clean, 1.0)) / RETURNS
+        if periods < until_clean:
+            return interval / math.exp2(RETURNS * periods)
+        periods -= until_clean
+        until_full = math.log2(1.0 + math.log2(clean / full) * self.patience / PROBES)
+        if periods < until_full:
+            return clean / math.exp2(PROBES * (math.exp2(periods) - 1.0) / self.patience)
+        periods -= until_full
+        return full / (1.0 + GROWTH * (math.exp2(periods / max(1, self.slowness)) - 1.0))
 
 
 @attrs.define

@@ -39,7 +39,7 @@ local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by p
 -- `disproved`, `written` and `until_...` (see `doubt_memory`).
 local function new_state()
     return {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
-            refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, clean = 0, slowness = 0,
+            refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, clean = 0, patience = 1, slowness = 0,
             least_pass = 0, since = 0, others_at = 0, cautious_until = 0, reset_at = 0}
 end
 local state = new_state()
@@ -278,7 +278,7 @@ local function pacing_expect_others()
     state.others_at, state.slowness = now, 0
     if state.interval then return end
     state.interval = shortest.period / shortest.capacity
-    state.clean = state.interval
+    state.clean, state.patience = state.interval, 1
     state.next_at, state.paced_since = now, now
 end
 
@@ -296,40 +296,65 @@ local function pacing_shortest()
     return no_bursts and full or full / CONSTANTS.burst_rate
 end
 
+local function log2(number)
+    return math.log(number) / math.log(2)
+end
+
 local function pacing_current()
-    local periods = math.min((now - state.paced_since) / shortest.period, 60)
-    local fast = state.interval / 2 ^ (CONSTANTS.doublings * periods)
-    if fast > state.clean then return fast end
-    if state.interval > state.clean then
-        periods = periods - math.log(state.interval / state.clean) / math.log(2) / CONSTANTS.doublings
+    local full = shortest.period / shortest.capacity
+    local periods = math.min(math.max(now - state.paced_since, 0) / shortest.period, 60)
+    if state.clean < full then
+        return math.max(state.clean, state.interval / 2 ^ (CONSTANTS.doublings * periods))
     end
-    local growth = CONSTANTS.growth * (2 ^ (periods / math.max(1, state.slowness)) - 1)
-    return math.min(state.interval, state.clean) / (1 + growth)
+    local until_clean = log2(math.max(state.interval / state.clean, 1)) / CONSTANTS.returns
+    if periods < until_clean then return state.interval / 2 ^ (CONSTANTS.returns * periods) end
+    periods = periods - until_clean
+    local until_full = log2(1 + log2(state.clean / full) * state.patience / CONSTANTS.probes)
+    if periods < until_full then
+        return state.clean / 2 ^ (CONSTANTS.probes * (2 ^ periods - 1) / state.patience)
+    end
+    periods = periods - until_full
+    return full / (1 + CONSTANTS.growth * (2 ^ (periods / math.max(1, state.slowness)) - 1))
 end
 
 -- Change the clean rate after a refusal, which others may explain; rates are intervals.
 local function pacing_fall_back(refused, accepted, full)
-    if refused < full then
-        state.clean = math.max(state.clean, full)
-        state.slowness = math.min(math.max(1, 2 * state.slowness), CONSTANTS.slowest_growth)
-    elseif refused >= state.clean then
-        state.clean = accepted
-        if not pacing_are_others_here() then state.slowness = math.max(1, state.slowness) end
+    local is_same = math.abs(full / accepted - full / state.clean) * CONSTANTS.same_part < 1
+    if is_same then
+        state.patience = math.min(2 * state.patience, CONSTANTS.most_patience)
+    else
+        state.patience = math.max(state.patience / 2, 0.5)
     end
+    if refused < full then
+        state.slowness = math.min(math.max(1, 2 * state.slowness), CONSTANTS.slowest_growth)
+    elseif not pacing_are_others_here() then
+        state.slowness = math.max(1, state.slowness)
+    end
+    state.clean = accepted
 end
 
-local function pacing_learn(accepted, first, succeeded)
+local function pacing_learn(accepted, first)
     local full = shortest.period / shortest.capacity
-    local slowest = math.max(1, math.floor(shortest.capacity / CONSTANTS.slowest_part))
-    local interval = shortest.period / math.max(slowest, math.min(accepted, shortest.capacity))
+    local fewest = math.max(1, math.floor(shortest.capacity / CONSTANTS.slowest_part))
+    local interval, pause = shortest.period / math.max(fewest, math.min(accepted, shortest.capacity)), 0
+    local repeated = math.max(state.refusals - 1, 0)
     if not state.interval then
-        state.clean, state.slowness = full / CONSTANTS.burst_rate, 1
-    elseif first and succeeded then
+        state.clean, state.patience, state.slowness = full / CONSTANTS.burst_rate, 1, 1
+    elseif first and repeated == 0 then
         pacing_fall_back(pacing_current(), interval, full)
     end
+    if state.clean < full then
+        -- While everything is refused, few are accepted at any rate.
+        local again = repeated > 0 and state.interval
+        interval = again or math.min(interval, full * CONSTANTS.first_part)
+    elseif repeated > 0 and state.slowness > 0 then
+        interval = math.max(interval, state.clean) / CONSTANTS.backoff ^ math.min(repeated, 60)
+        interval = math.min(interval, shortest.period / fewest)
+        pause = interval
+    end
     if first or not state.interval or interval > state.interval then state.interval = interval end
-    state.paced_since = now
-    state.next_at = state.closed_until
+    state.paced_since = state.clean >= full and state.closed_until or now
+    state.next_at = state.closed_until + pause
 end
 
 local function pacing_grant()
@@ -427,11 +452,10 @@ local function gate_answered(report)
             end
         end
     end
-    local latest, succeeded = state.serial, state.refusals == 0
     closing_learn(report, first)
     in_flight_learn(report, first)
     if report.refused and not is_the_longest(report) then
-        pacing_learn(outstanding + others - (latest - report.serial), first, succeeded)
+        pacing_learn(outstanding + others - (state.serial - report.serial), first)
     end
 end
 

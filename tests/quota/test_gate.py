@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import pairwise
 
 import aiohttp
@@ -23,7 +24,13 @@ from do_images_async.testing import ImagesEmulator, Quota
 from tests.conftest import ONCE
 from tests.support.counting import MODELS, Tally, run_against
 from tests.support.limiters import is_spent
-from tests.support.neighbours import SharedServer, neighbours_bursts, neighbours_calls
+from tests.support.neighbours import (
+    Pauses,
+    SharedServer,
+    neighbours_bursts,
+    neighbours_calls,
+    neighbours_even_calls,
+)
 from tests.support.simulation import HOUR, MINUTE, Limit, Server
 from tests.support.slow import examples, fewer
 from tests.support.virtual_time import SECOND, clock, let_run, run_virtually
@@ -617,6 +624,38 @@ def test_beside_bursts_of_half_the_quota_it_uses_92_percent_of_the_rest(seed: in
     assert shared.accepted >= 0.92 * (MINUTE.capacity * minutes - shared.sent_by_neighbour)
     # More only where it had just begun, and knew nothing of the neighbour yet.
     assert shared.refusals.count(1) >= 0.9 * len(shared.refusals)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "used", "refusals"),
+    [
+        pytest.param(neighbours_bursts, 0.92, 160, id="half, in bursts"),
+        pytest.param(partial(neighbours_even_calls, part=0.5), 0.9, 150, id="half, evenly"),
+        pytest.param(partial(neighbours_even_calls, part=0.75), 0.9, 150, id="three quarters, evenly"),
+        pytest.param(partial(neighbours_calls, part=0.75), 0.82, 170, id="three quarters, at random"),
+        pytest.param(partial(neighbours_even_calls, part=0.9), 0.9, 150, id="nine tenths, evenly"),
+        pytest.param(
+            partial(neighbours_even_calls, part=0.75, on=300, off=300), 0.75, 150, id="it comes and goes"
+        ),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_where_only_refusals_tell_of_a_neighbour_it_finds_the_rest(
+    pauses: Pauses, used: float, refusals: int, seed: int
+) -> None:
+    random.seed(seed)  # as above
+    minutes, limits = 30, (MINUTE, Limit(15_000, 3600.0))
+    shared = SharedServer(limits, seed, pauses=pauses, tells=False)
+
+    async def main() -> None:
+        buckets = [TokenBucket(each.capacity, per=each.seconds) for each in limits]
+        limiter = RateLimiter(*buckets, clock=clock)
+        await shared.run([limiter], minutes * 60, callers=20)
+
+    run_virtually(main())
+    rest = MINUTE.capacity * minutes - shared.sent_by_neighbour
+    assert shared.accepted >= used * rest
+    assert sum(shared.refusals) <= refusals
 
 
 @pytest.mark.slow

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
 from do_images_async._quota.protocols import Limiter, Report
 from tests.support.simulation import Answer, Limit, Server
 
-__all__ = ["Pauses", "SharedServer", "neighbours_bursts", "neighbours_calls"]
+__all__ = [
+    "Pauses",
+    "SharedServer",
+    "neighbours_bursts",
+    "neighbours_calls",
+    "neighbours_even_calls",
+]
 
 Pauses = Callable[[random.Random, float], Iterator[float]]
 """Yields the pauses between another client's calls, for a server's rate."""
@@ -20,10 +27,25 @@ def seconds() -> float:
     return asyncio.get_running_loop().time()
 
 
-def neighbours_calls(rng: random.Random, rate: float) -> Iterator[float]:
-    """Yield the pauses between the calls of a client that spends a third of a rate."""
+def neighbours_calls(rng: random.Random, rate: float, part: float = 1 / 3) -> Iterator[float]:
+    """Yield the pauses between the calls of a client that spends a part of a rate at random moments."""
     while True:
-        yield rng.expovariate(rate / 3)
+        yield rng.expovariate(rate * part)
+
+
+def neighbours_even_calls(
+    _: random.Random, rate: float, part: float, on: float = math.inf, off: float = 0.0
+) -> Iterator[float]:
+    """Yield the pauses between the calls of a client that spends a part of a rate evenly.
+
+    Args:
+        rate: of the server, in requests a second.
+        part: the client's part of it.
+        on, off: seconds for which it calls, and then does not, again and again.
+    """
+    pause = 1 / (rate * part)
+    for number in itertools.count(1):
+        yield pause + (off if number * pause % on < pause else 0.0)
 
 
 def neighbours_bursts(rng: random.Random, rate: float, size: int = 25) -> Iterator[float]:
