@@ -639,7 +639,7 @@ def test_beside_bursts_of_half_the_quota_it_uses_92_percent_of_the_rest(seed: in
         ),
     ],
 )
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", fewer([1, 2]))
 def test_where_only_refusals_tell_of_a_neighbour_it_finds_the_rest(
     pauses: Pauses, used: float, refusals: int, seed: int
 ) -> None:
