@@ -401,14 +401,16 @@ class Pacing:
         return full if not self.slowness or now < self.others_at + period else full / BURST_RATE
 
     def _current(self, now: int, full: float, period: int) -> float:
+        """Return the interval: soon the clean rate's, then ever faster the full one's, then slowly less."""
         interval, clean = self.interval or 0.0, self.clean
         periods = min(max(now - self.since, 0) / period, 60.0)
-        if clean < full:
+        if clean < full:  # the only refusal so far may have been passing
             return max(clean, interval / math.exp2(DOUBLINGS * periods))
         until_clean = math.log2(max(interval / clean, 1.0)) / RETURNS
         if periods < until_clean:
             return interval / math.exp2(RETURNS * periods)
         periods -= until_clean
+        # On the way to the full rate the number of doublings is exponential in time; `patience` divides it.
         until_full = math.log2(1.0 + math.log2(clean / full) * self.patience / PROBES)
         if periods < until_full:
             return clean / math.exp2(PROBES * (math.exp2(periods) - 1.0) / self.patience)
