@@ -73,7 +73,7 @@ async def _an_import_that_fails(_: ImagesEmulator, api: ImagesAPI) -> object:
 async def _an_import_that_takes_long(emulator: ImagesEmulator, api: ImagesAPI) -> object:
     emulator.images.import_seconds = 3600.0
     new = await api.create_custom(name="golden", url="https://example.com/golden.img", region="nyc3")
-    return await api.wait_until_available(new.id, timeout=0.2, poll_interval=0.05)
+    return await api.wait_until_available(new.id, timeout=1.0, poll_interval=10.0)
 
 
 async def _an_action_that_fails(emulator: ImagesEmulator, api: ImagesAPI) -> object:
