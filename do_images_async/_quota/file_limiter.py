@@ -65,8 +65,9 @@ class FileRateLimiter:
     grace and the bucket's period have passed. The time in which the machine was off does not count.
 
     A file that was replaced by its backup is noticed: nothing is granted for two seconds, in which processes
-    that are alive report what it lacks, and requests go evenly for a minute. One that was deleted, or written
-    over in place, looks to a new process like the first use of the token; a process that knows more notices.
+    that are alive report what it lacks, and requests go evenly for a minute. One that was deleted looks to a
+    new process like the first use of the token: one request goes first (see `slow_start`). Only a process
+    that knows more notices one that was written over in place.
 
     Each `ImagesAPI` that gets it spends the quota of its own token at its own origin. It may be used from any
     number of event loops and threads, each of which counts as a process; a forked child goes on as one more.
@@ -86,6 +87,10 @@ class FileRateLimiter:
         grace: as in `RateLimiter`.
         store_timeout: seconds for one exchange with the file.
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        slow_start: with a file that holds nothing, or was not used for longer than the longest period, begin
+            with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to full width):
+            nobody knows what was spent before. A call with a `max_wait` below 0.25 ends it. False where
+            nobody else can have spent anything.
 
     Raises:
         TypeError, ValueError: an argument can't be used.
@@ -103,6 +108,7 @@ class FileRateLimiter:
         grace: float = 120.0,
         store_timeout: float = 2.0,
         on_wait: Callable[[float], None] | None = None,
+        slow_start: bool = True,
     ) -> None:
         digest: str | None = None
         if token is not None:
@@ -121,6 +127,7 @@ class FileRateLimiter:
             grace=grace,
             store_timeout=store_timeout,
             on_wait=on_wait,
+            slow_start=slow_start,
         )
         self.buckets: tuple[TokenBucket, ...] = options.buckets
         self.on_wait = options.on_wait
@@ -221,6 +228,7 @@ class FileRateLimiter:
             grace=options.grace,
             store_timeout=options.store_timeout,
             on_wait=options.on_wait,
+            slow_start=options.slow_start,
         )
         return other.for_token(digest, origin)
 

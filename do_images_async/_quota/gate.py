@@ -61,8 +61,7 @@ class Gate:
 
     def __attrs_post_init__(self) -> None:
         if self.slow_start and self.heard_at is None:
-            self.in_flight.start()
-            self.quiet = False
+            self.start_slowly()
 
     @property
     def is_pacing(self) -> bool:
@@ -113,10 +112,16 @@ class Gate:
         self.in_flight.grant(now, serial)
         self.pacing.grant(now, self.capacity, self.period, self.heard_at or 0)
 
-    def end_slow_start(self) -> None:
-        """Allow any number in flight, unless a refusal has limited it."""
-        if self.in_flight.starting:
-            self.in_flight.window, self.in_flight.starting = None, False
+    def start_slowly(self) -> None:
+        """Begin with one request in flight, since nothing is known of what was spent before."""
+        self.in_flight.start()
+        self.quiet = False
+
+    def end_slow_start(self, needed: int) -> None:
+        """Allow any number in flight if `needed` are more than a slow start allows."""
+        limit = self.in_flight
+        if limit.starting and limit.window is not None and needed > limit.window:
+            limit.window, limit.starting = None, False
 
     def close(self, until: int) -> None:
         """Grant nothing before a moment."""

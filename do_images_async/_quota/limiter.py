@@ -164,11 +164,10 @@ class RateLimiter:
         with self._lock:
             now = self._clock()
             if not self._queues:
-                ticket = self._take(now, reserve)
-                if ticket is None and max_wait == 0:
+                if max_wait == 0:
                     # This call can't wait for the responses to the first requests.
-                    self._gate.end_slow_start()
-                    ticket = self._take(now, reserve)
+                    self._gate.end_slow_start(self._in_flight + 1)
+                ticket = self._take(now, reserve)
                 if ticket is not None:
                     return GrantedPermit(self._issuer, ticket)
             self._forget_closed_loops()

@@ -177,6 +177,8 @@ class SharedQuota:
         self._memory, self.spent, self.cleared = memory, Spent(), False
         self._gate = memory.gate or self._new_gate()
         is_new = not memory.written
+        if ask.slow_start and (is_new or self._is_unused(ask, now)):
+            self._gate.start_slowly()
         if doubted:
             self._doubt_memory(ask, now)
         memory.written = now
@@ -203,6 +205,11 @@ class SharedQuota:
         member.lease_ends = now + ask.lease * _MICROSECOND
         member.number, member.reply = ask.number, self._serve(member, ask, now)
         return member.reply
+
+    def _is_unused(self, ask: Exchange, now: int) -> bool:
+        """Return whether nobody has used the memory for so long that Redis would have deleted it."""
+        life = self._longest.period + (ask.grace + ask.lease) * _MICROSECOND + _SECOND
+        return now - self._memory.written >= life
 
     # Memories that were lost, or a part of them.
 
@@ -358,6 +365,8 @@ class SharedQuota:
         memory = self._memory
         was_waiting = bool(member.wants)
         self._take_in(member, ask, now)
+        if ask.at_once:
+            self._gate.end_slow_start(memory.held + sum(number for _, number in ask.wants))
         if not was_waiting:
             # A worker that was idle gets no more than the others.
             member.served = max(member.served, memory.least_served)

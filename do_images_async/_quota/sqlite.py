@@ -11,7 +11,7 @@ costs the same however many there are.
 The file may come back older than it was: a power cut takes the last seconds of what was written, a backup is
 older still. After a boot, requests go evenly until the machine has been up for the shortest period. A backup
 that took the file's place is noticed by its inode, one that was written over it only by a process that knows
-more; both are dealt with as in `SharedQuota`.
+more; both are dealt with as in `SharedQuota`. One that was deleted is as good as new: it starts slowly.
 """
 
 from __future__ import annotations
@@ -379,6 +379,7 @@ class SQLiteStore:
         memory.lost = [due + passed for due in memory.lost]
         memory.gate = self._quota.gate_after_a_boot(now)
         memory.until = {}
+        memory.written = now
         for member in memory.members.values():
             member.lease_ends, member.due = now, 0
         return spent

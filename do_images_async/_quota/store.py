@@ -68,6 +68,9 @@ class Exchange:
         elsewhere: how long ago requests were answered that the store has not heard of.
         settling: how long nobody gets anything, while others report such requests.
         wants: how many permits, by the reserve that they leave.
+        at_once: whether the first call in line can't wait for responses, which ends a slow start that holds
+            it back.
+        slow_start: whether a store with an empty memory begins with one request in flight; see `RateLimiter`.
         clock: the worker's own time.
         constants: of the gate's policies, for a store that does not decide in Python.
         jitter: a random number below 1; the higher, the longer a closing, so that workers do not all
@@ -87,6 +90,8 @@ class Exchange:
     elsewhere: list[int]
     settling: int
     wants: list[tuple[int, int]]
+    at_once: bool = False
+    slow_start: bool = False
     clock: int
     jitter: float
     buckets: list[tuple[int, int]]

@@ -92,6 +92,11 @@ class Waiters:
         """Return how many calls wait, by the reserve that they leave, the lowest first."""
         return sorted(Counter(each.reserve for each in self._waiting if not each.future.done()).items())
 
+    def is_first_impatient(self, patience: float) -> bool:
+        """Return whether the first call in line waits for less than `patience` seconds."""
+        first = next((each for each in self._waiting if not each.future.done()), None)
+        return first is not None and first.max_wait is not None and first.max_wait < patience
+
     def grant(self, reserve: int, permits: Iterable[GrantedPermit]) -> list[GrantedPermit]:
         """Give permits to the calls of one reserve in turn; return those that no call waits for any more."""
         queue = deque(each for each in self._waiting if each.reserve == reserve and not each.future.done())

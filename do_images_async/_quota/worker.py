@@ -17,7 +17,7 @@ from typing import Literal
 
 import attrs
 
-from do_images_async._arguments import check_choice, check_hook, check_seconds
+from do_images_async._arguments import check_bool, check_choice, check_hook, check_seconds
 from do_images_async._quota.buckets import DOCUMENTED, STARVED_PART, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.failover import Failover
@@ -32,6 +32,7 @@ __all__ = ["Worker", "WorkerOptions"]
 _SECOND = 1_000_000_000
 _FLUSH = 0.05  # seconds that a report may wait for others
 _RETRY = 1.0  # seconds between two attempts to reach a store that has failed
+_SOONEST = 0.25  # seconds after which a store that waits for responses wants to be asked again
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +49,7 @@ class WorkerOptions:
     grace: float = 120.0
     store_timeout: float = 2.0
     on_wait: Callable[[float], None] | None = None
+    slow_start: bool = True
 
     def __attrs_post_init__(self) -> None:
         check_buckets(self.buckets)
@@ -56,6 +58,7 @@ class WorkerOptions:
         check_seconds(self.grace, "grace", zero=True)
         check_seconds(self.store_timeout, "store_timeout")
         check_hook(self.on_wait, "on_wait")
+        check_bool(self.slow_start, "slow_start")
 
 
 @attrs.define(eq=False)
@@ -404,6 +407,8 @@ class Worker:
             elsewhere=[(now - spent.moment) // 1000 for spent in self._elsewhere],
             settling=microseconds(2 * _RETRY) if self._settling else 0,
             wants=[] if self._closed else self._wants(),
+            at_once=self._waiters.is_first_impatient(_SOONEST),
+            slow_start=self._options.slow_start,
             clock=now // 1000,
             jitter=random.random(),  # noqa: S311  (for a wait)
             buckets=sorted(

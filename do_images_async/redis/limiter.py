@@ -46,6 +46,10 @@ class RedisRateLimiter:
             round trips.
         namespace: what every key in Redis begins with.
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        slow_start: with a Redis that holds nothing, or was not used for longer than the longest period, begin
+            with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to full width):
+            nobody knows what was spent before. A call with a `max_wait` below 0.25 ends it. False where
+            nobody else can have spent anything.
 
     Raises:
         TypeError, ValueError: the token or another argument can't be used.
@@ -62,6 +66,7 @@ class RedisRateLimiter:
         store_timeout: float = 2.0,
         namespace: str = "do-images",
         on_wait: Callable[[float], None] | None = None,
+        slow_start: bool = True,
     ) -> None:
         secret = read_token(token)
         del token  # what is raised from here on has no secret among its local variables
@@ -80,6 +85,7 @@ class RedisRateLimiter:
             grace=grace,
             store_timeout=store_timeout,
             on_wait=on_wait,
+            slow_start=slow_start,
         )
         self.buckets: tuple[TokenBucket, ...] = options.buckets
         self.on_wait = on_wait

@@ -35,12 +35,12 @@ local shortest, longest = buckets[1], buckets[#buckets] -- they come sorted by p
 
 -- State ---------------------------------------------------------------------------------------------------
 
--- Nil at times: `ceiling`, `window`, `interval`, `before` (of the others' requests), `heard_at`, `zero_serial`,
+-- Nil at times: `ceiling`, `window`, `starting`, `interval`, `before` (of the others' requests), `heard_at`, `zero_serial`,
 -- `disproved`, `written` and `until_...` (see `doubt_memory`).
 local function new_state()
     return {serial = 0, granted = 0, held = 0, finished = 0, members = 0, newest = 0, closing_serial = 0,
             refusals = 0, closed_until = 0, probe_at = 0, paced_since = 0, next_at = 0, clean = 0, patience = 1, slowness = 0,
-            least_pass = 0, since = 0, others_at = 0, cautious_until = 0, reset_at = 0}
+            least_pass = 0, since = 0, others_at = 0, cautious_until = 0, reset_at = 0, last_at = 0}
 end
 local state = new_state()
 -- A server that starts, or is promoted, gives its data another replication id.
@@ -383,9 +383,19 @@ local function in_flight_is_cautious()
     return pacing_are_others_here() or now < state.cautious_until
 end
 
+-- Begin with one request in flight, since nothing is known of what was spent before.
+local function start_slowly()
+    state.window, state.starting = 1, 1
+end
+
+-- Allow any number in flight if `needed` are more than a slow start allows.
+local function end_slow_start(needed)
+    if state.starting and state.window and needed > state.window then state.window, state.starting = nil, nil end
+end
+
 local function in_flight_learn(report, first)
     if report.refused then
-        state.window = 1
+        state.window, state.starting = 1, nil
     elseif first and state.window then
         local wide = state.window >= math.min(shortest.capacity, CONSTANTS.full_width)
         state.window = not wide and state.window + 1 or nil
@@ -393,6 +403,7 @@ local function in_flight_learn(report, first)
 end
 
 local function in_flight_grant()
+    state.last_at = now
     if state.window or in_flight_is_cautious() then
         redis.call('ZADD', WAY, now, string.format('%.0f', state.serial))
     end
@@ -465,7 +476,11 @@ local function gate_room()
     if now < state.closed_until then return 0, state.closed_until end
     if state.window then
         most = state.window - state.held
-        if most <= 0 then return 0, nil end
+        if most <= 0 and not state.starting then return 0, nil end
+        -- A caller that takes several permits before the first response must not wait for ever.
+        local opens = state.last_at + COUNTED_WITHIN
+        if most <= 0 and now < opens then return 0, math.min(opens, now + PATIENCE) end
+        most = math.max(most, 1)
     end
     if state.ceiling then
         local remaining = state.ceiling - state.granted
@@ -625,6 +640,11 @@ end
 
 local function exchange(held)
     held = take_in(held)
+    if ask.at_once then
+        local needed = state.held
+        for _, want in ipairs(ask.wants) do needed = needed + want[2] end
+        end_slow_start(needed)
+    end
     local rivals, pass = find_rivals(), my_pass()
     local granted, missing, due = {}, {}, nil
     for index, want in ipairs(ask.wants) do
@@ -700,6 +720,8 @@ if not whole or (#saved == 0 and ask.epoch ~= '') then
     forget_everything()
 elseif labels.history ~= history then
     doubt_memory()
+elseif #saved == 0 and ask.slow_start then
+    start_slowly()
 end
 reap()
 collect()

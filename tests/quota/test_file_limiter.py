@@ -41,10 +41,15 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def make(path: Path) -> AsyncIterator[Make]:
+    """Yield a factory of limiters that start at once with any number in flight; see `workers`."""
     made: list[FileRateLimiter] = []
 
-    def maker(*buckets: TokenBucket, token: str = TOKEN, **options: Any) -> FileRateLimiter:
-        limiter = FileRateLimiter(path, token=token, buckets=buckets or (MINUTE,), **options)
+    def maker(
+        *buckets: TokenBucket, token: str = TOKEN, slow_start: bool = False, **options: Any
+    ) -> FileRateLimiter:
+        limiter = FileRateLimiter(
+            path, token=token, buckets=buckets or (MINUTE,), slow_start=slow_start, **options
+        )
         made.append(limiter)
         return limiter
 
@@ -122,7 +127,7 @@ async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:
 
 
 def test_what_one_event_loop_has_spent_counts_in_the_next(path: Path) -> None:
-    limiter = FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(3, per=60)])
+    limiter = FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(3, per=60)], slow_start=False)
 
     async def spend() -> None:
         for permit in await take(limiter, 3):
@@ -134,7 +139,7 @@ def test_what_one_event_loop_has_spent_counts_in_the_next(path: Path) -> None:
 
 
 def test_threads_share_one_limiter(path: Path) -> None:
-    limiter = FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(40, per=60)])
+    limiter = FileRateLimiter(path, token=TOKEN, buckets=[TokenBucket(40, per=60)], slow_start=False)
     spent: list[bool] = []
 
     async def spend() -> None:

@@ -64,11 +64,12 @@ steps = st.lists(
 
 
 @settings(law, max_examples=60)
-@given(st.lists(bucket, min_size=1, max_size=2), st.lists(steps, min_size=1, max_size=3))
+@given(st.lists(bucket, min_size=1, max_size=2), st.lists(steps, min_size=1, max_size=3), st.booleans())
 def test_no_window_is_overdrawn_across_boots(
-    buckets: list[tuple[int, int]], lives: list[list[tuple[str, int, int]]]
+    buckets: list[tuple[int, int]], lives: list[list[tuple[str, int, int]]], slow_start: bool
 ) -> None:
     world = FileWorld(buckets)
+    world.slow_start = slow_start
     for moves in lives:
         run(world, moves)
         world.reboot()
@@ -77,15 +78,18 @@ def test_no_window_is_overdrawn_across_boots(
 
 
 @settings(law, max_examples=60)
-@given(st.lists(bucket, min_size=1, max_size=2), steps)
-def test_no_token_is_lost_for_good(buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]) -> None:
+@given(st.lists(bucket, min_size=1, max_size=2), steps, st.booleans())
+def test_no_token_is_lost_for_good(
+    buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]], slow_start: bool
+) -> None:
     world = FileWorld(buckets)
+    world.slow_start = slow_start
     run(world, moves)
     for worker in list(world.workers):
         world.die(worker)
     world.now += LEASE + GRACE + max(period for _, period in buckets) + 1_300_000
     fewest = min(capacity for capacity, _ in buckets)
-    reply = world.exchange(world.join(), fewest)
+    reply = world.exchange(world.join(), fewest, at_once=True)
     assert len(reply["granted"][0][1]) == fewest
     assert reply["free"] == [capacity - fewest for capacity, _ in world.buckets]
     world.file.close()

@@ -44,13 +44,20 @@ Make = Callable[..., RedisRateLimiter]
 
 @asynccontextmanager
 async def workers(server: RedisServer) -> AsyncGenerator[Make]:
-    """A factory of limiters, each with its own connection as in its own process. It also closes them."""
+    """A factory of limiters, each with its own connection as in its own process. It also closes them.
+
+    Tests take permits that they do not settle, so these limiters start at once with any number in flight.
+    """
     async with AsyncExitStack() as stack:
 
-        def make(*buckets: TokenBucket, token: str = TOKEN, **options: Any) -> RedisRateLimiter:
+        def make(
+            *buckets: TokenBucket, token: str = TOKEN, slow_start: bool = False, **options: Any
+        ) -> RedisRateLimiter:
             client = Redis.from_url(server.url)
             stack.push_async_callback(client.aclose)
-            limiter = RedisRateLimiter(client, token, *(buckets or (MINUTE,)), **options)
+            limiter = RedisRateLimiter(
+                client, token, *(buckets or (MINUTE,)), slow_start=slow_start, **options
+            )
             stack.push_async_callback(limiter.aclose)
             return limiter
 

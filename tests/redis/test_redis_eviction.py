@@ -69,7 +69,7 @@ def spend(server: RedisServer, kind: str, neighbour: Pauses, minutes: int = 5) -
             limiters = [
                 Timed(
                     await stack.enter_async_context(
-                        RedisRateLimiter(virtual_redis(server), "dop_v1_a", *buckets)
+                        RedisRateLimiter(virtual_redis(server), "dop_v1_a", *buckets, slow_start=False)
                     ),
                     begin,
                 )

@@ -90,12 +90,16 @@ ChangeReport = Callable[[Report], Report]
 class Triplets:
     """A limiter in this process, a Redis store and a file store, given the same events."""
 
-    def __init__(self, client: redis.Redis, limits: Sequence[Limit]) -> None:
+    def __init__(self, client: redis.Redis, limits: Sequence[Limit], *, slow_start: bool = False) -> None:
         buckets = [TokenBucket(limit.capacity, per=limit.seconds, margin=0) for limit in limits]
         self.now = 0
         self.server = Server(limits)
         self.limiter = RateLimiter(*buckets, clock=lambda: self.now * 1000, slow_start=False)
+        if slow_start:
+            # Not with `slow_start=True`: only a limiter in this process also starts slowly after a silence.
+            vars(self.limiter)["_gate"].start_slowly()
         self.in_flight: list[tuple[GrantedPermit, Ticket, Report]] = []
+        self._slow_start = slow_start
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
         self._buckets = [(bucket.capacity, microseconds(bucket.period)) for bucket in buckets]
         self._keys = [f"triplet{next(numbers)}:{part}" for part in range(8 + len(limits))]
@@ -103,12 +107,16 @@ class Triplets:
         self._joined = False
         self._asked = itertools.count(1)
 
-    async def send(self) -> None:
-        """Ask all three for a permit; send a request if they grant one, fail if they differ."""
-        reply = self._exchange(want=1)
+    async def send(self, *, at_once: bool = True) -> None:
+        """Ask all three for a permit; send a request if they grant one, fail if they differ.
+
+        Args:
+            at_once: whether it can't wait, which ends a slow start.
+        """
+        reply = self._exchange(want=1, at_once=at_once)
         serials = list(reply["granted"][0][1])
         try:
-            permit = await self.limiter.acquire(max_wait=0)
+            permit = await self.limiter.acquire(max_wait=0 if at_once else 1e-9)
         except QuotaWaitError:
             assert serials == []
             return
@@ -127,7 +135,7 @@ class Triplets:
         assert tuple(max(0, free) for free in reply["free"]) == stats.available
         assert reply["pacing"] == stats.pacing
 
-    def _exchange(self, *answered: Answered, want: int = 0) -> dict[str, Any]:
+    def _exchange(self, *answered: Answered, want: int = 0, at_once: bool = False) -> dict[str, Any]:
         ask = Exchange(
             number=str(next(self._asked)),
             worker="triplet",
@@ -141,6 +149,8 @@ class Triplets:
             elsewhere=[],
             settling=0,
             wants=[(0, want)] if want else [],
+            at_once=at_once,
+            slow_start=self._slow_start,
             buckets=self._buckets,
             lease=microseconds(1e6),
             grace=0,
@@ -190,6 +200,7 @@ moves = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.integers(1, 8)),
         st.tuples(st.just("send"), st.integers(1, 8)),
+        st.tuples(st.just("send at once"), st.integers(1, 8)),
         st.tuples(st.just("answer"), st.integers(0, 20)),
         st.tuples(st.just("answer"), st.integers(0, 20)),
         st.tuples(st.just("others"), st.integers(1, 6)),
@@ -206,16 +217,23 @@ moves = st.lists(
     max_examples=examples(120),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(moves, st.integers(2, 30), st.integers(20, 200), st.lists(st.sampled_from(REPORT_CHANGES), min_size=1))
+@given(
+    moves,
+    st.integers(2, 30),
+    st.integers(20, 200),
+    st.lists(st.sampled_from(REPORT_CHANGES), min_size=1),
+    st.booleans(),
+)
 def test_the_stores_grant_what_a_limiter_in_one_process_would(
     redis_server: RedisServer,
     moves: list[tuple[str, int]],
     minute: int,
     hour: int,
     changes: list[ChangeReport],
+    slow_start: bool,
 ) -> None:
     async def main(client: redis.Redis) -> None:
-        triplets = Triplets(client, (Limit(minute, 6.0), Limit(hour, 60.0)))
+        triplets = Triplets(client, (Limit(minute, 6.0), Limit(hour, 60.0)), slow_start=slow_start)
         change = itertools.cycle(changes)
         for move, amount in moves:
             if move == "wait":
@@ -223,9 +241,9 @@ def test_the_stores_grant_what_a_limiter_in_one_process_would(
             elif move == "others":
                 for _ in range(amount):
                     triplets.server.count(triplets.now / 1_000_000)
-            elif move == "send":
+            elif move.startswith("send"):
                 for _ in range(amount):
-                    await triplets.send()
+                    await triplets.send(at_once=move == "send at once")
             elif triplets.in_flight:
                 triplets.answer(amount, next(change))
             triplets.now += 7
@@ -243,7 +261,7 @@ def test_the_stores_decide_as_a_limiter_in_one_process_does_for_minutes(
     dice, change = random.Random(seed), REPORT_CHANGES[0] if headers else without_headers
 
     async def main(client: redis.Redis) -> bool:
-        triplets = Triplets(client, (Limit(30, 6.0), Limit(2000, 60.0)))
+        triplets = Triplets(client, (Limit(30, 6.0), Limit(2000, 60.0)), slow_start=True)
         was_paced = False
         for _ in range(60):
             triplets.server.count(triplets.now / 1_000_000)  # by a previous run
@@ -253,7 +271,7 @@ def test_the_stores_decide_as_a_limiter_in_one_process_does_for_minutes(
             burst = 20 * (step == 300)
             for _ in range(burst + (dice.random() < (0.2, 0.6, 0.0)[step // 500])):
                 triplets.server.count(triplets.now / 1_000_000)
-            await triplets.send()
+            await triplets.send(at_once=False)
             while triplets.in_flight and dice.random() < 0.7:
                 triplets.answer(0 if dice.random() < 0.9 else 1, change)
             was_paced = was_paced or triplets.limiter.stats().pacing
@@ -263,3 +281,21 @@ def test_the_stores_decide_as_a_limiter_in_one_process_does_for_minutes(
 
     with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):
         assert run_virtually(main(client))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_refusal_ends_a_slow_start_and_the_next_response_must_come_first(
+    redis_server: RedisServer, at_once: bool
+) -> None:
+    async def main(client: redis.Redis) -> int:
+        triplets = Triplets(client, (Limit(30, 6.0), Limit(2000, 60.0)), slow_start=True)
+        await triplets.send()
+        triplets.answer(0, lambda report: msgspec.structs.replace(report, refused=True, retry_after=2.0))
+        triplets.now += 3_000_000
+        await triplets.send()
+        triplets.now += 2_500_000
+        await triplets.send(at_once=at_once)
+        return len(triplets.in_flight)
+
+    with redis_server.client() as client, mock.patch.object(random, "uniform", return_value=0.0):
+        assert run_virtually(main(client)) == 1

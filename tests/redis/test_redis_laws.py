@@ -54,6 +54,8 @@ class Worker:
 class World:
     """The workers, the store, and what the server may have counted."""
 
+    slow_start = False
+
     def __init__(self, client: redis.Redis, buckets: list[tuple[int, int]]) -> None:
         self.client = client
         self.key = f"law{next(numbers)}"
@@ -71,7 +73,14 @@ class World:
         return worker
 
     def exchange(
-        self, worker: Worker, want: int, *, twice: bool = False, settling: int = 0, stopped: int = 0
+        self,
+        worker: Worker,
+        want: int,
+        *,
+        twice: bool = False,
+        settling: int = 0,
+        stopped: int = 0,
+        at_once: bool = False,
     ) -> dict[str, Any]:
         """Make an exchange, perhaps twice, or again after the process was stopped for some time."""
         pending = len(worker.answered) + worker.lost + worker.unsent
@@ -88,6 +97,8 @@ class World:
             elsewhere=[],
             settling=settling,
             wants=[(0, want)] if want else [],
+            at_once=at_once,
+            slow_start=self.slow_start,
             buckets=self.buckets,
             lease=LEASE,
             grace=GRACE,
@@ -215,26 +226,29 @@ def run(world: World, moves: list[tuple[str, int, int]]) -> None:
 
 
 @settings(law, max_examples=examples(150))
-@given(st.lists(bucket, min_size=1, max_size=2), steps)
+@given(st.lists(bucket, min_size=1, max_size=2), steps, st.booleans())
 def test_no_window_is_ever_overdrawn(
-    client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]
+    client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]], slow_start: bool
 ) -> None:
-    run(World(client, buckets), moves)
+    world = World(client, buckets)
+    world.slow_start = slow_start
+    run(world, moves)
 
 
 @settings(law, max_examples=examples(100))
-@given(st.lists(bucket, min_size=1, max_size=2), steps)
+@given(st.lists(bucket, min_size=1, max_size=2), steps, st.booleans())
 def test_no_token_is_lost_for_good(
-    client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]]
+    client: redis.Redis, buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]], slow_start: bool
 ) -> None:
     world = World(client, buckets)
+    world.slow_start = slow_start
     run(world, moves)
     for worker in list(world.workers):
         world.die(worker)
     # Those who were told to come back are waited for, a moment past their time.
     world.now += LEASE + GRACE + max(period for _, period in buckets) + microseconds(1.3)
     fewest = min(capacity for capacity, _ in buckets)
-    reply = world.exchange(world.join(), fewest)
+    reply = world.exchange(world.join(), fewest, at_once=True)
     assert reply["granted"] == [(0, reply["granted"][0][1])]
     assert len(reply["granted"][0][1]) == fewest
     assert reply["free"] == [capacity - fewest for capacity, _ in world.buckets]

@@ -1,4 +1,4 @@
-"""Redis comes back with an older memory, and the workers that know more are gone, idle, or late."""
+"""Redis comes back with an older memory or none, and the workers that know more are gone, idle, or late."""
 
 # redis-py leaves `**kwargs` of its functions untyped.
 # pyright: reportUnknownMemberType=false
@@ -15,6 +15,7 @@ from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.redis.test_redis import worker_of, workers
+from tests.support.emptied import calls_of_a_newcomer
 from tests.support.limiters import take
 from tests.support.redis_servers import RedisServer, needs_redis, own_redis
 from tests.support.servers import eventually
@@ -162,3 +163,33 @@ async def test_responses_to_requests_of_before_hide_nothing_of_what_later_ones_s
         later.settle(Report(remaining=0, reset_in=50.0))
         await is_known(limiter)
         assert await how_long(limiter) > 10
+
+
+# A memory that is empty.
+
+
+async def test_a_redis_that_was_emptied_sends_a_newcomer_into_a_few_refusals(own_redis: RedisServer) -> None:
+    def empty() -> None:
+        with own_redis.client() as client:
+            client.flushall()
+
+    async with workers(own_redis) as make:
+        assert 1 <= await calls_of_a_newcomer(make, empty) <= 5
+
+
+async def test_a_redis_that_restarts_without_its_data_does_so_too(own_redis: RedisServer) -> None:
+    async with workers(own_redis) as make:
+        assert 1 <= await calls_of_a_newcomer(make, lambda: restore(own_redis)) <= 5
+
+
+async def test_a_quota_that_nobody_has_used_for_long_starts_slowly_again(own_redis: RedisServer) -> None:
+    loop = asyncio.get_running_loop()
+    async with workers(own_redis) as make:
+        limiter = make(TokenBucket(5, per=0.1), lease=0.1, grace=0, slow_start=True)
+        await spend(limiter, 1)
+        with own_redis.client() as client:
+            await eventually(lambda: client.dbsize() == 0, within=60)
+            await limiter.aclose()
+        started = loop.time()
+        await take(make(TokenBucket(5, per=0.1), lease=30, slow_start=True), 2, max_wait=20)
+        assert loop.time() - started >= 2

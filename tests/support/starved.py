@@ -51,7 +51,9 @@ def starve(server: RedisServer, workers: int, seconds: float = 300) -> Costs:
     async def main() -> Costs:
         async with AsyncExitStack() as stack:
             limiters = [
-                await stack.enter_async_context(RedisRateLimiter(virtual_redis(server), "dop_v1_a"))
+                await stack.enter_async_context(
+                    RedisRateLimiter(virtual_redis(server), "dop_v1_a", slow_start=False)
+                )
                 for _ in range(workers)
             ]
             tasks = [asyncio.create_task(work(limiter)) for limiter in limiters for _ in range(3)]

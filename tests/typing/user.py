@@ -222,11 +222,13 @@ async def limiters(redis: Redis) -> None:
     permit = await limiter.acquire(max_wait=1, reserve=5)
     assert_type(permit.settle(), None)
     any_limiter: Limiter = limiter
-    async with FileRateLimiter("quota.db", token="token", on_store_failure="local") as of_machine:
+    async with FileRateLimiter(
+        "quota.db", token="token", on_store_failure="local", slow_start=False
+    ) as of_machine:
         assert_type(of_machine, FileRateLimiter)
         assert_type(of_machine.stats(), LimiterStats)
         ImagesAPI("token", limiter=of_machine)
-    async with RedisRateLimiter(redis, "token", on_store_failure="local") as shared:
+    async with RedisRateLimiter(redis, "token", on_store_failure="local", slow_start=False) as shared:
         assert_type(shared, RedisRateLimiter)
         any_limiter = shared
     await any_limiter.acquire()
