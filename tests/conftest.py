@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from do_images_async import ImagesAPI, RetryPolicy
 from do_images_async._quota import sharing
@@ -36,8 +36,9 @@ NEED_DEVELOPERS_TOOLS = (  # the extra `dev`: type checkers, builders, what the 
 collect_ignore = [] if os.environ.get("RUN_SLOW") == "1" else list(NEED_DEVELOPERS_TOOLS)
 
 
-# Property tests that don't say how many examples they try.
-settings.register_profile("short", max_examples=20)
+# Property tests: no bounds on time, which busy machines fail; few examples where a test names no number.
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("short", settings.get_profile("whole"), max_examples=20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,8 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--run-slow"):
         os.environ["RUN_SLOW"] = "1"  # before any test module is imported, and for xdist's workers
         collect_ignore.clear()
-    if os.environ.get("RUN_SLOW") != "1":
-        settings.load_profile("short")
+    settings.load_profile("whole" if os.environ.get("RUN_SLOW") == "1" else "short")
 
 
 def _ignore(_number: int, _frame: object) -> None:

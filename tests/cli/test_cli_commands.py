@@ -454,7 +454,7 @@ async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulat
 async def test_a_wait_for_quota_is_shown(server: Server) -> None:
     pages = listing(250)
     times = iter(range(100))
-    refused = refusal(429, headers={"retry-after": "2"})
+    refused = refusal(429, headers={"retry-after": "4"})
     server.answer_with(lambda request: refused if next(times) == 1 else pages(request))
     ended = await in_terminal("list", **account(server))
     assert ended.status == 0

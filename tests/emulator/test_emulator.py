@@ -214,7 +214,7 @@ async def test_a_body_that_comes_a_byte_at_a_time(emulator: ImagesEmulator, once
     with pytest.raises(errors.RequestTimeoutError):
         await once.list_page()
     emulator.faults.add(Fault(pace=0.0001, body='{"image": {"id": 7}}'))
-    assert (await once.get(7)).id == 7
+    assert (await once.with_options(timeout=30).get(7)).id == 7
 
 
 async def test_a_body_that_is_no_json(emulator: ImagesEmulator, once: ImagesAPI) -> None:

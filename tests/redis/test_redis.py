@@ -404,10 +404,10 @@ def die(limiter: RedisRateLimiter) -> None:
 
 async def test_the_lease_is_renewed_while_requests_are_under_way(make: Make) -> None:
     bucket = TokenBucket(1, per=0.1, margin=0)
-    slow, other = make(bucket, lease=0.3, grace=0), make(bucket, lease=0.3, grace=0)
+    slow, other = make(bucket, lease=1, grace=0), make(bucket, lease=1, grace=0)
     (permit,) = await take(slow, 1)
     waiting = asyncio.create_task(other.acquire())
-    await asyncio.sleep(1)
+    await asyncio.sleep(2.5)
     assert not waiting.done()
     permit.settle()
     await waiting
@@ -432,9 +432,9 @@ async def test_a_worker_that_was_stopped_uses_no_permit_of_before(make: Make) ->
 
 async def test_what_a_given_up_worker_reports_late_is_not_counted_twice(make: Make) -> None:
     bucket = TokenBucket(4, per=0.3, margin=0)
-    paused, other = make(bucket, lease=0.3, grace=0), make(bucket, lease=0.3, grace=0)
+    paused, other = make(bucket, lease=1, grace=0), make(bucket, lease=1, grace=0)
     permits = await take(paused, 2)
-    time.sleep(0.5)  # noqa: ASYNC251
+    time.sleep(1.5)  # noqa: ASYNC251
     await take(other, 1)
     for permit in permits:
         permit.settle()

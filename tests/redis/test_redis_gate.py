@@ -215,7 +215,7 @@ moves = st.lists(
     deadline=None,
     database=None,
     max_examples=examples(120),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     moves,

@@ -184,7 +184,7 @@ law = settings(
     derandomize=True,
     deadline=None,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 bucket = st.tuples(st.integers(1, 6), st.integers(1, 60).map(lambda ticks: ticks * TICK))
