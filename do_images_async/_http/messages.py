@@ -31,7 +31,8 @@ def quota_middleware(
 
     Raises:
         TypeError, ValueError: an argument can't be used. A request raises `QuotaWaitError` when its wait
-            would be longer than `max_wait`.
+            would be longer than `max_wait`, and RuntimeError, as aiohttp does, when its session was closed
+            while it waited.
     """
     check_limiter(limiter)
     if max_wait is not None:
@@ -40,6 +41,10 @@ def quota_middleware(
 
     async def take_permit(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         permit = await limiter.acquire(max_wait=max_wait, reserve=reserve)
+        if request.session.closed:
+            # aiohttp looks only before its middlewares, which may have waited since.
+            permit.release()
+            raise RuntimeError("Session is closed")
         try:
             response = await handler(request)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
@@ -9,7 +10,7 @@ import pytest
 
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors, quota_middleware
 from tests.conftest import TOKEN
-from tests.support.servers import RESET, Server, content, image_reply, refusal, unused_port
+from tests.support.servers import RESET, Server, content, eventually, image_reply, refusal, unused_port
 
 
 async def test_a_session_and_a_client_spend_one_quota(server: Server) -> None:
@@ -57,6 +58,21 @@ async def test_a_message_that_was_never_sent_gives_its_permit_back() -> None:
         for _ in range(3):
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.get(f"http://127.0.0.1:{unused_port()}/")
+    assert limiter.stats().granted == 0
+    assert limiter.stats().available == (1,)
+
+
+async def test_a_session_that_was_closed_during_the_wait_sends_nothing_and_says_so(server: Server) -> None:
+    limiter = RateLimiter(TokenBucket(1, per=60))
+    first = await limiter.acquire()
+    session = aiohttp.ClientSession(server.url, middlewares=(quota_middleware(limiter),))
+    request = asyncio.create_task(session.get("/v2/droplets"))
+    await eventually(lambda: limiter.stats().waiting == 1)
+    await session.close()
+    first.release()
+    with pytest.raises(RuntimeError, match=r"^Session is closed$"):
+        await request
+    assert not server.received
     assert limiter.stats().granted == 0
     assert limiter.stats().available == (1,)
 
