@@ -241,7 +241,11 @@ class FileRateLimiter:
         check_reserve(reserve, self.buckets)
 
     def next_permit_in(self) -> float:
-        """Return seconds until a call of this process is granted, at the earliest, as the file last said."""
+        """Return the seconds until the next call without a reserve is granted, at the earliest; 0.0 for now.
+
+        It is what the file said at this process's last exchange, counted down; 0.0 before the first. The
+        calls that wait already are not counted, nor is what others have been granted since.
+        """
         with self._lock:
             return max((worker.next_permit_in() for worker in self._workers.values()), default=0.0)
 

@@ -389,7 +389,13 @@ class SharedQuota:
             workers=len(memory.members),
             pacing=self._gate.is_pacing,
             serial=memory.serial,
+            opens_in=(self._earliest(now) - now) / _SECOND,
         )
+
+    def _earliest(self, now: int) -> int:
+        """Return when the next permit may be granted at the earliest, if no request proves to be unsent."""
+        opens = self._gate.earliest(now, self._memory.granted, self._memory.held)
+        return max(opens, *(level.earliest(1, now) for level in self._levels))
 
     def _grant(
         self, name: str, member: Member, reserve: int, number: int, now: int

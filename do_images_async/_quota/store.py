@@ -114,6 +114,7 @@ class Reply:
         workers: how many have a lease.
         pacing: whether requests go out evenly; see `LimiterStats`.
         serial: of the request that was granted last, to any worker.
+        opens_in: seconds until the next permit without a reserve may be granted, at the earliest.
         age: if it is lost, how many seconds ago the memory that is left was written; None when none is left.
     """
 
@@ -126,6 +127,7 @@ class Reply:
     workers: int
     pacing: bool
     serial: int = 0
+    opens_in: float = 0.0
     age: float | None = None
 
 

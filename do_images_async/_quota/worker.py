@@ -180,12 +180,12 @@ class Worker:
                 raise ClientStateError("the limiter was closed while the call waited")
 
     def next_permit_in(self) -> float:
-        """Return seconds until a call of this worker is granted, at the earliest, as the store last said."""
+        """Return the seconds until a call is granted, at the earliest; see `RedisRateLimiter`."""
         if self._failover.active:
             return self._failover.next_permit_in()
-        if not self._waiters or self._loop is None or self._due == math.inf:
+        if self._last is None or self._loop is None:
             return 0.0
-        return max(0.0, self._due - self._loop.time())
+        return max(0.0, self._heard_at + self._last.opens_in - self._loop.time())
 
     def stats(self) -> LimiterStats:
         """Return this worker's counts; `available` and `pacing` are everybody's, as last heard."""

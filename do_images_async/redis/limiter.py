@@ -141,7 +141,11 @@ class RedisRateLimiter:
         check_reserve(reserve, self.buckets)
 
     def next_permit_in(self) -> float:
-        """Return seconds until a call of this worker is granted, at the earliest, as the store last said."""
+        """Return the seconds until the next call without a reserve is granted, at the earliest; 0.0 for now.
+
+        It is what the store said at this worker's last exchange, counted down; 0.0 before the first. The
+        calls that wait already are not counted, nor is what others have been granted since.
+        """
         return self._worker.next_permit_in()
 
     def stats(self) -> LimiterStats:

@@ -504,6 +504,14 @@ local function gate_room()
     return most, nil
 end
 
+-- Return when the next request may go at the earliest, whatever the responses until then say.
+local function gate_earliest()
+    local due = math.max(now, state.closed_until)
+    if state.interval then due = math.max(due, state.next_at) end
+    if not state.ceiling or state.granted < state.ceiling or state.held > 0 then return due end
+    return math.max(due, state.probe_at)
+end
+
 -- Note that a request goes now.
 local function gate_granted()
     in_flight_grant()
@@ -599,6 +607,15 @@ local function when_back(bucket, number)
     return entry[2] and tonumber(entry[2]) or now + bucket.period
 end
 
+-- Return when the next permit may be granted at the earliest, if no request proves to be unsent; see `Level.earliest`.
+local function earliest()
+    local due = gate_earliest()
+    for _, bucket in ipairs(buckets) do
+        due = math.max(due, math.min(when_back(bucket, 1 - bucket.free), now + bucket.period))
+    end
+    return due
+end
+
 -- Return when to come back for the next token. Requests of others in flight may turn out to be unsent, and the
 -- workers ahead may not come. So ask again after a second, or later the more workers are ahead.
 local function next_visit(reserve, ahead, held_by_me)
@@ -669,7 +686,7 @@ local function exchange(held)
     for index, bucket in ipairs(buckets) do free[index] = bucket.free end
     return answer_exchange({granted = granted, wait = due and due - now, free = free, finished = state.finished,
                             serial = state.serial, workers = redis.call('ZCARD', LEASES),
-                            pacing = state.interval ~= nil}, held)
+                            pacing = state.interval ~= nil, opens_in = earliest() - now}, held)
 end
 
 -- Grant nothing for a while, in which workers report what they have spent and this memory lacks. What others have

@@ -133,4 +133,5 @@ def _reply(body: dict[str, Any]) -> Reply:
         workers=body.get("workers", 1),
         pacing=body.get("pacing", False),
         serial=body.get("serial", 0),
+        opens_in=body.get("opens_in", 0) / 1_000_000,
     )

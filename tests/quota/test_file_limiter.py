@@ -112,11 +112,25 @@ async def test_a_reserve_is_left_to_those_who_need_none(make: Make) -> None:
     await take(limiter, 4)
 
 
+async def test_next_permit_in_is_known_while_no_call_waits(make: Make) -> None:
+    limiter = make(TokenBucket(2, per=60, margin=0))
+    assert limiter.next_permit_in() == 0
+    (first, second) = await take(limiter, 2)
+    assert 40 < limiter.next_permit_in() <= 60, "an answer now, at the earliest"
+    first.settle()
+    second.release()
+    await eventually(lambda: limiter.next_permit_in() == 0)
+    (await limiter.acquire()).settle()
+    with pytest.raises(QuotaWaitError) as caught:
+        await limiter.acquire(max_wait=1)
+    assert 40 < limiter.next_permit_in() <= caught.value.wait
+
+
 async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:
     limiter = make(TokenBucket(2, per=60))
     await take(limiter, 2)
     waiting = asyncio.create_task(limiter.acquire())
-    await eventually(lambda: limiter.next_permit_in() > 0)
+    await eventually(lambda: limiter.stats().waiting == 1)
     stats = limiter.stats()
     assert (stats.granted, stats.in_flight, stats.waiting, stats.available) == (2, 2, 1, (0,))
     assert repr(limiter) == "<FileRateLimiter 2 per 60 s; 2 in flight, 1 waiting>"

@@ -178,11 +178,12 @@ def exchanges(server: RedisServer) -> int:
 
 
 async def test_who_waits_does_not_poll(make: Make, redis_server: RedisServer) -> None:
-    limiter = make(TokenBucket(1, per=60))
+    waits: list[float] = []
+    limiter = make(TokenBucket(1, per=60), on_wait=waits.append)
     (permit,) = await take(limiter, 1)
     permit.settle()
     waiting = asyncio.create_task(limiter.acquire())
-    await eventually(lambda: limiter.next_permit_in() > 50)
+    await eventually(lambda: any(wait > 50 for wait in waits))
     before = exchanges(redis_server)
     await asyncio.sleep(1)
     assert exchanges(redis_server) == before
@@ -203,11 +204,12 @@ async def test_max_wait_fails_fast_with_how_long_it_would_be(make: Make) -> None
 
 
 async def test_a_newcomer_behind_others_fails_fast_as_well(make: Make) -> None:
-    limiter = make(TokenBucket(1, per=60, margin=0))
+    waits: list[float] = []
+    limiter = make(TokenBucket(1, per=60, margin=0), on_wait=waits.append)
     (permit,) = await take(limiter, 1)
     permit.settle()
     waiting = asyncio.create_task(limiter.acquire())
-    await eventually(lambda: limiter.next_permit_in() > 50)
+    await eventually(lambda: any(wait > 50 for wait in waits))
     with pytest.raises(QuotaWaitError):
         await limiter.acquire(max_wait=30)
     waiting.cancel()
@@ -243,10 +245,11 @@ async def test_a_reserve_is_left_to_those_who_need_none(make: Make) -> None:
 
 
 async def test_a_call_without_reserve_passes_those_that_wait_with_one(make: Make) -> None:
-    bulk, interactive = make(TokenBucket(3, per=60)), make(TokenBucket(3, per=60))
+    waits: list[float] = []
+    bulk, interactive = make(TokenBucket(3, per=60), on_wait=waits.append), make(TokenBucket(3, per=60))
     await take(bulk, 1)
     waiting = [asyncio.create_task(bulk.acquire(reserve=2)) for _ in range(5)]
-    await eventually(lambda: bulk.next_permit_in() > 0)
+    await eventually(lambda: len(waits) == 5)
     await take(interactive, 1, max_wait=5)
     for task in waiting:
         task.cancel()
@@ -282,11 +285,12 @@ async def test_waiting_workers_get_equal_shares(make: Make) -> None:
 
 
 async def test_a_cancelled_waiter_takes_no_token(make: Make) -> None:
-    limiter = make(TokenBucket(2, per=0.5))
+    waits: list[float] = []
+    limiter = make(TokenBucket(2, per=0.5), on_wait=waits.append)
     for permit in await take(limiter, 2):
         permit.settle()
     waiting = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
-    await eventually(lambda: limiter.next_permit_in() > 0)
+    await eventually(lambda: len(waits) == 4)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -317,11 +321,25 @@ async def test_on_wait_hears_of_waits(make: Make) -> None:
     assert 0 < waits[0] <= 0.3
 
 
+async def test_next_permit_in_is_known_while_no_call_waits(make: Make) -> None:
+    limiter = make(TokenBucket(2, per=60, margin=0))
+    assert limiter.next_permit_in() == 0
+    (first, second) = await take(limiter, 2)
+    assert 40 < limiter.next_permit_in() <= 60, "an answer now, at the earliest"
+    first.settle()
+    second.release()
+    await eventually(lambda: limiter.next_permit_in() == 0)
+    (await limiter.acquire()).settle()
+    with pytest.raises(QuotaWaitError) as caught:
+        await limiter.acquire(max_wait=1)
+    assert 40 < limiter.next_permit_in() <= caught.value.wait
+
+
 async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:
     limiter = make(TokenBucket(2, per=60))
     await take(limiter, 2)
     waiting = asyncio.create_task(limiter.acquire())
-    await eventually(lambda: limiter.next_permit_in() > 0)
+    await eventually(lambda: limiter.stats().waiting == 1)
     stats = limiter.stats()
     assert (stats.granted, stats.in_flight, stats.waiting, stats.available) == (2, 2, 1, (0,))
     assert repr(limiter) == "<RedisRateLimiter 2 per 60 s; 2 in flight, 1 waiting>"
@@ -513,11 +531,12 @@ async def test_workers_that_disagree_on_the_quota_are_told(make: Make) -> None:
 async def test_the_token_is_nowhere_in_redis_and_all_keys_expire(
     make: Make, redis_server: RedisServer
 ) -> None:
-    one = make(TokenBucket(2, per=60))
+    waits: list[float] = []
+    one = make(TokenBucket(2, per=60), on_wait=waits.append)
     (permit,) = await take(one, 1)
     permit.settle()
     waiting = [asyncio.create_task(one.acquire()) for _ in range(2)]
-    await eventually(lambda: one.next_permit_in() > 0)
+    await eventually(lambda: bool(waits))
     with redis_server.client() as client:
         keys = cast("list[bytes]", client.keys())
         assert len(keys) >= 7

@@ -8,6 +8,7 @@ They are as strict and as fast as one limiter in this process.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import uuid
@@ -84,6 +85,26 @@ def test_a_worker_that_is_far_back_in_the_queue_does_not_poll_redis(redis_server
     assert costs.commands / costs.permits <= MOST_COMMANDS
 
 
+def test_a_call_that_comes_when_the_limiter_says_is_granted_and_none_sooner(
+    redis_server: RedisServer,
+) -> None:
+    async def main() -> None:
+        async with RedisRateLimiter(
+            virtual_redis(redis_server), "dop_v1_a", TokenBucket(3, per=60), slow_start=False
+        ) as limiter:
+            for _ in range(3):
+                (await limiter.acquire()).settle()
+                await asyncio.sleep(1)
+            assert limiter.stats().waiting == 0
+            await asyncio.sleep(limiter.next_permit_in() - 0.01)
+            with pytest.raises(QuotaWaitError):
+                await limiter.acquire(max_wait=0)
+            await asyncio.sleep(limiter.next_permit_in())
+            await limiter.acquire(max_wait=0)
+
+    run_virtually(main(), turn=1000)
+
+
 ChangeReport = Callable[[Report], Report]
 
 
@@ -134,6 +155,7 @@ class Triplets:
         stats = self.limiter.stats()
         assert tuple(max(0, free) for free in reply["free"]) == stats.available
         assert reply["pacing"] == stats.pacing
+        assert reply["opens_in"] / 1_000_000 == pytest.approx(self.limiter.next_permit_in(), abs=1e-4)
 
     def _exchange(self, *answered: Answered, want: int = 0, at_once: bool = False) -> dict[str, Any]:
         ask = Exchange(
@@ -172,6 +194,7 @@ class Triplets:
         }
         assert (list(other.free), other.pacing) == (list(reply["free"]), reply["pacing"])
         assert other.serial == reply["serial"]
+        assert other.opens_in == pytest.approx(reply["opens_in"] / 1_000_000, abs=1e-4)
 
 
 numbers = itertools.count()
