@@ -71,7 +71,8 @@ class FileRateLimiter:
 
     Each `ImagesAPI` that gets it spends the quota of its own token at its own origin. It may be used from any
     number of event loops and threads, each of which counts as a process; a forked child goes on as one more.
-    The file holds a digest of the token, and no other user may read it. It must be on a local disk.
+    The file holds a digest of the token, and no other user may read it. It must be on a local disk, where it
+    and the two that SQLite keeps beside it take up to 1 MB, and 0.2 MB for each further token.
 
     Args:
         path: the file, made when it is missing; by default `do-images/quota.db` in the user's state folder.

@@ -50,6 +50,9 @@ _VERSION = 1
 _RACES = 4
 """After so many lost races an exchange locks the file before it reads."""
 
+_LOG_PAGES, _PAGE = 100, 4096
+"""The pages of SQLite's write-ahead log that are written before it begins anew, and their bytes."""
+
 _DEAD_ROWS = 64
 """Rows that nobody needs are deleted when there are so many."""
 
@@ -215,7 +218,7 @@ class SQLiteStore:
         """Carry out an exchange in this thread; see `Store.exchange`."""
         with self._lock:
             try:
-                return self._exchange(exchange)
+                return self._exchange_in_little_space(exchange)
             except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
                 self._disconnect()
                 raise QuotaStoreError(f"{self._path}: {error}") from None
@@ -285,6 +288,17 @@ class SQLiteStore:
                 connection.close()
 
     # An exchange.
+
+    def _exchange_in_little_space(self, exchange: Exchange) -> Reply:
+        """Carry out an exchange; where the disk is full, in the space that the write-ahead log has."""
+        try:
+            return self._exchange(exchange)
+        except sqlite3.OperationalError as error:
+            if self._connection is None or error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+        self._forget()
+        self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        return self._exchange(exchange)
 
     def _exchange(self, exchange: Exchange) -> Reply:
         connection = self._connect()
@@ -426,6 +440,8 @@ def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
                 raise sqlite3.DatabaseError("it was made by a later version of do_images_async")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_PAGES * _PAGE}")
             if version < _VERSION:
                 connection.executescript(_SCHEMA)
         except sqlite3.OperationalError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -135,6 +136,59 @@ async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:
     assert (stats.granted, stats.in_flight, stats.waiting, stats.available) == (2, 2, 1, (0,))
     assert repr(limiter) == "<FileRateLimiter 2 per 60 s; 2 in flight, 1 waiting>"
     waiting.cancel()
+
+
+# The disk.
+
+
+async def test_the_files_stay_small(make: Make, path: Path) -> None:
+    limiter = make(TokenBucket(1000, per=60))
+    for _ in range(500):
+        (await limiter.acquire()).settle()
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) < 1_000_000
+
+
+IN_LITTLE_SPACE = """
+import asyncio
+import sys
+
+from do_images_async import FileRateLimiter
+
+async def main():
+    for calls in (3, 60):
+        async with FileRateLimiter(sys.argv[1], token=sys.argv[2]) as limiter:
+            for _ in range(calls):
+                (await limiter.acquire()).settle()
+
+asyncio.run(main())
+print("done")
+"""
+
+
+def test_a_disk_that_is_too_small_for_the_log_is_enough(tmp_path: Path) -> None:
+    in_its_own_mounts = ["unshare", "--map-root-user", "--mount"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*in_its_own_mounts, "true"], check=False).returncode  # noqa: S603  (fixed arguments)
+    ):
+        pytest.skip("no small disk can be made here: that takes unshare, and its permission")
+    done = subprocess.run(  # noqa: S603  (fixed arguments)
+        [
+            *in_its_own_mounts,
+            "sh",
+            "-c",
+            'mount -t tmpfs -o size=200k tmpfs "$1" && exec "$2" -c "$3" "$1/quota.db" "$4"',
+            "sh",
+            tmp_path,
+            sys.executable,
+            IN_LITTLE_SPACE,
+            TOKEN,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "done\n", done.stderr
 
 
 # Processes, threads and event loops.
