@@ -390,6 +390,10 @@ class SharedQuota:
             pacing=self._gate.is_pacing,
             serial=memory.serial,
             opens_in=(self._earliest(now) - now) / _SECOND,
+            reserving=sum(
+                each.is_awaited(now) and any(reserve for reserve, _ in each.wants)
+                for each in memory.members.values()
+            ),
         )
 
     def _earliest(self, now: int) -> int:

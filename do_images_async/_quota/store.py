@@ -112,6 +112,7 @@ class Reply:
         wait: seconds until it is worth asking again; None when all wishes are granted.
         free: free tokens in each bucket.
         workers: how many have a lease.
+        reserving: how many wait for a permit with a reserve.
         pacing: whether requests go out evenly; see `LimiterStats`.
         serial: of the request that was granted last, to any worker.
         opens_in: seconds until the next permit without a reserve may be granted, at the earliest.
@@ -128,6 +129,7 @@ class Reply:
     pacing: bool
     serial: int = 0
     opens_in: float = 0.0
+    reserving: int = 1
     age: float | None = None
 
 

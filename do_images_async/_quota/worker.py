@@ -426,7 +426,12 @@ class Worker:
 
     def _wants(self) -> list[tuple[int, int]]:
         """Return the permits that calls wait for, by reserve; see `Waiters.promote` for starved calls."""
-        every = STARVED_PART * (1 if self._last is None else max(1, self._last.workers))
+        every = STARVED_PART
+        if self._last is not None:
+            # The workers with such calls share the eighth; beside others, half of their own permits at most.
+            every *= max(1, self._last.reserving)
+            if not all(reserve for reserve, _ in self._waiters.wants()):
+                every = max(every, 2 * self._last.workers)
         if (turns := (self._seen - self._promoted) // every) > 0:
             before = asyncio.get_running_loop().time() - min(bucket.period for bucket in self.buckets)
             starved = self._waiters.promote(turns, before)

@@ -120,8 +120,9 @@ class RedisRateLimiter:
         Args:
             max_wait: the longest wait, in seconds; None waits as long as it takes, 0 not at all.
             reserve: tokens that this call leaves in every bucket for calls without a reserve. Where others
-                never leave as many, it gets one permit in eight, once it has waited for a period of the
-                shortest bucket.
+                never leave as many, such calls get one permit in eight of all, once they have waited for a
+                period of the shortest bucket; but no more than half of what their worker gets, if it
+                also has calls without a reserve.
 
         Raises:
             QuotaWaitError: the wait would be longer than `max_wait`; at once where the store can tell.

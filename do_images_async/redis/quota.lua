@@ -655,6 +655,18 @@ local function grant(reserve, number, rivals, held, pass)
     return serials, number - share, next_visit(reserve, ahead, held + share)
 end
 
+-- Return how many workers wait for a permit with a reserve.
+local function count_reserving(missing, rivals)
+    local number, waiting = 0, {missing}
+    for _, rival in ipairs(rivals) do waiting[#waiting + 1] = rival.wants end
+    for _, wants in ipairs(waiting) do
+        local reserves = false
+        for _, want in ipairs(wants) do reserves = reserves or want[1] > 0 end
+        if reserves then number = number + 1 end
+    end
+    return number
+end
+
 local function exchange(held)
     held = take_in(held)
     if ask.at_once then
@@ -686,6 +698,7 @@ local function exchange(held)
     for index, bucket in ipairs(buckets) do free[index] = bucket.free end
     return answer_exchange({granted = granted, wait = due and due - now, free = free, finished = state.finished,
                             serial = state.serial, workers = redis.call('ZCARD', LEASES),
+                            reserving = count_reserving(missing, rivals),
                             pacing = state.interval ~= nil, opens_in = earliest() - now}, held)
 end
 

@@ -133,5 +133,6 @@ def _reply(body: dict[str, Any]) -> Reply:
         workers=body.get("workers", 1),
         pacing=body.get("pacing", False),
         serial=body.get("serial", 0),
+        reserving=body.get("reserving", 1),
         opens_in=body.get("opens_in", 0) / 1_000_000,
     )

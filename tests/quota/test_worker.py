@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 
 import pytest
@@ -31,37 +32,58 @@ class FileStore:
         self._file.close()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_one_permit_in_eight_goes_to_calls_with_a_reserve_under_a_load_that_never_leaves_it(
-    workers: int,
-) -> None:
+def count_grants(reserves: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Return how many permits calls with each reserve get in two minutes.
+
+    Args:
+        reserves: for each worker, the reserves of its calls; 60 calls with each.
+    """
+    granted: dict[int, int] = dict.fromkeys((0, RESERVE), 0)
+
+    async def work(worker: Worker, reserve: int) -> None:
+        while True:
+            permit = await worker.acquire(reserve=reserve)
+            granted[reserve] += 1
+            await asyncio.sleep(0.1)
+            permit.settle()
+
     async def main() -> None:
-        granted: dict[int, int] = dict.fromkeys((0, RESERVE), 0)
-
-        async def work(worker: Worker, reserve: int) -> None:
-            while True:
-                permit = await worker.acquire(reserve=reserve)
-                granted[reserve] += 1
-                await asyncio.sleep(0.1)
-                permit.settle()
-
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(aclosing(FileStore()))
             options = WorkerOptions(buckets=BUCKETS)
-            members = [
-                await stack.enter_async_context(aclosing(Worker(store, options))) for _ in range(workers)
+            members = [await stack.enter_async_context(aclosing(Worker(store, options))) for _ in reserves]
+            calls = [
+                (member, reserve)
+                for member, each in zip(members, reserves, strict=True)
+                for reserve in each
+                for _ in range(60)
             ]
-            calls = [(member, reserve) for member in members for reserve in (0, RESERVE) for _ in range(60)]
             tasks = [asyncio.create_task(work(*call)) for call in calls]
             await asyncio.sleep(120)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        total = sum(granted.values())
-        assert total >= 50 * 18
-        assert total / 10 <= granted[RESERVE] <= total / 7, (total, granted)
 
     run_virtually(main(), turn=1000)
+    return granted
+
+
+@pytest.mark.parametrize(
+    "reserves",
+    [
+        *([(0, RESERVE)] * workers for workers in (1, 2, 4)),
+        *([(RESERVE,), *[(0,)] * others] for others in (1, 3)),
+        [(0, RESERVE), (0,), (0,)],
+        [(RESERVE,), (RESERVE,), (0,)],
+    ],
+)
+def test_one_permit_in_eight_goes_to_calls_with_a_reserve_under_a_load_that_never_leaves_it(
+    reserves: Sequence[Sequence[int]],
+) -> None:
+    granted = count_grants(reserves)
+    total = sum(granted.values())
+    assert total >= 50 * 18
+    assert total / 10 <= granted[RESERVE] <= total / 7, (total, granted)
 
 
 def test_a_reserve_is_kept_while_no_call_without_one_is_there() -> None:

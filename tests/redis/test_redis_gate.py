@@ -105,6 +105,37 @@ def test_a_call_that_comes_when_the_limiter_says_is_granted_and_none_sooner(
     run_virtually(main(), turn=1000)
 
 
+def test_calls_with_a_reserve_in_one_of_several_workers_get_one_permit_in_eight_of_all(
+    redis_server: RedisServer,
+) -> None:
+    granted = {0: 0, 40: 0}
+
+    async def work(limiter: RedisRateLimiter, reserve: int) -> None:
+        while True:
+            permit = await limiter.acquire(reserve=reserve)
+            granted[reserve] += 1
+            await asyncio.sleep(0.1)
+            permit.settle()
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            tasks: list[asyncio.Task[None]] = []
+            for reserve in (40, 0, 0, 0):
+                limiter = RedisRateLimiter(
+                    virtual_redis(redis_server), "dop_v1_a", TokenBucket(50, per=6, margin=0)
+                )
+                await stack.enter_async_context(limiter)
+                tasks += [asyncio.create_task(work(limiter, reserve)) for _ in range(60)]
+            await asyncio.sleep(120)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    run_virtually(main(), turn=1000)
+    total = sum(granted.values())
+    assert total / 10 <= granted[40] <= total / 7, granted
+
+
 ChangeReport = Callable[[Report], Report]
 
 
@@ -194,6 +225,7 @@ class Triplets:
         }
         assert (list(other.free), other.pacing) == (list(reply["free"]), reply["pacing"])
         assert other.serial == reply["serial"]
+        assert other.reserving == reply["reserving"]
         assert other.opens_in == pytest.approx(reply["opens_in"] / 1_000_000, abs=1e-4)
 
 
