@@ -40,12 +40,17 @@ async def spend_all(limiter: RedisRateLimiter) -> None:
         await limiter.acquire(max_wait=1)
 
 
-async def test_the_permissions_that_the_page_names_are_enough(own_redis: RedisServer) -> None:
-    (line,) = (line for line in PAGE.read_text().splitlines() if line.startswith("ACL SETUSER"))
+@pytest.mark.parametrize(("database", "more"), [(0, ()), (1, ("+select",))])
+async def test_the_permissions_that_the_page_names_are_enough(
+    own_redis: RedisServer, database: int, more: tuple[str, ...]
+) -> None:
+    page = PAGE.read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER"))
+    assert all(f"`{permission}`" in page for permission in more)
     with own_redis.client() as client:
-        client.execute_command(*line.replace("PASSWORD", "sesame").split())
+        client.execute_command(*line.replace("PASSWORD", "sesame").split(), *more)
     async with (
-        Redis.from_url(own_redis.url, username="images", password="sesame") as connected,
+        Redis.from_url(own_redis.url, db=database, username="images", password="sesame") as connected,
         RedisRateLimiter(connected, "dop_v1_a", BUCKET) as limiter,
     ):
         await spend_all(limiter)
