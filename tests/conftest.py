@@ -51,8 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes `-n auto` means: two more than cores, since tests often wait for others."""
-    return 2 + (os.cpu_count() or 1)
+    """Return how many processes `-n auto` means: four more than cores, since tests often wait for others."""
+    return 4 + (os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,6 +24,7 @@ from do_images_async import (
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import FAST, ONCE
 from tests.support.servers import HANG, RESET, Answer, Received, Server, image_reply, refusal, reply
+from tests.support.slow import fewer
 
 TEAM = "4f6c71e2-1e90-4762-9fee-6cc4a0a9f2cf"
 
@@ -335,7 +336,7 @@ async def test_a_wait_that_is_too_long_keeps_the_last_action(server: Server, api
     assert "in-progress" in str(caught.value)
 
 
-@pytest.mark.parametrize("times", [5, 12])
+@pytest.mark.parametrize("times", fewer([5, 12]))
 async def test_row_83_the_wait_for_an_action_continues_after_errors_that_pass(
     server: Server, api: ImagesAPI, times: int
 ) -> None:
