@@ -171,7 +171,7 @@ def test_a_disk_that_is_too_small_for_the_log_is_enough(tmp_path: Path) -> None:
         shutil.which("unshare") is None
         or subprocess.run([*in_its_own_mounts, "true"], check=False).returncode  # noqa: S603  (fixed arguments)
     ):
-        pytest.skip("no small disk can be made here: that takes unshare, and its permission")
+        pytest.skip("needs unshare, and the permission to use it, for a small disk")
     done = subprocess.run(  # noqa: S603  (fixed arguments)
         [
             *in_its_own_mounts,
