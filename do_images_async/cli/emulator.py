@@ -1,4 +1,4 @@
-"""The command `emulator`, which serves the API on a local socket until SIGTERM or Ctrl-C."""
+"""The command `emulator`, which serves the API on a local socket until SIGTERM, SIGHUP or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import click
 
 from do_images_async.cli.options import AMOUNT
 from do_images_async.cli.output import write, write_file
+from do_images_async.cli.signals import STOPPING
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ def emulator_command(**options: Any) -> None:
 
     Any client in any language can use it.
 
-    It stops on SIGTERM and Ctrl-C, and prints the number of responses. Other programs on this machine set
-    faults, read the journal and dump or load the state under /_emulator, without a token.
+    It stops on SIGTERM, SIGHUP and Ctrl-C, and prints the number of responses. Other programs on this machine
+    set faults, read the journal and dump or load the state under /_emulator, without a token.
 
     From another machine or container: name it with --tls-name or --http-name, and listen with --host 0.0.0.0.
     Clients trust the certificate through the environment variable SSL_CERT_FILE. With --http-name, Python
@@ -177,7 +178,9 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
     emulator = _emulator(serving, certificate)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
+        if signal.getsignal(number) is signal.SIG_IGN:  # as SIGHUP is under nohup
+            continue
         with suppress(NotImplementedError):  # Windows has no signal handlers in loops, and interrupts instead
             loop.add_signal_handler(number, stopped.set)
     started = time.monotonic()
@@ -187,7 +190,7 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
             await stopped.wait()
     except OSError as error:
         raise click.ClickException(
-            f"can't listen on {serving.host} port {serving.port}: {error.strerror}"
+            f"can't listen on {serving.host} port {serving.port}: {error.strerror or error}"
         ) from None
     _say([_farewell(emulator.served, time.monotonic() - started)])
     if serving.dump is not None:
@@ -217,10 +220,15 @@ def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulat
     try:
         if serving.scopes:
             emulator.tokens.issue(token=emulator.token, scopes=serving.scopes)
+    except (TypeError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    try:
         if serving.load is not None:
             emulator.load(json.loads(serving.load.read_bytes()))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise click.ClickException(str(error)) from None
+    except RecursionError:
+        raise click.ClickException(f"--load {serving.load}: it is nested too deeply") from None
+    except (TypeError, ValueError, OSError) as error:
+        raise click.ClickException(f"--load {serving.load}: {error}") from None
     return emulator
 
 

@@ -95,6 +95,9 @@ class Admin:
 
     async def _list_requests(self, request: web.Request) -> web.Response:
         query = request.query
+        if unknown := query.keys() - {"method", "path", "status"}:
+            said = f"{min(unknown)} is unknown; the journal is filtered by method, path and status"
+            raise Problem(422, "unprocessable_entity", said)
         status = query.get("status")
         if status is not None and not (status.isascii() and status.isdigit() and len(status) <= _MOST_DIGITS):
             raise Problem(422, "unprocessable_entity", "status must be a number")

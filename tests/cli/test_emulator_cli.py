@@ -74,7 +74,7 @@ async def serving(*options: str, limit: int | None = None) -> AsyncGenerator[Ser
             await process.communicate()
 
 
-@pytest.mark.parametrize("number", fewer([signal.SIGTERM, signal.SIGINT]))
+@pytest.mark.parametrize("number", fewer([signal.SIGHUP, signal.SIGTERM, signal.SIGINT]))
 async def test_it_serves_until_it_is_told_to_stop_and_says_what(number: signal.Signals) -> None:
     async with serving("--images", "30", "--seed", "7") as served:
         assert served.said.startswith("Serving 53 images at http://127.0.0.1:")
@@ -192,7 +192,7 @@ def test_a_file_that_holds_no_state(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "state.json"
     path.write_text(content, encoding="latin-1")
     assert run(["emulator", "--images", "0", "--load", str(path)]) == 2
-    assert capsys.readouterr().err.startswith("Error: ")
+    assert capsys.readouterr().err.startswith(f"Error: --load {path}: ")
 
 
 def test_without_trustme_it_says_what_to_install(

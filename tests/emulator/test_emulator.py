@@ -791,6 +791,9 @@ async def test_the_journal_is_read_from_outside(
         async with other.get(f"{emulator.admin_url}/requests?path={LIST}/*&status=404") as response:
             found = await response.json()
         assert (found["count"], found["requests"][0]["path"]) == (1, f"{LIST}/1")
+        async with other.get(f"{emulator.admin_url}/requests?statuses=503") as response:
+            assert response.status == 422
+            assert "statuses is unknown" in (await response.json())["message"]
         async with other.get(f"{emulator.admin_url}/requests?status=many") as response:
             assert response.status == 422
         async with other.get(emulator.admin_url) as response:

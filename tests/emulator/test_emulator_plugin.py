@@ -142,6 +142,21 @@ def test_a_mark_says_what_the_client_is_made_with(tmp_path: Path, plugins: tuple
     assert passed(run(tmp_path, MARKED_CLIENT, *PLUGIN, *plugins, "--strict-markers", ini=ini)) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("images_emulator(5)", "the mark images_emulator takes keyword arguments only, not 5"),
+        ("images_api(token='x')", "the mark images_api can't set token: it is the emulator's"),
+    ],
+)
+def test_a_mark_that_can_not_be_used_says_why(tmp_path: Path, mark: str, said: str) -> None:
+    source = f"import pytest\n\n@pytest.mark.{mark}\nasync def test_it(images_api): ...\n"
+    outcome = run(tmp_path, source, *PLUGIN, *ASYNCIO, ini="asyncio_default_fixture_loop_scope = function")
+    assert said in outcome.stdout
+    assert "1 error" in outcome.stdout
+
+
 def test_a_plain_test_needs_no_other_plugin(tmp_path: Path) -> None:
     assert passed(run(tmp_path, BLOCKING_TEST, *PLUGIN, "--strict-markers")) == 1
 

@@ -78,6 +78,8 @@ def _arguments(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
     """Return the arguments of a test's marks of one name; those of the nearest mark win."""
     arguments: dict[str, Any] = {}
     for mark in reversed(list(request.node.iter_markers(marker))):
+        if mark.args:
+            raise TypeError(f"the mark {marker} takes keyword arguments only, not {mark.args[0]!r}")
         arguments |= mark.kwargs
     return arguments
 
@@ -106,6 +108,8 @@ async def _client(
     from do_images_async import ImagesAPI
 
     given = _arguments(request, "images_api")
+    if taken := given.keys() & {"token", "base_url"}:
+        raise TypeError(f"the mark images_api can't set {min(taken)}: it is the emulator's")
     async with ImagesAPI(images_emulator.token, base_url=images_emulator.url, **given) as client:
         yield client
 
