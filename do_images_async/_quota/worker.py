@@ -232,7 +232,7 @@ class Worker:
             reply = carry_out(unconfirmed)
             self._unsent += sum(map(len, reply.tickets.values()))
         for _ in range(self._in_flight):
-            self._note_spent(clock_ns() + round(self._options.grace * _SECOND))
+            self._note_lost()
         self._lost, self._in_flight = self._lost + self._in_flight, 0
         if self.has_reports:
             sent, reply = clock_ns(), carry_out(self._compose())
@@ -267,7 +267,7 @@ class Worker:
             self._flush_soon()
 
     def lost(self, membership: _Membership) -> None:
-        self._note_spent(clock_ns() + round(self._options.grace * _SECOND))
+        self._note_lost()
         if membership is self._membership:
             self._in_flight -= 1
             self._lost += 1
@@ -284,6 +284,10 @@ class Worker:
         spent = _Spent(moment)
         self._log.append(spent)
         self._untold.append(spent)
+
+    def _note_lost(self) -> None:
+        """Note a request that got no response: it counts as answered when the grace is over."""
+        self._note_spent(clock_ns() + round(self._options.grace * _SECOND))
 
     # The exchanges.
 
@@ -372,9 +376,8 @@ class Worker:
         else:
             self._joined, self._epoch = True, reply.epoch
             if not self._seen:
-                self._promoted = (
-                    reply.serial
-                )  # what was granted before this worker joined is no turn of its calls
+                # What was granted before this worker joined is no turn of its calls.
+                self._promoted = reply.serial
             self._seen = max(self._seen, reply.serial)
             self._lease_ends = sent + round(self._options.lease * _SECOND)
             del self._elsewhere[: len(exchange.elsewhere)]

@@ -6,12 +6,11 @@ import asyncio
 import json
 import math
 import re
-import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import click
 
 from do_images_async.cli.options import AMOUNT
 from do_images_async.cli.output import write, write_file
-from do_images_async.cli.signals import STOPPING
+from do_images_async.cli.signals import on_stopping
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
@@ -177,12 +176,7 @@ def emulator_command(**options: Any) -> None:
 async def _serve(serving: Serving, certificate: Certificate | None, authority: Path | None) -> None:
     emulator = _emulator(serving, certificate)
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOPPING:
-        if signal.getsignal(number) is signal.SIG_IGN:  # as SIGHUP is under nohup
-            continue
-        with suppress(NotImplementedError):  # Windows has no signal handlers in loops, and interrupts instead
-            loop.add_signal_handler(number, stopped.set)
+    on_stopping(asyncio.get_running_loop(), stopped.set)
     started = time.monotonic()
     try:
         async with emulator:

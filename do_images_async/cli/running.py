@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from do_images_async.cli.signals import STOPPING, terminate_as_ctrl_c
+from do_images_async.cli.signals import NO_SIGNALS, STOPPING, on_stopping, terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped
 
 __all__ = ["run_interruptibly"]
 
 T = TypeVar("T")
-
-_NO_SIGNALS = (NotImplementedError, RuntimeError, ValueError)
-"""The errors of `add_signal_handler` on Windows and off the main thread, of asyncio and of uvloop."""
 
 
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
@@ -37,16 +33,13 @@ def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
 async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
-    with suppress(*_NO_SIGNALS):
-        for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
-                loop.add_signal_handler(number, task.cancel)
+    on_stopping(loop, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
         raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
     finally:
-        with suppress(*_NO_SIGNALS):
+        with suppress(*NO_SIGNALS):
             for number in STOPPING:
                 loop.remove_signal_handler(number)
             terminate_as_ctrl_c()

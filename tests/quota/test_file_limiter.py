@@ -26,7 +26,7 @@ from do_images_async._quota.store import Exchange, Reply
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.support.coverage import unmeasured
-from tests.support.limiters import is_spent, take
+from tests.support.limiters import expect_next_permit_in_without_waiting_calls, is_spent, take
 from tests.support.servers import eventually
 
 TOKEN = "dop_v1_" + "5ec7e7" * 10
@@ -114,17 +114,7 @@ async def test_a_reserve_is_left_to_those_who_need_none(make: Make) -> None:
 
 
 async def test_next_permit_in_is_known_while_no_call_waits(make: Make) -> None:
-    limiter = make(TokenBucket(2, per=60, margin=0))
-    assert limiter.next_permit_in() == 0
-    (first, second) = await take(limiter, 2)
-    assert 40 < limiter.next_permit_in() <= 60, "an answer now, at the earliest"
-    first.settle()
-    second.release()
-    await eventually(lambda: limiter.next_permit_in() == 0)
-    (await limiter.acquire()).settle()
-    with pytest.raises(QuotaWaitError) as caught:
-        await limiter.acquire(max_wait=1)
-    assert 40 < limiter.next_permit_in() <= caught.value.wait
+    await expect_next_permit_in_without_waiting_calls(make(TokenBucket(2, per=60, margin=0)))
 
 
 async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from do_images_async import FileRateLimiter, TokenBucket
-from do_images_async.errors import QuotaWaitError
 from tests.quota.test_file_limiter import Make, make, path
-from tests.support.limiters import is_spent, take
+from tests.support.limiters import expect_a_pause_and_pacing, how_long, is_spent, take
 from tests.support.servers import eventually
 
 __all__ = ["make", "path"]  # fixtures
@@ -61,13 +60,6 @@ async def is_known(limiter: FileRateLimiter) -> None:
     await eventually(lambda: not any(worker.has_reports for worker in workers), within=60)
 
 
-async def how_long(limiter: FileRateLimiter) -> float:
-    """Return how long a call would wait."""
-    with pytest.raises(QuotaWaitError) as caught:
-        await limiter.acquire(max_wait=0)
-    return caught.value.wait
-
-
 async def test_a_new_process_gets_no_burst_from_a_file_that_was_replaced_by_its_backup(
     make: Make, path: Path
 ) -> None:
@@ -77,12 +69,7 @@ async def test_a_new_process_gets_no_burst_from_a_file_that_was_replaced_by_its_
     await spend(gone, 9)
     await gone.aclose()
     replace_file(path)
-    new = make(BUCKET)
-    assert 1 < await how_long(new) <= 2
-    (permit,) = await take(new, 1, max_wait=5)
-    permit.settle()
-    assert new.stats().pacing
-    assert await how_long(new) > 1
+    await expect_a_pause_and_pacing(make(BUCKET))
 
 
 async def test_processes_that_are_alive_report_what_the_backup_lacks_and_no_more(

@@ -11,6 +11,7 @@ import pytest
 from do_images_async import TokenBucket
 from do_images_async._quota.store import Exchange, Reply
 from do_images_async._quota.worker import Worker, WorkerOptions
+from tests.support.limiters import keep_calling
 from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_time import clock, run_virtually
 
@@ -40,13 +41,6 @@ def count_grants(reserves: Sequence[Sequence[int]]) -> dict[int, int]:
     """
     granted: dict[int, int] = dict.fromkeys((0, RESERVE), 0)
 
-    async def work(worker: Worker, reserve: int) -> None:
-        while True:
-            permit = await worker.acquire(reserve=reserve)
-            granted[reserve] += 1
-            await asyncio.sleep(0.1)
-            permit.settle()
-
     async def main() -> None:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(aclosing(FileStore()))
@@ -58,7 +52,10 @@ def count_grants(reserves: Sequence[Sequence[int]]) -> dict[int, int]:
                 for reserve in each
                 for _ in range(60)
             ]
-            tasks = [asyncio.create_task(work(*call)) for call in calls]
+            tasks = [
+                asyncio.create_task(keep_calling(worker.acquire, reserve, granted))
+                for worker, reserve in calls
+            ]
             await asyncio.sleep(120)
             for task in tasks:
                 task.cancel()

@@ -28,7 +28,7 @@ from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitE
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
 from do_images_async.testing.quota import QuotaLog
-from tests.support.limiters import is_spent, take
+from tests.support.limiters import expect_next_permit_in_without_waiting_calls, is_spent, take
 from tests.support.redis_servers import RedisServer, needs_redis, own_redis, redis_server, shared_redis
 from tests.support.servers import eventually
 
@@ -322,17 +322,7 @@ async def test_on_wait_hears_of_waits(make: Make) -> None:
 
 
 async def test_next_permit_in_is_known_while_no_call_waits(make: Make) -> None:
-    limiter = make(TokenBucket(2, per=60, margin=0))
-    assert limiter.next_permit_in() == 0
-    (first, second) = await take(limiter, 2)
-    assert 40 < limiter.next_permit_in() <= 60, "an answer now, at the earliest"
-    first.settle()
-    second.release()
-    await eventually(lambda: limiter.next_permit_in() == 0)
-    (await limiter.acquire()).settle()
-    with pytest.raises(QuotaWaitError) as caught:
-        await limiter.acquire(max_wait=1)
-    assert 40 < limiter.next_permit_in() <= caught.value.wait
+    await expect_next_permit_in_without_waiting_calls(make(TokenBucket(2, per=60, margin=0)))
 
 
 async def test_stats_and_repr_tell_where_it_stands(make: Make) -> None:
@@ -452,7 +442,7 @@ async def test_what_a_given_up_worker_reports_late_is_not_counted_twice(make: Ma
     bucket = TokenBucket(4, per=0.3, margin=0)
     paused, other = make(bucket, lease=1, grace=0), make(bucket, lease=1, grace=0)
     permits = await take(paused, 2)
-    time.sleep(1.5)  # noqa: ASYNC251
+    time.sleep(1.5)  # noqa: ASYNC251  (the loop stands still past the lease, as under SIGSTOP)
     await take(other, 1)
     for permit in permits:
         permit.settle()

@@ -30,6 +30,7 @@ from do_images_async._quota.protocols import Report, Ticket
 from do_images_async._quota.store import Answered, Exchange, Reply, microseconds
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
+from tests.support.limiters import keep_calling
 from tests.support.neighbours import SharedServer
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.simulation import MINUTE, Limit, Server
@@ -110,13 +111,6 @@ def test_calls_with_a_reserve_in_one_of_several_workers_get_one_permit_in_eight_
 ) -> None:
     granted = {0: 0, 40: 0}
 
-    async def work(limiter: RedisRateLimiter, reserve: int) -> None:
-        while True:
-            permit = await limiter.acquire(reserve=reserve)
-            granted[reserve] += 1
-            await asyncio.sleep(0.1)
-            permit.settle()
-
     async def main() -> None:
         async with AsyncExitStack() as stack:
             tasks: list[asyncio.Task[None]] = []
@@ -125,7 +119,9 @@ def test_calls_with_a_reserve_in_one_of_several_workers_get_one_permit_in_eight_
                     virtual_redis(redis_server), "dop_v1_a", TokenBucket(50, per=6, margin=0)
                 )
                 await stack.enter_async_context(limiter)
-                tasks += [asyncio.create_task(work(limiter, reserve)) for _ in range(60)]
+                tasks += [
+                    asyncio.create_task(keep_calling(limiter.acquire, reserve, granted)) for _ in range(60)
+                ]
             await asyncio.sleep(120)
             for task in tasks:
                 task.cancel()

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from do_images_async import ImagesAPI, TokenBucket
 from do_images_async._quota.protocols import Report
-from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
 from tests.redis.test_redis import worker_of, workers
 from tests.support.emptied import calls_of_a_newcomer
-from tests.support.limiters import take
+from tests.support.limiters import expect_a_pause_and_pacing, how_long, take
 from tests.support.redis_servers import RedisServer, needs_redis, own_redis
 from tests.support.servers import eventually
 
@@ -50,13 +47,6 @@ def restore(server: RedisServer) -> None:
     server.start()
 
 
-async def how_long(limiter: RedisRateLimiter) -> float:
-    """Return how long a call would wait."""
-    with pytest.raises(QuotaWaitError) as caught:
-        await limiter.acquire(max_wait=0)
-    return caught.value.wait
-
-
 async def test_a_new_worker_gets_no_burst_from_a_memory_that_may_be_old(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
         gone = make(BUCKET)
@@ -65,12 +55,7 @@ async def test_a_new_worker_gets_no_burst_from_a_memory_that_may_be_old(own_redi
         await spend(gone, 9)
         await gone.aclose()
         restore(own_redis)
-        new = make(BUCKET)
-        assert 1 < await how_long(new) <= 2
-        (permit,) = await take(new, 1, max_wait=5)
-        permit.settle()
-        assert new.stats().pacing
-        assert await how_long(new) > 1
+        await expect_a_pause_and_pacing(make(BUCKET))
 
 
 async def test_workers_that_are_alive_report_what_the_memory_lacks_and_no_more(

@@ -1,14 +1,25 @@
-"""Short ways to spend a limiter's tokens, for tests."""
+"""Short ways to spend a limiter's tokens, for tests, and what every limiter must say of them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from do_images_async import Limiter, Permit
 from do_images_async.errors import QuotaWaitError
+from tests.support.servers import eventually
 
-__all__ = ["is_spent", "take"]
+__all__ = [
+    "expect_a_pause_and_pacing",
+    "expect_next_permit_in_without_waiting_calls",
+    "how_long",
+    "is_spent",
+    "keep_calling",
+    "take",
+]
 
 
 async def take(limiter: Limiter, number: int, **options: Any) -> list[Permit]:
@@ -23,3 +34,44 @@ async def is_spent(limiter: Limiter) -> bool:
     except QuotaWaitError:
         return True
     return False
+
+
+async def how_long(limiter: Limiter) -> float:
+    """Return how long a call would wait."""
+    with pytest.raises(QuotaWaitError) as caught:
+        await limiter.acquire(max_wait=0)
+    return caught.value.wait
+
+
+async def keep_calling(
+    acquire: Callable[..., Awaitable[Permit]], reserve: int, granted: dict[int, int]
+) -> None:
+    """Call for ever, each call a tenth of a second long, and count the permits by reserve."""
+    while True:
+        permit = await acquire(reserve=reserve)
+        granted[reserve] += 1
+        await asyncio.sleep(0.1)
+        permit.settle()
+
+
+async def expect_a_pause_and_pacing(new: Limiter) -> None:
+    """Check that a limiter whose store may be older than it was pauses, and then goes evenly."""
+    assert 1 < await how_long(new) <= 2
+    (permit,) = await take(new, 1, max_wait=5)
+    permit.settle()
+    assert new.stats().pacing
+    assert await how_long(new) > 1
+
+
+async def expect_next_permit_in_without_waiting_calls(limiter: Limiter) -> None:
+    """Check what a new limiter of two tokens a minute says of the next permit."""
+    assert limiter.next_permit_in() == 0
+    (first, second) = await take(limiter, 2)
+    assert 40 < limiter.next_permit_in() <= 60, "an answer now, at the earliest"
+    first.settle()
+    second.release()
+    await eventually(lambda: limiter.next_permit_in() == 0)
+    (await limiter.acquire()).settle()
+    with pytest.raises(QuotaWaitError) as caught:
+        await limiter.acquire(max_wait=1)
+    assert 40 < limiter.next_permit_in() <= caught.value.wait
