@@ -24,8 +24,19 @@ __all__ = ["Admin", "fault_from_json", "fault_to_json"]
 Document = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
+_LARGEST_BODY = 2**28  # bytes; a state has about 330 for each image
 _MOST_DIGITS = 3  # of a status
 _FAULT_FIELDS = {field.name for field in attrs.fields(Fault) if field.init}
+
+
+@attrs.frozen
+class _Endpoint:
+    """An endpoint, and its effect in words."""
+
+    method: str
+    path: str
+    handler: Handler
+    words: str
 
 
 @attrs.frozen(kw_only=True)
@@ -50,25 +61,35 @@ class Admin:
 
     def install(self, app: web.Application) -> None:
         """Add the endpoints to the application."""
-        for method, path, handler in (
-            ("GET", "", self._overview),
-            ("GET", "/faults", self._list_faults),
-            ("POST", "/faults", self._add_fault),
-            ("DELETE", "/faults", self._clear_faults),
-            ("GET", "/requests", self._list_requests),
-            ("DELETE", "/requests", self._clear_requests),
-            ("GET", "/state", self._dump_state),
-            ("PUT", "/state", self._load_state),
-            ("POST", "/tokens", self._issue_token),
-        ):
-            app.router.add_route(method, self.PREFIX + path, self._guarded(handler))
+        app.router.add_route("GET", f"{self.PREFIX}/", self._guarded(self._overview))
+        for endpoint in self._endpoints():
+            path = self.PREFIX + endpoint.path
+            app.router.add_route(endpoint.method, path, self._guarded(endpoint.handler))
         app.router.add_route("*", self.PREFIX + "{rest:(/.*)?}", self._guarded(_unknown_path))
+
+    def _endpoints(self) -> tuple[_Endpoint, ...]:
+        filters = "?method=…&path=…&status=… returns a part"
+        return (
+            _Endpoint("GET", "", self._overview, "Return the counts of requests and faults, and this list."),
+            _Endpoint("GET", "/faults", self._list_faults, "Return the active faults."),
+            _Endpoint("POST", "/faults", self._add_fault, "Add a fault; its fields are Fault's arguments."),
+            _Endpoint("DELETE", "/faults", self._clear_faults, "Remove all faults."),
+            _Endpoint("GET", "/requests", self._list_requests, f"Return the journal; {filters}."),
+            _Endpoint("DELETE", "/requests", self._clear_requests, "Empty the journal."),
+            _Endpoint("GET", "/state", self._dump_state, "Return the account as data."),
+            _Endpoint("PUT", "/state", self._load_state, "Replace the account by such data."),
+            _Endpoint(
+                "POST", "/tokens", self._issue_token, "Accept another token: scopes, expires_in, token."
+            ),
+        )
 
     def _guarded(self, handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.Response:
             try:
                 self.access.check(request)
-                return await handler(request)
+                return await handler(request.clone(client_max_size=_LARGEST_BODY))
+            except web.HTTPRequestEntityTooLarge:
+                return failure(usual_problem(413), {})
             except Problem as problem:
                 return failure(problem, {})
 
@@ -76,7 +97,16 @@ class Admin:
 
     async def _overview(self, _: web.Request) -> web.Response:
         statuses = {str(status): count for status, count in self.journal.statuses().items()}
-        overview = {"requests": len(self.journal), "statuses": statuses, "faults": len(self.faults)}
+        endpoints = [
+            {"method": each.method, "path": self.PREFIX + each.path, "description": each.words}
+            for each in self._endpoints()
+        ]
+        overview = {
+            "requests": len(self.journal),
+            "statuses": statuses,
+            "faults": len(self.faults),
+            "endpoints": endpoints,
+        }
         return success(200, overview, {})
 
     async def _list_faults(self, _: web.Request) -> web.Response:
@@ -124,7 +154,10 @@ class Admin:
         wanted = await any_json_object(request)
         unknown = wanted.keys() - {"scopes", "expires_in", "token"}
         if unknown:
-            raise Problem(422, "unprocessable_entity", f"unknown: {', '.join(sorted(unknown))}")
+            named = ", ".join(sorted(unknown))
+            raise Problem(
+                422, "unprocessable_entity", f"a token has no {named}; it has expires_in, scopes, token"
+            )
         try:
             token = self.tokens.issue(**wanted)
         except (TypeError, ValueError) as error:
@@ -136,18 +169,30 @@ def fault_from_json(document: Mapping[str, Any]) -> Fault:
     """Return a fault from its arguments as JSON; `body_base64` and `raw_base64` stand for bytes.
 
     Raises:
-        TypeError, ValueError: an argument is unknown or can't be used.
+        TypeError, ValueError: an argument is unknown or can't be used, or excludes another.
     """
     arguments = dict(document)
     for name in ("body", "raw"):
         encoded = arguments.pop(f"{name}_base64", None)
-        if encoded is not None:
-            arguments[name] = base64.b64decode(encoded, validate=True)
+        if encoded is None:
+            continue
+        if arguments.get(name) is not None:
+            raise ValueError(f"{name} and {name}_base64 exclude each other")
+        arguments[name] = _decoded(f"{name}_base64", encoded)
     unknown = arguments.keys() - _FAULT_FIELDS
     if unknown:
-        allowed = ", ".join(sorted(_FAULT_FIELDS))
+        allowed = ", ".join(sorted({*_FAULT_FIELDS, "body_base64", "raw_base64"}))
         raise ValueError(f"a fault has no {', '.join(sorted(unknown))}; it has {allowed}")
     return Fault(**arguments)
+
+
+def _decoded(name: str, encoded: object) -> bytes:
+    try:
+        if isinstance(encoded, str):
+            return base64.b64decode(encoded, validate=True)
+    except ValueError:
+        pass
+    raise ValueError(f"{name} must be a string in base64")
 
 
 def fault_to_json(fault: Fault) -> Document:

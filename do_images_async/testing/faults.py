@@ -28,18 +28,22 @@ def _as_bytes(body: Body | None) -> bytes | None:
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
+_WHOLE = ("times", "status")
+_OR_NONE = ("times", "status", "reset_in")
+
+
 def _from(least: float, most: float | None = None) -> Any:
-    """Return a validator for a number in these bounds, or None where that is the default."""
+    """Return a validator for a number in these bounds, or None where that is allowed."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and attribute.name in ("times", "status", "reset_in"):
+        if value is None and attribute.name in _OR_NONE:
             return
-        kinds = int if attribute.name in ("times", "status") else (int, float)
+        kinds, kind = (int, "a whole number") if attribute.name in _WHOLE else ((int, float), "a number")
+        bounds = f"from {least:g}" if most is None else f"from {least:g} to {most:g}"
         if isinstance(value, bool) or not isinstance(value, kinds):
-            raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
+            raise TypeError(f"{attribute.name} must be {kind} {bounds}")
         if not (least <= value and (most is None or value <= most)):
-            bounds = f"from {least:g}" if most is None else f"from {least:g} to {most:g}"
-            raise ValueError(f"{attribute.name} must be {bounds}, not {value!r}")
+            raise ValueError(f"{attribute.name} must be {kind} {bounds}")
 
     return check
 
@@ -49,14 +53,14 @@ def _one_of(literal: Any) -> Any:
 
     def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is not None and value not in get_args(literal):
-            raise ValueError(f"{attribute.name} must be one of {', '.join(get_args(literal))}, not {value!r}")
+            raise ValueError(f"{attribute.name} must be one of {', '.join(get_args(literal))}")
 
     return check
 
 
 def _header_fields(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{attribute.name} must be a mapping, not {type(value).__name__}")
+        raise TypeError(f"{attribute.name} must map printable strings to printable strings")
     texts: list[Any] = [*value.keys(), *value.values()]  # pyright: ignore[reportUnknownArgumentType]
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise ValueError(f"{attribute.name} must map printable strings to printable strings")
@@ -64,12 +68,12 @@ def _header_fields(_: object, attribute: attrs.Attribute[Any], value: Any) -> No
 
 def _text(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be a string, not {type(value).__name__}")
+        raise TypeError(f"{attribute.name} must be a string")
 
 
 def _flag(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be true or false, not {type(value).__name__}")
+        raise TypeError(f"{attribute.name} must be true or false")
 
 
 @attrs.define(kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import attrs
 
@@ -66,12 +67,7 @@ class Tokens:
             expires_in: seconds until it is refused; 0 is an expired token, None one that never expires.
             token: the token, by default a new one.
         """
-        if isinstance(scopes, str):
-            raise TypeError("scopes must be several strings, not one")
-        chosen = None if scopes is None else frozenset(scopes)
-        for scope in chosen or ():
-            if not _SCOPE.fullmatch(scope):
-                raise ValueError(f"scopes must be like image:read or tag:create, not {scope!r}")
+        chosen = None if scopes is None else frozenset(_checked(scopes))
         if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError("token must be printable ASCII without spaces")
         if expires_in is not None and not _is_duration(expires_in):
@@ -100,6 +96,17 @@ class Tokens:
         if token is None or not self.accepts(token):
             raise usual_problem(401)
         return self._grants[token]
+
+
+def _checked(scopes: object) -> Iterator[str]:
+    if isinstance(scopes, str | bytes | Mapping) or not isinstance(scopes, Iterable):
+        raise TypeError("scopes must be several strings such as image:read and tag:create")
+    for scope in cast("Iterable[object]", scopes):
+        if not isinstance(scope, str):
+            raise TypeError("scopes must be several strings such as image:read and tag:create")
+        if not _SCOPE.fullmatch(scope):
+            raise ValueError(f"scopes must be like image:read or tag:create, not {scope!r}")
+        yield scope
 
 
 def _is_duration(value: object) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -12,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp import web
 
@@ -120,7 +123,7 @@ async def test_probability_is_drawn_from_the_seed() -> None:
         ({"encoding": "br"}, ValueError, "encoding"),
         ({"pages": "lost"}, ValueError, "pages"),
         ({"method": 5}, TypeError, "method"),
-        ({"after": "yes"}, TypeError, "after must be true or false, not str"),
+        ({"after": "yes"}, TypeError, "after must be true or false"),
         ({"headers": [("a", "b")]}, TypeError, "headers"),
         ({"headers": {"a": "b\r\nc: d"}}, ValueError, "headers"),
         ({"headers": {"a": 1}}, ValueError, "headers"),
@@ -753,13 +756,22 @@ async def test_faults_are_set_from_outside(emulator: ImagesEmulator, http: aioht
     [
         ("/faults", b'{"status": 1}', 422, "status must be"),
         ("/faults", b'{"stat": 500}', 422, "a fault has no stat; it has after, body,"),
-        ("/faults", b'{"raw_base64": "?"}', 422, ""),
-        ("/faults", b'{"body_base64": 5}', 422, ""),
+        ("/faults", b'{"raw_base64": "?"}', 422, "raw_base64 must be a string in base64"),
+        ("/faults", b'{"body_base64": 5}', 422, "body_base64 must be a string in base64"),
+        ("/faults", b'{"body": "a", "body_base64": "Yg=="}', 422, "body and body_base64 exclude each other"),
+        ("/faults", b'{"raw": "", "raw_base64": ""}', 422, "raw and raw_base64 exclude each other"),
+        ("/faults", b'{"times": 1.5}', 422, "times must be a whole number from 0"),
         ("/faults", b"{", 400, "not JSON"),
         ("/faults", b"[]", 400, "object"),
         ("/tokens", b'{"scopes": "image:read"}', 422, "scopes"),
-        ("/tokens", b'{"scope": ["image:read"]}', 422, "unknown: scope"),
-        ("/tokens", b'{"scopes": [5]}', 422, ""),
+        (
+            "/tokens",
+            b'{"scope": ["image:read"]}',
+            422,
+            "a token has no scope; it has expires_in, scopes, token",
+        ),
+        ("/tokens", b'{"scopes": [5]}', 422, "scopes must be several strings such as image:read"),
+        ("/tokens", b'{"scopes": 5}', 422, "scopes must be several strings such as image:read"),
         ("/tokens", b'{"token": 5}', 422, "token must be printable"),
         ("/tokens", b'{"token": "a b"}', 422, "token must be printable"),
         ("/tokens", b'{"expires_in": "soon"}', 422, "expires_in"),
@@ -797,10 +809,77 @@ async def test_the_journal_is_read_from_outside(
         async with other.get(f"{emulator.admin_url}/requests?status=many") as response:
             assert response.status == 422
         async with other.get(emulator.admin_url) as response:
-            assert await response.json() == {"requests": 2, "statuses": {"200": 1, "404": 1}, "faults": 0}
+            overview = await response.json()
+        assert overview.items() >= {"requests": 2, "statuses": {"200": 1, "404": 1}, "faults": 0}.items()
         async with other.delete(f"{emulator.admin_url}/requests") as response:
             assert response.status == 204
     assert len(emulator.requests) == 0
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_the_root_of_the_admin_endpoints_lists_them(emulator: ImagesEmulator, slash: str) -> None:
+    async with aiohttp.ClientSession() as other:
+        async with other.get(emulator.admin_url + slash) as response:
+            assert response.status == 200
+            listed = (await response.json())["endpoints"]
+        assert {"/_emulator", "/_emulator/faults", "/_emulator/state"} < {each["path"] for each in listed}
+        for each in listed:
+            assert each["description"].count("\n") == 0
+            url = emulator.url + each["path"]
+            body: dict[str, Any] = {"images": []} if each["method"] == "PUT" else {}
+            async with other.request(each["method"], url, json=body) as response:
+                assert response.status in (200, 201, 204), each
+
+
+RAW = re.compile(
+    r"\b(int|str|float|bool|dict|list|NoneType|iterable|unhashable|bytes-like|argument)\b|object at"
+)
+"""What only Python's own messages say."""
+
+
+ODD_TYPES: list[Any] = [None, True, 5, -1.5, "é", [], [5], [[]], {}, {"a": 5}]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "rest"),
+    [
+        ("POST", "/faults", [each.name for each in attrs.fields(Fault) if each.init], {}),
+        ("POST", "/faults", ["body_base64", "raw_base64"], {}),
+        ("POST", "/tokens", ["scopes", "expires_in", "token"], {}),
+        ("PUT", "/state", ["images", "imports", "actions", "transfers", "incomplete"], {"images": []}),
+    ],
+)
+async def test_a_wrong_type_in_a_field_is_refused_in_the_users_words(
+    emulator: ImagesEmulator, method: str, path: str, fields: list[str], rest: dict[str, Any]
+) -> None:
+    refused = 0
+    async with aiohttp.ClientSession() as other:
+        for field in fields:
+            for odd in ODD_TYPES:
+                body = {**rest, field: odd}
+                async with other.request(method, emulator.admin_url + path, json=body) as response:
+                    if response.status == 422:
+                        refused += 1
+                        said = (await response.json())["message"]
+                        assert field in said, body
+                        assert not RAW.search(said), said
+                    else:
+                        assert response.status in (201, 204), body
+    assert refused > len(fields)
+
+
+async def test_a_state_of_many_images_can_be_loaded_from_outside() -> None:
+    async with (
+        ImagesEmulator(images=5000) as full,
+        ImagesEmulator(images=0) as empty,
+        aiohttp.ClientSession() as other,
+    ):
+        async with other.get(f"{full.admin_url}/state") as response:
+            state = await response.json()
+        data, sent = io.BytesIO(json.dumps(state).encode()), {"Content-Type": "application/json"}
+        async with other.put(f"{empty.admin_url}/state", data=data, headers=sent) as response:
+            assert response.status == 204
+        assert empty.dump() == state
 
 
 async def test_state_and_tokens_go_through_the_admin_endpoint(emulator: ImagesEmulator) -> None:
@@ -852,6 +931,7 @@ async def test_other_machines_are_let_in_on_request(monkeypatch: pytest.MonkeyPa
     ("method", "path", "body"),
     [
         ("GET", "", None),
+        ("GET", "/", None),
         ("GET", "/requests", None),
         ("GET", "/state", None),
         ("POST", "/faults", {"status": 503, "times": None}),
