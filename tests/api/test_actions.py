@@ -17,12 +17,14 @@ from do_images_async import (
     ActionStatus,
     ImagesAPI,
     ImageType,
+    RateLimiter,
     Region,
+    TokenBucket,
     converter,
     errors,
 )
 from do_images_async.testing import ImagesEmulator
-from tests.conftest import FAST, ONCE
+from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import HANG, RESET, Answer, Received, Server, image_reply, refusal, reply
 from tests.support.slow import fewer
 
@@ -338,12 +340,14 @@ async def test_a_wait_that_is_too_long_keeps_the_last_action(server: Server, api
 
 @pytest.mark.parametrize("times", fewer([5, 12]))
 async def test_row_83_the_wait_for_an_action_continues_after_errors_that_pass(
-    server: Server, api: ImagesAPI, times: int
+    server: Server, times: int
 ) -> None:
     server.script(*[refusal(404), refusal(503), RESET, refusal(429), refusal(522)][:times])
     server.script(*[refusal(502)] * (times - 5), in_state("in-progress"), RESET, in_state("completed"))
-    once = api.with_options(retry=ONCE)
-    action = await once.actions.wait(42, 5, timeout=30, poll_interval=0.002)
+    # Large: a limiter that was refused goes evenly, at the pace of its bucket.
+    limiter = RateLimiter(TokenBucket(100_000, per=60))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, retry=ONCE) as api:
+        action = await api.actions.wait(42, 5, timeout=30, poll_interval=0.002)
     assert action.status is ActionStatus.COMPLETED
     assert len(server.received) == times + 3, "each failure costs one poll"
 

@@ -12,6 +12,7 @@ from do_images_async import Action, ImagesAPI, Outcome, errors
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import FAST
 from tests.support.servers import Server, image_document, reply
+from tests.support.slow import fewer
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_many_at_once_begin_each_transfer_once(emulator: ImagesEmulator, a
     assert len(emulator.actions) == 2
 
 
-@pytest.mark.parametrize("broken", [{"broken": "reset"}, {"status": 502}])
+@pytest.mark.parametrize("broken", fewer([{"broken": "reset"}, {"status": 502}]))
 async def test_a_transfer_whose_response_is_lost_is_found_and_not_repeated(
     emulator: ImagesEmulator, account: ImagesAPI, broken: dict[str, Any]
 ) -> None:

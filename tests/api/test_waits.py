@@ -10,6 +10,7 @@ import pytest
 from do_images_async import Action, Image, ImagesAPI, RetryPolicy, errors
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import HANG, Answer, Server, content, image_document, refusal, reply
+from tests.support.slow import fewer
 
 Wait = Callable[[ImagesAPI, float], Awaitable[Image | Action]]
 
@@ -22,7 +23,8 @@ def action_wait(api: ImagesAPI, timeout: float) -> Awaitable[Action]:
     return api.actions.wait(42, 5, timeout=timeout, poll_interval=0.01)
 
 
-waits = pytest.mark.parametrize("wait", [image_wait, action_wait])
+WAITS: list[Wait] = [image_wait, action_wait]
+waits = pytest.mark.parametrize("wait", WAITS)
 
 
 def state(status: str, *, image_id: int = 42, action: str = "in-progress") -> Answer:
@@ -66,7 +68,7 @@ async def test_a_body_that_is_json_of_another_shape_ends_the_wait(
     assert not caught.value.transient
 
 
-@waits
+@pytest.mark.parametrize("wait", fewer(WAITS))
 async def test_a_429_does_not_end_the_wait_of_a_client_with_max_wait(server: Server, wait: Wait) -> None:
     server.script(BEGUN, refusal(429, headers={"retry-after": "1"}), DONE)
     async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST, max_wait=0.05) as api:
@@ -107,7 +109,7 @@ CUT_OFF: dict[str, tuple[Answer, type[errors.DOImagesError]]] = {
 }
 
 
-@waits
+@pytest.mark.parametrize("wait", fewer(WAITS))
 @pytest.mark.parametrize(("answer", "kind"), CUT_OFF.values(), ids=CUT_OFF.keys())
 async def test_the_last_error_is_known_when_time_is_up_within_a_poll(
     server: Server, api: ImagesAPI, wait: Wait, answer: Answer, kind: type[errors.DOImagesError]

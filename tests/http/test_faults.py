@@ -98,13 +98,13 @@ async def test_row_55_a_caller_whose_deadline_passes_between_attempts_sends_no_m
 
 
 async def test_row_56_a_blocked_event_loop_is_late_and_never_over_quota(server: Server) -> None:
-    log = Log(period=0.5)
+    log = Log(period=0.25)
     server.answer_with(log.answer)
-    limiter = RateLimiter(TokenBucket(10, per=0.5, margin=0.01))
+    limiter = RateLimiter(TokenBucket(10, per=0.25, margin=0.01))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, retry=ONCE) as api:
         calls = [asyncio.create_task(api.get(1)) for _ in range(30)]
         await eventually(lambda: limiter.stats().granted >= 10)
-        time.sleep(1.2)  # noqa: ASYNC251  (this is the fault)
+        time.sleep(0.6)  # noqa: ASYNC251  (this is the fault)
         await asyncio.gather(*calls)
     assert log.worst <= 10
 

@@ -240,7 +240,8 @@ async def test_row_73_closing_twice_or_unused_does_nothing(server: Server) -> No
 async def test_closing_ends_calls_in_flight(server: Server, borrowed: bool) -> None:
     server.script(HANG, HANG)
     async with aiohttp.ClientSession() as session:
-        api = ImagesAPI(TOKEN, base_url=server.url, session=session if borrowed else None)
+        limiter = RateLimiter(slow_start=False)  # both calls at once
+        api = ImagesAPI(TOKEN, base_url=server.url, session=session if borrowed else None, limiter=limiter)
         reading = asyncio.create_task(api.get(1))
         writing = asyncio.create_task(CALLS["create"](api))
         await eventually(lambda: len(server.received) == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -127,11 +128,22 @@ def broken(status: int, name: str) -> Answer:
     return Answer((HEAD.format(status) + body).encode("latin-1"), after)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", BROKEN_BODIES)
-@pytest.mark.parametrize("status", BY_STATUS)
-@pytest.mark.parametrize("method", ["GET", "POST"])
+NEVER_WHOLE = [("POST", 503), ("GET", 404), ("GET", 429)]
+"""Of those that wait for the timeout, once or four times, the ones that are not slow."""
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "name"),
+    [
+        pytest.param(
+            *case,
+            marks=[pytest.mark.slow] if case[2] == "never whole" and case[:2] not in NEVER_WHOLE else [],
+        )
+        for case in itertools.product(["GET", "POST"], BY_STATUS, BROKEN_BODIES)
+    ],
+)
 async def test_row_85_an_errors_status_counts_when_its_body_is_broken(
-    server: Server, status: int, name: str, method: str
+    server: Server, method: str, status: int, name: str
 ) -> None:
     kind, attempts, ambiguous = BY_STATUS[status]
     server.answer_with(lambda _: broken(status, name))

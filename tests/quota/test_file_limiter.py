@@ -28,6 +28,7 @@ from do_images_async.testing import ImagesEmulator, Quota
 from tests.support.coverage import unmeasured
 from tests.support.limiters import expect_next_permit_in_without_waiting_calls, is_spent, take
 from tests.support.servers import eventually
+from tests.support.slow import RUN_SLOW, fewer
 
 TOKEN = "dop_v1_" + "5ec7e7" * 10
 MINUTE = TokenBucket(250, per=60)
@@ -349,7 +350,7 @@ async def is_agreed(limiter: FileRateLimiter) -> bool:
 
 
 async def test_a_file_that_was_deleted_is_made_and_told_again(make: Make, path: Path) -> None:
-    limiters = [make(TokenBucket(10, per=60)) for _ in range(2)]
+    limiters = [make(TokenBucket(10, per=20)) for _ in range(2)]
     for limiter in limiters:
         (_in_flight, *rest) = await take(limiter, 4)
         for permit in rest:
@@ -394,7 +395,7 @@ async def test_a_file_that_can_not_be_used_is_an_error_that_names_it(
         await make(store_timeout=0.2).acquire()
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("trouble", fewer(TROUBLES))
 async def test_or_each_process_keeps_the_quota_alone(
     make: Make, path: Path, trouble: Callable[[Path], None]
 ) -> None:
@@ -466,6 +467,7 @@ def test_a_full_disk_is_an_error(path: Path) -> None:
 
 async def test_each_client_spends_its_own_tokens_quota(path: Path) -> None:
     quotas = (Quota(20, 0.5),)
+    calls = 30 if RUN_SLOW else 15
     limiter = FileRateLimiter(path, buckets=[TokenBucket(20, per=0.5, margin=0.05)])
     async with (
         ImagesEmulator(quotas=quotas) as emulator,
@@ -478,9 +480,9 @@ async def test_each_client_spends_its_own_tokens_quota(path: Path) -> None:
         assert other.limiter is not limiter
         assert other.limiter is same.limiter
         clients = (one, other, same)
-        await asyncio.gather(*(client.get("ubuntu-24-04-x64") for client in clients for _ in range(30)))
+        await asyncio.gather(*(client.get("ubuntu-24-04-x64") for client in clients for _ in range(calls)))
         statuses = [entry.status for server in (emulator, another) for entry in server.requests]
-    assert statuses == [200] * 90
+    assert statuses == [200] * (3 * calls)
     await limiter.aclose()
     with pytest.raises(ClientStateError, match="closed"):
         await other.limiter.acquire()
@@ -526,10 +528,11 @@ async def test_a_relative_path_is_the_same_file_in_whatever_folder_the_process_w
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    limiter = FileRateLimiter("quota.db", token="dop_v1_a", buckets=[TokenBucket(2, per=60)])
+    options: dict[str, Any] = {"token": "dop_v1_a", "buckets": [TokenBucket(2, per=60)], "slow_start": False}
+    limiter = FileRateLimiter("quota.db", **options)
     monkeypatch.chdir(tmp_path / "elsewhere")
     absolute = tmp_path / "quota.db"
-    async with limiter, FileRateLimiter(absolute, token="dop_v1_a", buckets=limiter.buckets) as other:
+    async with limiter, FileRateLimiter(absolute, **options) as other:
         await take(limiter, 2)
         assert await is_spent(other)
 

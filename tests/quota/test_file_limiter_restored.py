@@ -14,6 +14,7 @@ from do_images_async import FileRateLimiter, TokenBucket
 from tests.quota.test_file_limiter import Make, make, path
 from tests.support.limiters import expect_a_pause_and_pacing, how_long, is_spent, take
 from tests.support.servers import eventually
+from tests.support.slow import fewer
 
 __all__ = ["make", "path"]  # fixtures
 
@@ -109,7 +110,7 @@ async def test_a_backup_that_knows_fewer_requests_is_told_again(
         assert await is_spent(limiter)
 
 
-@pytest.mark.parametrize("restore", [replace_file, overwrite_file])
+@pytest.mark.parametrize("restore", fewer([replace_file, overwrite_file]))
 async def test_a_backup_that_lacks_a_processs_last_report_is_told_again(
     make: Make, path: Path, restore: Restore
 ) -> None:
