@@ -30,9 +30,18 @@ from do_images_async.cli.render import report_text
 from do_images_async.cli.text import printable
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
-from tests.support.cli_processes import account, do_images, do_images_here, environment, in_terminal, start
+from tests.support.cli_processes import (
+    account,
+    do_images_here,
+    environment,
+    in_terminal_here,
+    in_watched_terminal,
+    start,
+)
 from tests.support.servers import (
     HANG,
+    Answer,
+    Received,
     Server,
     eventually,
     image_document,
@@ -126,7 +135,7 @@ async def test_200_columns_stand_side_by_side() -> None:
 
 
 async def test_a_terminal_without_block_characters_gets_plain_bars() -> None:
-    ended = await do_images(*DEMO, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    ended = await do_images_here(*DEMO, PYTHONIOENCODING="ascii")
     assert ended.status == 0
     assert "####" in ended.stdout
     assert ended.stdout.isascii()
@@ -282,9 +291,18 @@ async def test_hostile_text_is_shown_harmlessly(server: Server) -> None:
 # --- terminals, signals, pipes ---
 
 
-async def test_a_terminal_sees_progress_on_stderr_and_colours_on_stdout() -> None:
-    async with ImagesEmulator(images=200, latency=0.6) as emulator:
-        ended = await in_terminal("audit", **account(emulator, emulator.token))
+async def test_a_terminal_sees_progress_on_stderr_and_colours_on_stdout(server: Server) -> None:
+    shown = bytearray()
+    catalogue = listing(223)
+
+    async def answer(request: Received) -> Answer:
+        if request.query["page"] == "2":
+            await eventually(lambda: b"200/223 images, 1 page" in shown, within=20)
+        page = catalogue(request)
+        return page if isinstance(page, Answer) else await page
+
+    server.answer_with(answer)
+    ended = await in_watched_terminal(shown, "audit", **account(server))
     assert ended.status == 0
     assert "200/223 images, 1 page" in ended.stderr
     assert "\x1b[1m" in ended.stdout
@@ -294,7 +312,7 @@ async def test_a_terminal_sees_progress_on_stderr_and_colours_on_stdout() -> Non
 
 
 async def test_no_color_is_honoured() -> None:
-    ended = await in_terminal(*DEMO, NO_COLOR="1")
+    ended = await in_terminal_here(*DEMO, NO_COLOR="1")
     assert ended.status == 0
     assert not re.search(r"\x1b\[[\d;]*[34]\d", ended.stdout + ended.stderr)
 
@@ -314,7 +332,7 @@ async def test_an_interruption_ends_it_at_once_and_cleanly(server: Server) -> No
 
 async def test_a_reader_that_leaves_early_is_no_error() -> None:
     reader, writer = os.pipe()
-    process = await start(["audit", "--demo", "-o", "json", "--top", "100000"], {}, stdout=writer)
+    process = await start([*DEMO, "-o", "json", "--top", "100000"], {}, stdout=writer)
     os.close(writer)
     await asyncio.to_thread(os.read, reader, 1)
     os.close(reader)
@@ -421,7 +439,7 @@ def test_errors_of_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert run(["audit"]) == 2
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
     monkeypatch.setenv("DIGITALOCEAN_API_URL", f"http://127.0.0.1:{unused_port()}")
-    assert run(["audit"]) == 3
+    assert run(["audit", "--retries", "0"]) == 3
     assert capsys.readouterr().err.startswith("Error: no token")
 
 

@@ -195,13 +195,12 @@ async def test_dates_at_the_ends_of_the_calendar_and_absurd_sizes(form: str, ser
         image_document(3, created_at="2020-01-01T00:00:00Z", size_gigabytes=7.5, public=False),
     ]
     server.answer_with(lambda _: reply({"images": images, "meta": {"total": 3}, "links": {}}))
-    process = await start(["audit", "-q", "-o", form], account(server))
-    stdout, stderr = await process.communicate()
-    assert (process.returncode, stderr) == (0, b"")
-    assert b"7.5" in stdout
-    assert b"e+308" not in stdout
+    ended = await do_images_here("audit", "-q", "-o", form, **account(server))
+    assert (ended.status, ended.stderr) == (0, "")
+    assert "7.5" in ended.stdout
+    assert "e+308" not in ended.stdout
     if form == "json":
-        assert json.loads(stdout)["gigabytes"] == 7.5
+        assert json.loads(ended.stdout)["gigabytes"] == 7.5
 
 
 async def test_a_narrow_terminal_keeps_what_names_a_row(emulator: ImagesEmulator) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import os
 import re
 import signal
 from collections.abc import AsyncGenerator
@@ -20,7 +21,15 @@ from rich.cells import cell_len
 from do_images_async import FileRateLimiter, ImagesAPI
 from do_images_async.cli.app import main, run
 from do_images_async.testing import Fault, ImagesEmulator, Quota
-from tests.support.cli_processes import Ended, account, do_images_here, in_terminal, start
+from tests.support.cli_processes import (
+    Ended,
+    account,
+    at_the_first,
+    do_images_here,
+    in_terminal_here,
+    in_watched_terminal,
+    start,
+)
 from tests.support.servers import HANG, Server, eventually, image_document, listing, refusal, reply
 from tests.support.slow import fewer
 
@@ -102,8 +111,8 @@ async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
     emulator.images.add(name="n" * 300, tags=["t" * 100])
     widths = fewer((80, 120, 200))
     where = account(emulator, emulator.token)
-    lists = await asyncio.gather(*(in_terminal("list", COLUMNS=str(width), **where) for width in widths))
-    for width, ended in zip(widths, lists, strict=True):
+    for width in widths:
+        ended = await in_terminal_here("list", COLUMNS=str(width), **where)
         assert ended.status == 0
         plain = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout)
         assert max(map(cell_len, plain.splitlines())) <= width
@@ -242,11 +251,11 @@ async def test_delete_dry_run_shows_and_deletes_nothing(emulator: ImagesEmulator
 async def test_delete_asks_and_yes_does_not(emulator: ImagesEmulator) -> None:
     numbers = [each["id"] for each in emulator.images if not each["public"]][:3]
     where = account(emulator, emulator.token)
-    refused = await in_terminal("delete", str(numbers[0]), typed="n\n", **where)
+    refused = await in_terminal_here("delete", str(numbers[0]), typed="n\n", **where)
     assert refused.status == 130
     assert "Delete 1 image? [y/N]" in refused.stderr
     assert numbers[0] in emulator.images
-    agreed = await in_terminal("delete", str(numbers[0]), typed="y\n", **where)
+    agreed = await in_terminal_here("delete", str(numbers[0]), typed="y\n", **where)
     assert agreed.status == 0
     assert numbers[0] not in emulator.images
     nobody = await ask(emulator, "delete", str(numbers[1]))
@@ -275,11 +284,10 @@ async def test_delete_that_is_interrupted_waits_for_those_in_flight_and_says_whi
     emulator: ImagesEmulator, number: signal.Signals, form: str
 ) -> None:
     ids = [each["id"] for each in emulator.images if not each["public"]]
-    emulator.faults.add(Fault(method="DELETE", delay=3.0, times=None))
+    emulator.faults.add(Fault(method="DELETE", delay=0.5, times=None))
     arguments = ("delete", *map(str, ids), "--yes", "-o", form)
     running = await start(arguments, account(emulator, emulator.token))
-    await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
-    running.send_signal(number)
+    at_the_first(emulator, "DELETE", lambda: running.send_signal(number))
     stdout, stderr = await running.communicate()
     gone = [each for each in ids if each not in emulator.images]
     assert running.returncode == 130
@@ -347,14 +355,13 @@ async def test_changes_are_on_stderr_if_the_output_is_lost(emulator: ImagesEmula
 
 async def test_a_reader_that_leaves_learns_on_stderr_how_many_were_deleted(emulator: ImagesEmulator) -> None:
     numbers = [each["id"] for each in emulator.images if not each["public"]]
-    emulator.faults.add(Fault(method="DELETE", delay=1.0, times=None))
-    running = await start(("delete", *map(str, numbers), "--yes"), account(emulator, emulator.token))
-    assert running.stdout is not None
-    await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
-    running._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
-    assert running.stderr is not None
-    stderr = (await running.stderr.read()).decode()
-    assert await running.wait() == 141
+    reader, writer = os.pipe()
+    at_the_first(emulator, "DELETE", lambda: os.close(reader))
+    where = account(emulator, emulator.token)
+    running = await start(("delete", *map(str, numbers), "--yes"), where, stdout=writer)
+    os.close(writer)
+    stderr = (await running.communicate())[1].decode()
+    assert running.returncode == 141
     gone = sum(each not in emulator.images for each in numbers)
     assert 1 <= gone < len(numbers)
     assert stderr == f"do-images: {gone} of {len(numbers)} images deleted\n"
@@ -453,10 +460,14 @@ async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulat
 
 async def test_a_wait_for_quota_is_shown(server: Server) -> None:
     pages = listing(250)
-    times = iter(range(100))
-    refused = refusal(429, headers={"retry-after": "4"})
-    server.answer_with(lambda request: refused if next(times) == 1 else pages(request))
-    ended = await in_terminal("list", **account(server))
+    shown = bytearray()
+    refused = refusal(429, headers={"retry-after": "1"})
+    server.answer_with(
+        lambda request: (
+            pages(request) if request.query["page"] == "1" or b"the quota allows more" in shown else refused
+        )
+    )
+    ended = await in_watched_terminal(shown, "list", **account(server))
     assert ended.status == 0
     assert re.search(r"200/250 images, 1 page, \d s until the quota allows more", ended.stderr)
 

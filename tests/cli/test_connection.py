@@ -159,7 +159,7 @@ async def test_a_token_in_the_wrong_place_is_masked(arguments: list[str]) -> Non
         "a: &a [x, x, x]\nb: &b [*a, *a, *a]\n" + "c: &c [*b, *b, *b]\n" * 1 + "context: *c\n",
         "a0: &a0 {x: y}\n"
         + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)),
-        "access-token: " + "[" * 50_000,
+        "access-token: " + "[" * 800,
         "expires: 2026-99-99\n",
         "auth-contexts: {? [a] : b}\n",
     ],

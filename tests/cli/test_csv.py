@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from do_images_async.cli.csv_text import csv_text
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import account, do_images, do_images_here, in_terminal
+from tests.support.cli_processes import account, do_images_here, in_terminal_here
 from tests.support.servers import Server, image_document, reply
 from tests.support.slow import fewer
 
@@ -111,7 +111,7 @@ async def test_a_terminal_gets_no_escape_sequence_of_a_name(form: str, server: S
     hostile = image_document(name="\x1b]0;title\x07\x9b1m\x1b[31m", public=False)
     server.answer_with(lambda request: reply({"images": [hostile], "meta": {"total": 1}}))
     columns = ("--columns", "Name") if form in ("csv", "table") else ()
-    ended = await in_terminal("list", "-q", "-o", form, *columns, **account(server))
+    ended = await in_terminal_here("list", "-q", "-o", form, *columns, **account(server))
     assert ended.status == 0
     assert "]0;title" in ended.stdout
     assert not [sequence for sequence in ("\x1b]", "\x07", "\x9b", "\x1b[31m") if sequence in ended.stdout]
@@ -125,7 +125,7 @@ async def test_a_table_is_escaped_where_stdout_can_not_encode_it_and_csv_is_utf_
     image = image_document(name="cafe 世界", public=False)
     server.answer_with(lambda request: reply({"images": [image], "meta": {"total": 1}}))
     arguments = ("list", "-q", "-o", form, "--columns", "Name", "--no-header")
-    ended = await do_images(*arguments, PYTHONIOENCODING=encoding, PYTHONUTF8="0", **account(server))
+    ended = await do_images_here(*arguments, PYTHONIOENCODING=encoding, **account(server))
     assert ended.status == 0
     assert shown in ended.stdout
 

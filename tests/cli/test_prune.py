@@ -21,9 +21,11 @@ from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import (
     Ended,
     account,
+    at_the_first,
     do_images_here,
     environment,
     in_terminal,
+    in_terminal_here,
     start,
 )
 from tests.support.servers import eventually
@@ -549,11 +551,10 @@ async def test_ctrl_c_sigterm_and_sighup_wait_for_deletions_in_flight_and_begin_
     for age in range(20, 60):
         add(emulator, f"web-{age}", age)
     journal = tmp_path / "prune.jsonl"
-    emulator.faults.add(Fault(method="DELETE", delay=3.0, times=None))
+    emulator.faults.add(Fault(method="DELETE", delay=0.5, times=None))
     arguments = ("prune", "--name", "web-*", "--keep-last", "30", *APPLY, "--journal", str(journal))
     process = await start(arguments, account(emulator, emulator.token))
-    await eventually(lambda: emulator.requests.count("DELETE") > 0, within=60)
-    process.send_signal(number)
+    at_the_first(emulator, "DELETE", lambda: process.send_signal(number))
     _, stderr = await process.communicate()
     assert process.returncode == 130
     events = [line["event"] for line in lines_of(journal)]
@@ -648,7 +649,7 @@ async def test_a_tag_to_keep_that_no_image_has_is_named(
 @pytest.mark.parametrize("columns", fewer([50, 60]))
 async def test_the_plan_s_table_fits_a_narrow_terminal(columns: int, emulator: ImagesEmulator) -> None:
     where = account(emulator, emulator.token)
-    ended = await in_terminal(*KEEP_SIX, "-q", COLUMNS=str(columns), **where)
+    ended = await in_terminal_here(*KEEP_SIX, "-q", COLUMNS=str(columns), **where)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout)
     rows = [line for line in plain.splitlines() if line.startswith(("Plan", "keep", "remove"))]
     assert len(rows) == 11

@@ -87,7 +87,7 @@ def pages_with(language: str) -> list[Path]:
 @pytest.fixture
 async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImagesEmulator]:
     """Serve an emulator to the pages' programs, which run on threads with event loops of their own."""
-    async with ImagesEmulator(images=30, seed=7) as running:
+    async with ImagesEmulator(images=30, seed=7, import_seconds=0.05, action_seconds=0.05) as running:
         monkeypatch.setenv("DIGITALOCEAN_TOKEN", running.token)
         monkeypatch.setenv("DIGITALOCEAN_API_URL", running.url)
         yield running

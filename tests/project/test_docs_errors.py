@@ -54,7 +54,7 @@ async def _without_quota(emulator: ImagesEmulator, _: ImagesAPI) -> object:
 async def _without_redis(emulator: ImagesEmulator, _: ImagesAPI) -> object:
     async with (
         Redis.from_url("unix:///nowhere/redis.sock") as redis,  # pyright: ignore[reportUnknownMemberType]
-        RedisRateLimiter(redis, emulator.token) as limiter,
+        RedisRateLimiter(redis, emulator.token, store_timeout=1.0) as limiter,
         ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter) as api,
     ):
         return await api.get(SNAPSHOT)

@@ -8,18 +8,23 @@ import os
 import pty
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from typing import TextIO
 from unittest.mock import patch
 
 import attrs
+from aiohttp import web
 
 from do_images_async.cli.app import run
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.servers import Server
 
-__all__ = ["Ended", "account", "do_images", "do_images_here", "environment", "in_terminal", "start"]
+__all__ = [
+    *("Ended", "account", "at_the_first", "do_images", "do_images_here", "drain", "environment"),
+    *("in_terminal", "in_terminal_here", "in_watched_terminal", "start"),
+]
 
 
 @attrs.frozen
@@ -65,22 +70,23 @@ async def do_images(*arguments: str, stdin: str = "", **variables: str) -> Ended
 
 async def do_images_here(*arguments: str, stdin: str = "", **variables: str) -> Ended:
     """Run the command on a thread, which is faster than a process; one at a time."""
-
-    def call() -> Ended:
-        with (
-            patch.dict(os.environ, environment(**variables), clear=True),
-            patch.object(sys, "stdin", io.StringIO(stdin)),
-            redirect_stdout(_stream()) as stdout,
-            redirect_stderr(_stream()) as stderr,
-        ):
-            status = run(arguments)
-        return Ended(status, _written(stdout), _written(stderr))
-
-    return await asyncio.to_thread(call)
+    variables = environment(**variables)
+    encoding = variables["PYTHONIOENCODING"]
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    status = await asyncio.to_thread(_call, arguments, variables, io.StringIO(stdin), stdout, stderr)
+    return Ended(status, _written(stdout), _written(stderr))
 
 
-def _stream() -> io.TextIOWrapper[io.BytesIO]:
-    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+def _call(
+    arguments: Sequence[str], variables: Mapping[str, str], stdin: TextIO, stdout: TextIO, stderr: TextIO
+) -> int:
+    with (
+        patch.dict(os.environ, variables, clear=True),
+        patch.object(sys, "stdin", stdin),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+    ):
+        return run(arguments)
 
 
 def _written(stream: io.TextIOWrapper[io.BytesIO]) -> str:
@@ -107,9 +113,45 @@ async def in_terminal(*arguments: str, typed: str | None = None, **variables: st
     return Ended(await process.wait(), stdout, stderr)
 
 
-def drain(terminal: int) -> str:
-    parts: list[bytes] = []
+async def in_terminal_here(*arguments: str, typed: str = "", **variables: str) -> Ended:
+    """Run the command on a thread, with a terminal as each of its streams; one at a time."""
+    return await in_watched_terminal(bytearray(), *arguments, typed=typed, **variables)
+
+
+async def in_watched_terminal(shown: bytearray, *arguments: str, typed: str = "", **variables: str) -> Ended:
+    """Run the command as `in_terminal_here` does, and append to `shown` what stderr shows, at once."""
+    (out, out_side), (err, err_side), (keys, keys_side) = (pty.openpty() for _ in range(3))
+    os.write(keys, typed.encode())
+
+    def call() -> int:
+        with (
+            open(keys_side, encoding="utf-8") as stdin,  # noqa: PTH123
+            open(out_side, "w", encoding="utf-8") as stdout,  # noqa: PTH123
+            open(err_side, "w", encoding="utf-8") as stderr,  # noqa: PTH123
+        ):
+            return _call(arguments, environment(**variables), stdin, stdout, stderr)
+
+    status, stdout, stderr = await asyncio.gather(
+        asyncio.to_thread(call), asyncio.to_thread(drain, out), asyncio.to_thread(drain, err, shown)
+    )
+    os.close(keys)
+    return Ended(status, stdout, stderr)
+
+
+def drain(terminal: int, shown: bytearray | None = None) -> str:
+    shown = bytearray() if shown is None else shown
     with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as stream:  # EIO is its end
         while part := stream.read(65536):
-            parts.append(part)
-    return b"".join(parts).decode()
+            shown += part
+    return shown.decode()
+
+
+def at_the_first(emulator: ImagesEmulator, method: str, act: Callable[[], object]) -> None:
+    """Act when the first request with this method arrives, before it is answered."""
+    acts = [act]
+
+    def hook(request: web.Request) -> None:
+        if request.method == method and acts:
+            acts.pop()()
+
+    emulator.on_request.append(hook)

@@ -23,6 +23,7 @@ PROGRAMS = Path(__file__).parents[1] / "docs" / "programs"
 
 def impatient(code: str) -> str:
     """Return a documented block that polls at once instead of after seconds."""
+    code = re.sub(r"(\bensure_regions\([^()]*)\)", r"\1, poll_interval=0.05)", code)
     return re.sub(r"(timeout=\d+)(?=[,)])(?!, poll_interval)", r"\1, poll_interval=0.05", code)
 
 
