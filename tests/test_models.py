@@ -273,7 +273,7 @@ def test_help_and_signatures_name_every_field(model: Any) -> None:
 
 
 @given(image=st.from_type(Image))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_hypothesis_makes_images_that_load_back(image: Image) -> None:
     assert converter.loads(converter.dumps(image), Image) == image
     assert converter.structure(image.to_dict(), Image) == image

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from do_images_async import ImagePage, ImagesAPI, errors
 from tests.conftest import TOKEN
 from tests.support.servers import Answer, Received, Server, image_document, reply
+from tests.support.slow import examples, fewer
 
-LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=80)
+LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=examples(100))
 Links = Literal["next", "none", "empty", "counting"]
 
 
@@ -176,12 +177,12 @@ async def test_row_77_a_total_that_the_pages_do_not_reach_is_reported(strange: S
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("links", ["next", "none", "empty"])
-@pytest.mark.parametrize("total", [0, 3, 5, 199, -5])
+@pytest.mark.parametrize("total", fewer([0, 199, -5, 3, 5], 3))
 async def test_row_78_a_total_below_what_a_page_held_counts_as_absent(
     total: int, links: Links, strict: bool
 ) -> None:
-    reading = await read(Strange(1000, total=total, links=links), strict=strict)
-    assert reading.ids == list(range(1, 1001))
+    reading = await read(Strange(600, total=total, links=links), strict=strict)
+    assert reading.ids == list(range(1, 601))
     assert not reading.error
     assert not reading.warnings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -109,18 +110,23 @@ CUT_OFF: dict[str, tuple[Answer, type[errors.DOImagesError]]] = {
 }
 
 
-@pytest.mark.parametrize("wait", fewer(WAITS))
-@pytest.mark.parametrize(("answer", "kind"), CUT_OFF.values(), ids=CUT_OFF.keys())
-async def test_the_last_error_is_known_when_time_is_up_within_a_poll(
-    server: Server, api: ImagesAPI, wait: Wait, answer: Answer, kind: type[errors.DOImagesError]
-) -> None:
-    server.answer_with(lambda _: answer)
-    server.script(BEGUN)
-    patient = api.with_options(retry=RetryPolicy(attempts=4, base=60, cap=60))
-    with pytest.raises(errors.WaitTimeoutError) as caught:
-        await wait(patient, 1.0)
-    assert isinstance(caught.value.last_error, kind)
-    assert str(caught.value.last_error) in str(caught.value)
+@waits
+async def test_the_last_error_is_known_when_time_is_up_within_a_poll(wait: Wait) -> None:
+    async def last_error(answer: Answer) -> type[errors.DOImagesError]:
+        retry = RetryPolicy(attempts=4, base=60, cap=60)
+        async with Server().running() as server, ImagesAPI(TOKEN, base_url=server.url, retry=retry) as api:
+            server.answer_with(lambda _: answer)
+            server.script(BEGUN)
+            with pytest.raises(errors.WaitTimeoutError) as caught:
+                await wait(api, 1.0)
+        assert caught.value.last_error is not None
+        assert str(caught.value.last_error) in str(caught.value)
+        return type(caught.value.last_error)
+
+    kinds = await asyncio.gather(
+        *(last_error(answer) for answer, _ in CUT_OFF.values())
+    )  # each waits a second
+    assert dict(zip(CUT_OFF, kinds, strict=True)) == {name: kind for name, (_, kind) in CUT_OFF.items()}
 
 
 @waits
