@@ -342,7 +342,7 @@ async def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 async def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123
-        process = await start(DEMO, {}, stdout=full.fileno())
+        process = await start(["audit", "--demo", "--images", "10"], {}, stdout=full.fileno())
         _, stderr = await process.communicate()
     assert process.returncode == 74
     assert re.fullmatch(rb"do-images: the output could not be written: .*\n", stderr)
@@ -408,10 +408,12 @@ def test_an_interruption_of_the_import_is_quiet(
     assert capsys.readouterr() == ("", "")
 
 
-async def test_nothing_else_needs_the_extra() -> None:
+async def test_nothing_else_needs_the_extra_nor_pytest() -> None:
     program = (
         "import sys; sys.modules.update(click=None, rich=None)\n"
-        "import do_images_async.audit, do_images_async.testing"
+        "import do_images_async.audit, do_images_async.testing as testing\n"
+        "with testing.ImagesEmulator(images=1): pass\n"
+        "assert not [name for name in sys.modules if 'pytest' in name], sys.modules"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=environment())
     assert await process.wait() == 0

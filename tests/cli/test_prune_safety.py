@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, start
-from tests.support.slow import RUN_SLOW, examples
+from tests.support.slow import RUN_SLOW, examples, fewer
 
 IMAGES = 8
 KEPT = 4
@@ -128,7 +128,7 @@ async def killed_at(emulator: ImagesEmulator, arguments: tuple[str, ...], number
     assert process.returncode == -9
 
 
-@pytest.mark.parametrize("carried_out", [True, False])
+@pytest.mark.parametrize("carried_out", fewer([True, False]))
 @pytest.mark.parametrize("number", range(1, REQUESTS + 1) if RUN_SLOW else (REQUESTS,))
 async def test_a_run_that_is_killed_at_any_request_is_finished_by_the_next(
     tmp_path: Path, number: int, *, carried_out: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import itertools
 import json
 import re
 import threading
@@ -23,6 +24,7 @@ from do_images_async.testing import Entry, Fault, ImagesEmulator, Journal, Quota
 from do_images_async.testing.certificates import Certificate
 from do_images_async.testing.pages import altered_page
 from tests.support.servers import eventually, unused_port
+from tests.support.slow import RUN_SLOW
 
 LIST = "/v2/images"
 
@@ -716,18 +718,18 @@ async def test_whatever_a_field_of_a_state_holds_it_is_refused_or_served() -> No
         headers = {"Authorization": f"Bearer {emulator.token}"}
         served = 0
         async with aiohttp.ClientSession(emulator.url, headers=headers) as session:
-            for path in fields_of(state):
-                for odd in ODD:
-                    try:
-                        emulator.load(changed(state, path, odd))
-                    except ValueError:
-                        assert emulator.dump() == before, (path, odd)
-                        continue
-                    served += 1
-                    for each in (f"{LIST}?type=application&tag_name=x", LIST, f"{LIST}/{number}/actions"):
-                        assert (await ask(session, each))[0] in (200, 404), (path, odd)
-                    emulator.load(state)
-    assert served > 100
+            cases = list(itertools.product(fields_of(state), ODD))
+            for path, odd in cases if RUN_SLOW else cases[::3]:  # each field, and each value
+                try:
+                    emulator.load(changed(state, path, odd))
+                except ValueError:
+                    assert emulator.dump() == before, (path, odd)
+                    continue
+                served += 1
+                for each in (f"{LIST}?type=application&tag_name=x", LIST, f"{LIST}/{number}/actions"):
+                    assert (await ask(session, each))[0] in (200, 404), (path, odd)
+                emulator.load(state)
+    assert served > (100 if RUN_SLOW else 30)
 
 
 # --- the admin endpoint ---

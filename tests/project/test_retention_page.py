@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shlex
@@ -17,8 +18,8 @@ import pytest
 import yaml
 
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, environment
-from tests.support.slow import fewer
+from tests.support.cli_processes import Ended, account, do_images_here, environment
+from tests.support.slow import RUN_SLOW, fewer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "retention.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -53,6 +54,9 @@ async def run(command: str, emulator: ImagesEmulator, folder: Path) -> Ended:
         command += " --poll-interval 0.02"
     names = account(emulator, emulator.token)
     tokens = dict.fromkeys(("PROD_TOKEN", "LAB_TOKEN"), emulator.token)
+    if not RUN_SLOW:  # without a shell; `test_docs` runs the page's first command in one
+        with contextlib.chdir(folder):
+            return await do_images_here(*shlex.split(command.removeprefix("do-images ")), **names, **tokens)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-euo", "pipefail", "-c", command),
