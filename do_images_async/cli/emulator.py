@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import re
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -29,20 +31,36 @@ if TYPE_CHECKING:
 
 __all__ = ["emulator_command"]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)|0", re.ASCII)
 _JOURNAL_LIMIT = 100_000  # a server that runs for days must not fill the memory
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 def duration(value: str) -> float:
-    """Return seconds from a number with or without a unit: 50ms, 1.5s, 2m."""
+    """Return seconds from a number with a unit, such as 50ms, 1.5s or 2m; 0 needs none."""
     found = _DURATION.fullmatch(value.strip())
     if found is None:
-        raise click.BadParameter(f"{value!r} is no duration; write it like 50ms, 1.5s or 2m.")
-    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+        raise click.BadParameter(f"{value!r} is no duration with a unit; write it like 50ms, 1.5s or 2m.")
+    seconds = float(found[1]) * _UNITS[found[2]] if found[1] else 0.0
     if seconds == math.inf:
         raise click.BadParameter(f"{value!r} is too long.")
     return seconds
+
+
+def _name(value: str) -> str:
+    """Return a host name or address as clients' requests have it."""
+    from do_images_async.testing.admin_access import host_name  # a server, which no other command needs
+
+    try:
+        return host_name(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
+def _listening(value: str) -> str:
+    """Return a host name or address to listen on; an IPv6 address may have a zone."""
+    address, percent, zone = value.removeprefix("[").removesuffix("]").partition("%")
+    return _name(address) + percent + zone
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +100,13 @@ class Serving:
 
 
 @click.command("emulator")
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    type=_listening,
+    metavar="NAME",
+    help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 and IPv4.",
+)
 @click.option("--port", default=8080, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option("--images", default=5000, type=click.IntRange(0), help="Private images of the account.")
 @click.option("--seed", default=7, help="What the images are drawn from, and which requests faults strike.")
@@ -91,6 +115,7 @@ class Serving:
     "--tls-name",
     "tls_names",
     multiple=True,
+    type=_name,
     metavar="NAME",
     help="With --tls: a host name or address by which clients reach it; repeatable.",
 )
@@ -105,6 +130,7 @@ class Serving:
     "--http-name",
     "http_names",
     multiple=True,
+    type=_name,
     metavar="NAME",
     help="Without --tls: a host name by which clients reach it, unencrypted; repeatable.",
 )
@@ -123,10 +149,18 @@ class Serving:
 )
 @click.option("--import-seconds", default=5.0, type=AMOUNT, help="How long an import takes.")
 @click.option(
-    "--latency", default="0ms", type=duration, metavar="TIME", help="Time before each request is handled."
+    "--latency",
+    default="0ms",
+    type=duration,
+    metavar="TIME",
+    help="Time before each request is handled: 50ms, 2s.",
 )
 @click.option(
-    "--jitter", default="0ms", type=duration, metavar="TIME", help="Random time added to it, at most."
+    "--jitter",
+    default="0ms",
+    type=duration,
+    metavar="TIME",
+    help="Random time added to it, at most: 50ms, 2s.",
 )
 @click.option(
     "--token",
@@ -184,11 +218,18 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
             await stopped.wait()
     except OSError as error:
         raise click.ClickException(
-            f"can't listen on {serving.host} port {serving.port}: {error.strerror or error}"
+            f"can't listen on {serving.host} port {serving.port}: {_reason(error)}"
         ) from None
     _say([_farewell(emulator.served, time.monotonic() - started)])
     if serving.dump is not None:
         write_file(serving.dump, json.dumps(emulator.dump()) + "\n")
+
+
+def _reason(error: OSError) -> str:
+    """Return why the server can't listen, without the address that asyncio adds."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulator:
@@ -252,7 +293,8 @@ def _welcome(serving: Serving, emulator: ImagesEmulator, authority: Path | None)
     yield f"Serving {counted(len(emulator.images), 'image')} at {emulator.url}"
     port = emulator.url.rpartition(":")[2]
     for name in serving.tls_names or serving.http_names:
-        yield f"  name   {'https' if serving.tls else 'http'}://{name}:{port}"
+        shown = f"[{name}]" if ":" in name else name
+        yield f"  name   {'https' if serving.tls else 'http'}://{shown}:{port}"
     # A token given by the user may be a real one by mistake.
     yield f"  token  {emulator.token if serving.token is None else '(yours)'}"
     yield f"  admin  {emulator.admin_url}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 
 import attrs
@@ -11,7 +12,30 @@ from yarl import URL
 
 from do_images_async.testing.answers import Problem, usual_problem
 
-__all__ = ["AdminAccess"]
+__all__ = ["AdminAccess", "host_name"]
+
+_LONGEST_NAME = 253
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.ASCII)
+
+
+def host_name(text: str) -> str:
+    """Return a host name or address as `Host` headers have it: in lower case, IPv6 without brackets.
+
+    Raises:
+        ValueError: it is neither, such as one with a port.
+    """
+    name = text.lower()
+    try:
+        return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        pass
+    try:
+        encoded = name.encode("idna").decode()
+    except UnicodeError:
+        encoded = ""
+    if len(encoded) > _LONGEST_NAME or not _HOST_NAME.fullmatch(encoded):
+        raise ValueError(f"{text!r} is no host name or address; write it like emulator or 192.0.2.7")
+    return name
 
 
 @attrs.frozen(kw_only=True)
@@ -53,7 +77,7 @@ class AdminAccess:
         if host == "localhost" or _is_loopback(host) or host in self.names:
             return True
         own = None if request.transport is None else request.transport.get_extra_info("sockname")
-        return own is not None and host == own[0]
+        return own is not None and _address(host) == _address(own[0])
 
 
 def _forbidden(message: str) -> Problem:
@@ -70,7 +94,14 @@ def _host(header: str) -> str | None:
 
 
 def _is_loopback(address: str | None) -> bool:
+    found = _address(address)
+    return found is not None and not isinstance(found, str) and found.is_loopback
+
+
+def _address(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | str | None:
+    """Return an address without its zone, and IPv4 as such: a socket for both has it as part of IPv6."""
     try:
-        return ipaddress.ip_address((address or "").partition("%")[0]).is_loopback
+        address = ipaddress.ip_address((text or "").partition("%")[0])
     except ValueError:
-        return False
+        return text
+    return getattr(address, "ipv4_mapped", None) or address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import ssl
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from aiohttp import web
 from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
 from do_images_async.testing.actions import ActionStore, TransferStore
 from do_images_async.testing.admin import Admin
-from do_images_async.testing.admin_access import AdminAccess
+from do_images_async.testing.admin_access import AdminAccess, host_name
 from do_images_async.testing.answers import Style
 from do_images_async.testing.catalogue import private_images, public_images
 from do_images_async.testing.faults import Faults
@@ -47,7 +48,7 @@ class ImagesEmulator:
         latency: seconds before each request is handled.
         jitter: the most seconds that are drawn at random and added to `latency`.
         token: the token that is accepted, by default a new one; `tokens` issues more.
-        host, port: the address to listen on; port 0 takes a free one.
+        host, port: the address to listen on; port 0 takes a free one, host "::" is all of IPv6 and IPv4.
         tls: the server's TLS context; without one it speaks plain HTTP.
         clock: returns Unix time in seconds, for quotas, imports and tokens.
         journal_limit: how many requests the journal keeps; None keeps all.
@@ -116,7 +117,7 @@ class ImagesEmulator:
         self.latency = latency
         self.jitter = jitter
         self._admin = Admin(
-            access=AdminAccess(names=frozenset(map(str.lower, names)), remote=remote_admin),
+            access=AdminAccess(names=_checked(names), remote=remote_admin),
             journal=self.requests,
             faults=self.faults,
             tokens=self.tokens,
@@ -176,7 +177,7 @@ class ImagesEmulator:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await runner.setup()
         try:
-            await web.TCPSite(runner, *self._address, ssl_context=self._tls).start()
+            await self._site(runner).start()
         except BaseException:
             await runner.cleanup()
             raise
@@ -189,6 +190,13 @@ class ImagesEmulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def _site(self, runner: web.AppRunner) -> web.BaseSite:
+        host, port = self._address
+        if host == "::" and socket.has_dualstack_ipv6():  # asyncio's own sockets would leave IPv4 out
+            both = socket.create_server(self._address, family=socket.AF_INET6, dualstack_ipv6=True)
+            return web.SockSite(runner, both, ssl_context=self._tls)
+        return web.TCPSite(runner, host, port, ssl_context=self._tls)
 
     def _routes(self) -> tuple[Route, ...]:
         return (
@@ -231,3 +239,12 @@ class ImagesEmulator:
 
     def _pause(self) -> float:
         return self.latency + (self.jitter * self._dice.random() if self.jitter else 0.0)
+
+
+def _checked(names: Collection[str]) -> frozenset[str]:
+    if isinstance(names, str):
+        raise TypeError("names must be several host names, not one string")
+    try:
+        return frozenset(map(host_name, names))
+    except ValueError as error:
+        raise ValueError(f"names: {error}") from None

@@ -21,6 +21,7 @@ import yaml
 
 from do_images_async import ImagesAPI, errors
 from do_images_async.cli.app import run
+from do_images_async.cli.emulator import duration
 from do_images_async.cli.status import Exit
 from do_images_async.testing import ImagesEmulator
 from tests.support.coverage import unmeasured
@@ -146,6 +147,24 @@ async def test_a_temporary_certificate_goes_with_the_server() -> None:
     assert not authority.parent.exists()
 
 
+async def test_one_port_for_ipv6_and_ipv4_under_names_with_brackets() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with (
+        serving("--images", "0", "--host", "::", "--http-name", "fd00:0::7") as served,
+        aiohttp.ClientSession() as session,
+    ):
+        port = served.value("at").rpartition(":")[2]
+        assert served.value("at") == f"http://[::]:{port}"
+        assert served.value("name") == f"http://[fd00::7]:{port}"
+        for host in ("[::1]", "127.0.0.1", "localhost"):
+            async with session.get(f"http://{host}:{port}/_emulator") as response:
+                assert response.status == 200
+        named = {"Host": f"[fd00::7]:{port}"}
+        async with session.get(f"http://127.0.0.1:{port}/_emulator", headers=named) as response:
+            assert response.status == 200
+
+
 async def test_quota_latency_imports_a_loaded_state_and_the_observed_style(tmp_path: Path) -> None:
     dump = tmp_path / "state.json"
     options = ("--quota-minute", "3", "--quota-hour", "0", "--latency", "50ms", "--import-seconds", "600")
@@ -184,12 +203,24 @@ async def test_quota_latency_imports_a_loaded_state_and_the_observed_style(tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--latency", "fast"], "'fast' is no duration; write it like 50ms, 1.5s or 2m."),
+        (["--latency", "fast"], "'--latency': 'fast' is no duration with a unit; write it like 50ms, 1.5s"),
         (["--latency", "-5ms"], "no duration"),
+        (
+            ["--latency", "50"],
+            "'--latency': '50' is no duration with a unit; write it like 50ms, 1.5s or 2m.",
+        ),
+        (
+            ["--jitter", "0.5"],
+            "'--jitter': '0.5' is no duration with a unit; write it like 50ms, 1.5s or 2m.",
+        ),
         (["--ca", "x.pem"], "--ca belongs to --tls"),
         (["--tls-name", "emulator"], "--tls-name belongs to --tls"),
         (["--tls", "--http-name", "emulator"], "--http-name is for plain HTTP; with --tls, use --tls-name"),
-        (["--tls", "--tls-name", "a..b"], "--tls-name"),
+        (["--tls", "--tls-name", "a..b"], "'--tls-name': 'a..b' is no host name or address"),
+        (["--http-name", "a b"], "'--http-name': 'a b' is no host name or address; write it like emulator"),
+        (["--http-name", "emulator:8080"], "'--http-name': 'emulator:8080' is no host name or address"),
+        (["--tls", "--host", "a b"], "'--host': 'a b' is no host name or address"),
+        (["--host", ""], "'--host': '' is no host name or address"),
         (["--style", "real"], "--style"),
         (["--port", "70000"], "--port"),
         (["--images", "0", "--scope", "everything"], "scopes must be like image:read"),
@@ -200,6 +231,19 @@ async def test_quota_latency_imports_a_loaded_state_and_the_observed_style(tmp_p
 def test_what_can_not_be_served(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     assert run(["emulator", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_zero_is_a_duration_without_a_unit() -> None:
+    assert [duration(each) for each in ("0", "0ms", "50ms", "1.5s", "2m")] == [0, 0, 0.05, 1.5, 120]
+
+
+def test_a_port_that_is_taken_is_said_with_its_address_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert run(["emulator", "--images", "0", "--port", port]) == 2
+    assert (
+        capsys.readouterr().err == f"Error: can't listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": [{"nome": "x"}]}', "\xff"])

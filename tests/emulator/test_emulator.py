@@ -995,3 +995,14 @@ async def test_a_status_that_is_no_status_is_refused(emulator: ImagesEmulator) -
     async with aiohttp.ClientSession() as session:
         for status in ("9" * 5000, "-1", "2e2"):
             assert (await ask(session, f"{emulator.admin_url}/requests?status={status}"))[0] == 422
+
+
+@pytest.mark.parametrize("name", ["a b", "", "emulator:8080", "http://emulator", "-a", "a..b", "a" * 64])
+def test_names_of_the_emulator_are_host_names(name: str) -> None:
+    with pytest.raises(ValueError, match=r"names: .* is no host name or address"):
+        ImagesEmulator(images=0, names=["emulator", name])
+
+
+def test_one_string_is_not_several_names() -> None:
+    with pytest.raises(TypeError, match="names must be several host names, not one string"):
+        ImagesEmulator(images=0, names="emulator")
