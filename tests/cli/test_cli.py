@@ -317,6 +317,7 @@ async def test_no_color_is_honoured() -> None:
     assert not re.search(r"\x1b\[[\d;]*[34]\d", ended.stdout + ended.stderr)
 
 
+@pytest.mark.slow  # by default, `test_cli_audit` interrupts it
 async def test_an_interruption_ends_it_at_once_and_cleanly(server: Server) -> None:
     server.script(HANG)
     process = await start(["audit"], account(server))

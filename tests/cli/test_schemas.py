@@ -45,7 +45,7 @@ def check(data: object, against: dict[str, Any]) -> None:
 async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:
     before, droplets = tmp_path / "before.json", tmp_path / "droplets.json"
     droplets.write_text('[{"id": 1, "image": {"id": 130000049}}]')
-    async with ImagesEmulator(images=200, quotas=None, token="first") as emulator:
+    async with ImagesEmulator(images=60, quotas=None, token="first") as emulator:
         emulator.tokens.issue(token="second")
         variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
         call = ("audit", "-q", "-o", "json", "--account", "prod=ONE", "--account", "lab=TWO")

@@ -89,7 +89,7 @@ async def test_the_status_is_the_same_without_the_other_streams(redirection: str
     assert bad.status == 2
 
 
-@pytest.mark.parametrize("arguments", fewer([DEMO, ("--help",), ("list", "--help"), ("--version",)]))
+@pytest.mark.parametrize("arguments", fewer([("--help",), DEMO, ("list", "--help"), ("--version",)]))
 async def test_a_reader_that_has_left_is_no_findings(arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
