@@ -82,7 +82,7 @@ class FileRateLimiter:
             All processes of a token must name the same.
         on_store_failure: what a call gets while the file can't be used: "raise" a `QuotaStoreError`, or
             "local": an equal share of the quota among the processes that were last seen; all of it where
-            none were.
+            none were. A warning is logged then.
         lease: seconds after which a process that has not been heard of counts as dead; renewed in the
             background as long as requests are in flight.
         grace: as in `RateLimiter`.

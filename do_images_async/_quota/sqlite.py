@@ -221,10 +221,15 @@ class SQLiteStore:
                 return self._exchange_in_little_space(exchange)
             except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
                 self._disconnect()
-                raise QuotaStoreError(f"{self._path}: {error}") from None
+                raise QuotaStoreError(self._said(error)) from None
             except BaseException:
                 self._forget()
                 raise
+
+    def _said(self, error: Exception) -> str:
+        """Return what is wrong with the file, with its path once."""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return reason if self._path is None else f"{self._path}: {reason}"
 
     def close(self) -> None:
         """Close the file and end the thread."""
@@ -259,7 +264,8 @@ class SQLiteStore:
                 if self._path.stat().st_ino == self._inode:
                     return self._connection
             self._disconnect()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # it is no folder, which opening the file says better
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Before SQLite does so, with the permissions that the user's umask leaves.
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         self._inode = os.fstat(file).st_ino

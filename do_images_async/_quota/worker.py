@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import random
 import uuid
@@ -29,6 +30,7 @@ from do_images_async.errors import ClientStateError, QuotaStoreError
 
 __all__ = ["Worker", "WorkerOptions"]
 
+logger = logging.getLogger("do_images_async.quota")
 _SECOND = 1_000_000_000
 _FLUSH = 0.05  # seconds that a report may wait for others
 _RETRY = 1.0  # seconds between two attempts to reach a store that has failed
@@ -482,6 +484,7 @@ class Worker:
     def _start_failover(self, error: QuotaStoreError) -> bool:
         """Start the failover, or raise the error in the calls that wait; return whether to go on."""
         now = asyncio.get_running_loop().time()
+        shared = not self._failover.active
         if error.refused:
             self._failover.end()
         if (
@@ -491,6 +494,8 @@ class Worker:
         ):
             self._waiters.fail(error)
             return False
+        if shared:
+            logger.warning("the quota is not shared with others: %s", error.reason)
         self._failover.retry_at = now + _RETRY
         self._waiters.fail(AskAgainError())
         return self._failover.busy

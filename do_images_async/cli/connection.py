@@ -14,8 +14,8 @@ from yarl import URL
 
 from do_images_async import ImagesAPI, RetryPolicy
 from do_images_async._credentials import base_url_from_environment
-from do_images_async.cli.logs import start_log
-from do_images_async.cli.quota import shared_quota
+from do_images_async.cli.logs import is_logging, start_log
+from do_images_async.cli.quota import shared_quota, warn_of_unshared_quota
 from do_images_async.cli.tokens import Credential, TokenSource, find_token
 from do_images_async.errors import AuthenticationError
 
@@ -84,7 +84,7 @@ class Connection:
 
 
 def connection_of(options: Mapping[str, Any], credential: Credential | None = None) -> Connection:
-    """Return the connection that `client_options` describe, and start the requested log.
+    """Return the connection that `client_options` describe, and start the requested log and warnings.
 
     Args:
         options: the values of `client_options`.
@@ -92,6 +92,8 @@ def connection_of(options: Mapping[str, Any], credential: Credential | None = No
     """
     check_one_token(options)
     start_log(verbose=options["verbose"])
+    if not options["quiet"] and not is_logging(verbose=options["verbose"]):  # a log has the warning as well
+        warn_of_unshared_quota()
     if credential is None:
         source = TokenSource(
             argument=options["token"], file=options["token_file"], context=options["context"]

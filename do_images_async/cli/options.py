@@ -214,7 +214,9 @@ def client_options(command: Command) -> Command:
             is_flag=True,
             help="Log attempts and waits to stderr, as DO_IMAGES_LOG=debug does.",
         ),
-        click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="No progress and no warning about the quota on stderr."
+        ),
     )
     for option in reversed(options):
         command = option(command)

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
+import click
+
 from do_images_async import FileRateLimiter
+from do_images_async.cli.status import complain
 
-__all__ = ["shared_quota"]
+__all__ = ["shared_quota", "warn_of_unshared_quota"]
 
+_LOGGER = logging.getLogger("do_images_async.quota")
 _VARIABLE = "DO_IMAGES_QUOTA_FILE"
+
+
+class _FirstWarning(logging.Handler):
+    """A log handler that writes the first warning as a line of the command, and no other."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._written = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._written:
+            self._written = True
+            complain(f"warning: {record.getMessage()}; {_VARIABLE} names another file, or turns it off")
 
 
 def shared_quota() -> FileRateLimiter | None:
@@ -18,3 +36,12 @@ def shared_quota() -> FileRateLimiter | None:
     """
     path = os.environ.get(_VARIABLE)
     return None if path == "off" else FileRateLimiter(path or None, on_store_failure="local")
+
+
+def warn_of_unshared_quota() -> None:
+    """Say on stderr when the file can't be used, once until the running command ends."""
+    if any(isinstance(handler, _FirstWarning) for handler in _LOGGER.handlers):
+        return
+    handler = _FirstWarning()
+    _LOGGER.addHandler(handler)
+    click.get_current_context().call_on_close(lambda: _LOGGER.removeHandler(handler))

@@ -38,7 +38,7 @@ class RedisRateLimiter:
             All workers of a token must name the same.
         on_store_failure: what a call gets while Redis can't be reached: "raise" a `QuotaStoreError`, or
             "local": an equal share of the quota among the workers that were last seen, after a period of the
-            shortest bucket. A worker that has never reached Redis raises all the same.
+            shortest bucket, with a warning in the log. A worker that never reached Redis raises all the same.
         lease: seconds after which a worker that has not been heard of counts as dead; renewed in the
             background as long as requests are in flight.
         grace: as in `RateLimiter`.

@@ -504,6 +504,35 @@ async def test_the_runs_of_one_machine_share_the_quota(tmp_path: Path) -> None:
             assert api.limiter.stats().available[0] == 250 - spent - 1
 
 
+NOT_SHARED = "do-images: warning: the quota is not shared with others: {}; DO_IMAGES_QUOTA_FILE names another"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/dev/null/quota.db", "Not a directory"),
+        ("/", "Is a directory"),
+    ],
+)
+async def test_a_run_that_can_not_share_the_quota_says_so_on_stderr(
+    emulator: ImagesEmulator, path: str, reason: str
+) -> None:
+    ended = await ask(emulator, "list", "-o", "json", DO_IMAGES_QUOTA_FILE=path)
+    assert ended.status == 0
+    assert ended.stderr.startswith(NOT_SHARED.format(f"{path}: {reason}"))
+    assert len(ended.stderr.splitlines()) == 1
+    quiet = await ask(emulator, "list", "-o", "json", "-q", DO_IMAGES_QUOTA_FILE=path)
+    assert (quiet.stdout, quiet.stderr) == (ended.stdout, "")
+
+
+async def test_it_says_so_once_for_all_accounts(emulator: ImagesEmulator) -> None:
+    accounts = ("--account", "a=TOKEN_A", "--account", "b=TOKEN_B")
+    tokens = {"TOKEN_A": emulator.token, "TOKEN_B": emulator.tokens.issue()}
+    for _ in range(2):  # in each run
+        ended = await ask(emulator, "audit", *accounts, **tokens, DO_IMAGES_QUOTA_FILE="/dev/null/quota.db")
+        assert ended.stderr.count("the quota is not shared") == 1
+
+
 @pytest.mark.parametrize("name", ["off", "/dev/null/quota.db"])
 async def test_a_run_without_the_shared_quota_has_one_of_its_own(
     emulator: ImagesEmulator, tmp_path: Path, name: str

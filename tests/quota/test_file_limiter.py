@@ -580,3 +580,16 @@ async def test_a_process_that_was_stopped_during_an_exchange_still_gets_its_answ
     time.sleep(2.5)  # noqa: ASYNC251  (the loop stands still, as under SIGSTOP)
     asyncio.get_running_loop().call_later(0.01, continued.set)
     (await call).settle()
+
+
+async def test_a_file_that_is_lost_between_two_requests_is_said_once_in_the_log(
+    path: Path, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter = make(TokenBucket(3, per=60), on_store_failure="local")
+    await take(limiter, 1)
+    assert caplog.messages == []
+    replace_by_a_folder(path)
+    for _ in range(3):
+        with pytest.raises(QuotaWaitError):
+            await limiter.acquire(max_wait=0)
+    assert caplog.messages == [f"the quota is not shared with others: {path}: Is a directory"]

@@ -70,17 +70,31 @@ def images_emulator(request: pytest.FixtureRequest) -> Iterator[ImagesEmulator]:
     """
     from do_images_async.testing import ImagesEmulator
 
-    with ImagesEmulator(**_arguments(request, "images_emulator")) as emulator:
+    with ImagesEmulator(**_arguments(request, "images_emulator", ImagesEmulator)) as emulator:
         yield emulator
 
 
-def _arguments(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
-    """Return the arguments of a test's marks of one name; those of the nearest mark win."""
+def _arguments(
+    request: pytest.FixtureRequest, marker: str, made: type[object], *reserved: str
+) -> dict[str, Any]:
+    """Return the arguments of a test's marks of one name; those of the nearest mark win.
+
+    Args:
+        request: the test's.
+        marker: the name of the marks.
+        made: the class that the arguments are for.
+        reserved: its parameters that the fixture sets.
+    """
     arguments: dict[str, Any] = {}
     for mark in reversed(list(request.node.iter_markers(marker))):
         if mark.args:
             raise TypeError(f"the mark {marker} takes keyword arguments only, not {mark.args[0]!r}")
         arguments |= mark.kwargs
+    if taken := arguments.keys() & set(reserved):
+        raise TypeError(f"the mark {marker} can't set {min(taken)}: it is the emulator's")
+    allowed = [name for name in inspect.signature(made).parameters if name not in reserved]
+    if unknown := sorted(arguments.keys() - set(allowed)):
+        raise TypeError(f"the mark {marker} has no {', '.join(unknown)}; it has {', '.join(allowed)}")
     return arguments
 
 
@@ -107,9 +121,7 @@ async def _client(
 ) -> AsyncIterator[ImagesAPI]:
     from do_images_async import ImagesAPI
 
-    given = _arguments(request, "images_api")
-    if taken := given.keys() & {"token", "base_url"}:
-        raise TypeError(f"the mark images_api can't set {min(taken)}: it is the emulator's")
+    given = _arguments(request, "images_api", ImagesAPI, "token", "base_url")
     async with ImagesAPI(images_emulator.token, base_url=images_emulator.url, **given) as client:
         yield client
 
