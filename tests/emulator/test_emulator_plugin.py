@@ -162,6 +162,65 @@ def test_a_mark_that_can_not_be_used_says_why(tmp_path: Path, mark: str, said: s
     assert "1 error" in outcome.stdout
 
 
+OWN_FIXTURE = """
+import pytest
+
+@pytest.{fixture}
+async def image(images_api):
+    return await images_api.get("debian-12-x64")
+
+{mark}
+async def test_its_loop_is_that_of_the_test(image, images_api, images_emulator):
+    assert await images_api.get(image.id) == image
+    assert len(images_emulator.requests) == 2
+
+async def test_the_next_test_has_a_new_emulator(images_api, images_emulator):
+    assert len(images_emulator.requests) == 0
+    await images_api.get("debian-12-x64")
+"""
+SESSION = "asyncio_default_fixture_loop_scope = session\nasyncio_default_test_loop_scope = session\n"
+FUNCTION = "asyncio_default_fixture_loop_scope = function\n"
+BY_ASYNCIO = OWN_FIXTURE.replace("import pytest", "import pytest\nimport pytest_asyncio").replace(
+    "@pytest.{fixture}", "@pytest_asyncio.{fixture}"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ini", "fixture", "mark"),
+    [
+        (FUNCTION, "fixture", ""),
+        (SESSION, "fixture", ""),
+        (SESSION + "asyncio_mode = auto", "fixture", ""),
+        (FUNCTION, 'fixture(loop_scope="module")', '@pytest.mark.asyncio(loop_scope="module")'),
+    ],
+)
+def test_a_fixture_of_ones_own_in_the_loop_of_its_test(
+    tmp_path: Path, ini: str, fixture: str, mark: str
+) -> None:
+    source = BY_ASYNCIO.format(fixture=fixture, mark=mark)
+    assert passed(run(tmp_path, source, *PLUGIN, *ASYNCIO, ini=ini)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plugins", "source"),
+    [
+        (ASYNCIO, BY_ASYNCIO.format(fixture="fixture", mark='@pytest.mark.asyncio(loop_scope="module")')),
+        (
+            (*ASYNCIO, *ANYIO, "--asyncio-mode=auto", "-k", "not trio"),
+            OWN_FIXTURE.format(fixture="fixture", mark="@pytest.mark.anyio"),
+        ),
+    ],
+    ids=["scopes-differ", "anyio-mark-in-auto-mode"],
+)
+def test_a_fixture_in_another_loop_than_its_test_is_told_so(
+    tmp_path: Path, plugins: tuple[str, ...], source: str
+) -> None:
+    outcome = run(tmp_path, source, *PLUGIN, *plugins, ini=FUNCTION)
+    assert "ClientStateError: the client belongs to another event loop" in outcome.stdout
+
+
 def test_a_plain_test_needs_no_other_plugin_and_the_client_says_what_it_needs(tmp_path: Path) -> None:
     source = f"{BLOCKING_TEST}\n\ndef test_it(images_api): ...\n"
     outcome = run(tmp_path, source, *PLUGIN, "--strict-markers")
