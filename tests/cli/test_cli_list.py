@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images_here, in_terminal
+from tests.support.cli_processes import Ended, account, do_images_here, in_terminal_here
 from tests.support.servers import Server, image_document, reply
 from tests.support.slow import fewer
 
@@ -127,7 +127,7 @@ async def test_wrong_usage(arguments: list[str], named: str, emulator: ImagesEmu
 async def test_a_table_fits_a_terminal_of_80_columns(arguments: list[str]) -> None:
     async with ImagesEmulator(images=60, quotas=None) as emulator:
         ended = await do_images_here("list", *arguments, **account(emulator, emulator.token))
-        shown = await in_terminal("list", *arguments, **account(emulator, emulator.token))
+        shown = await in_terminal_here("list", *arguments, **account(emulator, emulator.token))
         every = await do_images_here(
             "list", "--columns", "all", *arguments, **account(emulator, emulator.token)
         )

@@ -139,11 +139,11 @@ async def in_watched_terminal(shown: bytearray, *arguments: str, typed: str = ""
 
 
 def drain(terminal: int, shown: bytearray | None = None) -> str:
-    shown = bytearray() if shown is None else shown
+    parts = bytearray() if shown is None else shown
     with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as stream:  # EIO is its end
         while part := stream.read(65536):
-            shown += part
-    return shown.decode()
+            parts.extend(part)
+    return parts.decode()
 
 
 def at_the_first(emulator: ImagesEmulator, method: str, act: Callable[[], object]) -> None:
