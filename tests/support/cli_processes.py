@@ -22,8 +22,17 @@ from tests.conftest import TOKEN
 from tests.support.servers import Server
 
 __all__ = [
-    *("Ended", "account", "at_the_first", "do_images", "do_images_here", "drain", "environment"),
-    *("in_terminal", "in_terminal_here", "in_watched_terminal", "start"),
+    "Ended",
+    "account",
+    "at_the_first",
+    "do_images",
+    "do_images_here",
+    "drain",
+    "environment",
+    "in_terminal",
+    "in_terminal_here",
+    "in_watched_terminal",
+    "start",
 ]
 
 
