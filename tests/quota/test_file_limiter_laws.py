@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.store import Exchange
 from tests.redis.test_redis_laws import GRACE, LEASE, TICK, World, bucket, run
+from tests.support.slow import examples
 from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_redis import START
 
@@ -48,6 +50,9 @@ class FileWorld(World):
     def reboot(self) -> None:
         for worker in list(self.workers):
             self.die(worker)
+        # Whoever had a lease is dead: nothing is sent any more, and all is counted when the grace is over.
+        latest = self.now + GRACE
+        self.past = [attrs.evolve(each, latest=min(each.latest, latest)) for each in self.past]
         self.file.reboot()
 
 
@@ -63,7 +68,7 @@ steps = st.lists(
 )
 
 
-@settings(law, max_examples=60)
+@settings(law, max_examples=examples(200))
 @given(st.lists(bucket, min_size=1, max_size=2), st.lists(steps, min_size=1, max_size=3), st.booleans())
 def test_no_window_is_overdrawn_across_boots(
     buckets: list[tuple[int, int]], lives: list[list[tuple[str, int, int]]], slow_start: bool
@@ -77,7 +82,7 @@ def test_no_window_is_overdrawn_across_boots(
     world.file.close()
 
 
-@settings(law, max_examples=60)
+@settings(law, max_examples=examples(200))
 @given(st.lists(bucket, min_size=1, max_size=2), steps, st.booleans())
 def test_no_token_is_lost_for_good(
     buckets: list[tuple[int, int]], moves: list[tuple[str, int, int]], slow_start: bool
@@ -109,6 +114,39 @@ def test_after_a_boot_it_is_as_if_the_machine_had_been_off_for_no_time() -> None
     world.exchange(later, 3)
     assert later.waiting == 3
     world.now += 100 * TICK
+    world.exchange(later, 3)
+    assert later.waiting == 0
+    world.file.close()
+
+
+def test_requests_that_were_lost_before_a_boot_still_count() -> None:
+    world = FileWorld([(3, 100 * TICK)])
+    worker = world.join()
+    world.exchange(worker, 3)
+    for _ in range(3):
+        world.lose(worker)
+    world.exchange(worker, 0)  # the server may count them for a grace from now
+    world.reboot()
+    world.now += GRACE + 99 * TICK
+    later = world.join()
+    world.exchange(later, 3)
+    assert later.waiting == 3
+    world.now += 300 * TICK
+    world.exchange(later, 3)
+    assert later.waiting == 0
+    world.file.close()
+
+
+def test_requests_in_flight_at_a_boot_count_until_the_grace_is_over() -> None:
+    world = FileWorld([(3, 100 * TICK)])
+    world.exchange(world.join(), 3)
+    world.now += LEASE // 2
+    world.reboot()
+    world.now += GRACE + 99 * TICK
+    later = world.join()
+    world.exchange(later, 3)
+    assert later.waiting == 3
+    world.now += 300 * TICK
     world.exchange(later, 3)
     assert later.waiting == 0
     world.file.close()

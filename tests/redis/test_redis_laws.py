@@ -143,7 +143,7 @@ class World:
 
     def answer(self, worker: Worker) -> None:
         serial, finished, moment = worker.flying.pop(0)
-        self.past.append(Exchange(moment, self.now))
+        self.past.append(Exchange(moment, min(self.now, worker.lease_ends + GRACE)))
         worker.answered.append(
             Answered(
                 at=self.now,
@@ -172,7 +172,8 @@ class World:
 
     def check(self) -> None:
         flying = [
-            Exchange(moment, max(self.now, worker.lease_ends))
+            # Without a lease nothing is sent, so all is counted when the grace is over.
+            Exchange(moment, max(worker.lease_ends, min(self.now, worker.lease_ends + GRACE)))
             for worker in self.workers
             for _, _, moment in worker.flying
         ]
