@@ -270,8 +270,9 @@ class ImagesAPI:
         The API's pages are offsets: when images are created or deleted meanwhile, one may be repeated and
         another left out. Repeats are dropped (but for those within one page, which are the server's). When
         totals or repeats show that the list moved, all pages are read again, and what is new comes at the
-        end. A listing that still moves after the fourth reading, or is shorter than its total in two equal
-        readings, is logged as a warning with both counts.
+        end. A listing that still moves after the fourth reading, or is shorter than its largest total in two
+        equal readings, is logged as a warning with both counts; so is one without a total in which a page is
+        smaller than a later one.
 
         Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; up to
         four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
@@ -289,8 +290,9 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            IncompleteListingError: `strict`, and the list did not come to rest or is shorter than its total;
-                or page after page brings nothing new, as from a server that ignores the page's number.
+            IncompleteListingError: `strict`, and the list did not come to rest, is shorter than its total, or
+                has a gap and no total; or page after page brings nothing new, as from a server that ignores
+                the page's number.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)

@@ -145,8 +145,9 @@ async def read_whole(
     that may have been read already; after a creation, items move to a later page and come twice. So an item
     that an earlier page had is taken out of a page. If a pass over all pages shows that the list moved,
     another pass follows, of which only new items are yielded. A pass shows it by totals that differ, by a
-    repeated item, or by fewer items than the total. Two passes that read the same show that the list is at
-    rest; if it is still shorter than its total, that is an error with `strict`, and otherwise a warning.
+    repeated item, or by fewer items than the total; without a total, by a page that is smaller than another
+    although more follow. Two passes that read the same show that the list is at rest; if it is still shorter
+    than the largest total, or has such a page, that is an error with `strict`, and otherwise a warning.
 
     A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
     `STRICT_PASSES`. A server that sends no links does not say which page is the last: one page more is read
@@ -182,12 +183,13 @@ async def read_whole(
     total = before.total if before else None
     if strict:
         raise IncompleteListingError(
-            "reading after reading, the listing moved, repeated pages or was shorter than its total",
+            "reading after reading, the listing moved, repeated pages, had gaps or was shorter than its "
+            "total",
             seen=len(seen),
             total=total,
         )
     reason = (
-        "repeats pages or is shorter than its total"
+        "repeats pages, has gaps or is shorter than its total"
         if at_rest
         else f"did not come to rest in {PASSES} passes"
     )
@@ -200,13 +202,14 @@ class _Pass:
     """One pass over all pages: the items that it brought, and the last page to read.
 
     Attributes:
-        total: what the server says, on the last page that says so.
+        total: the largest total that a page said; None if none did.
         digest: a hash of all that the pages held, in order.
         last_page: the number of the last page to read: it exists, or must be read to know that it does not.
     """
 
     def __init__(self, seen: IdSet, *, first: bool, strict: bool) -> None:
         self.total: int | None = None
+        self._latest_total: int | None = None
         self.digest = 0
         self.last_page = 1
         self._seen = seen
@@ -216,6 +219,8 @@ class _Pass:
         self._distinct = 0  # the same, each item once
         self._fresh = 0  # items that no pass before had
         self._page_size = 0  # of the first page; less than was asked for where the server caps it
+        self._smallest = self._largest = 0  # items on a page, of those before the latest that held any
+        self._has_gap = False  # whether a page that is no last one was smaller than another
         self._has_links = False
         self._linked = False  # whether a page had a link to a later one
         self._moved = False
@@ -232,16 +237,18 @@ class _Pass:
         known = self._seen.absorb(ids)
         repeated = known if self._read is None else self._read.absorb(ids)
         self.digest = hash((self.digest, page.number, page.total, ids))
-        moved_now = page.total is not None and self.total not in (None, page.total)
+        moved_now = page.total is not None and self._latest_total not in (None, page.total)
         self._moved = self._moved or bool(repeated) or moved_now
         if page.total is not None:
-            self.total = page.total
+            self._latest_total = page.total
+            self.total = page.total if self.total is None else max(self.total, page.total)
         fresh = page.without(known) if known else page
         self._fresh += len(fresh)
         new = len(page.without(repeated)) if repeated else len(page)
         self._distinct += new
         self._count += len(page) if new else 0
         self._page_size = self._page_size or len(page)
+        self._look_for_a_gap(page)
         links = page.links
         self._has_links = self._has_links or links.sent
         self._linked = self._linked or links.next_page is not None or (links.last_page or 0) > page.number
@@ -260,13 +267,23 @@ class _Pass:
         return before is not None and self.digest == before.digest
 
     def _is_short(self) -> bool:
-        """Return whether the pages are known to hold less than the listing.
+        """Return whether the pages may hold less than the listing.
 
-        If the total is missing or too small, a page that only repeats others shows that a part was not read.
+        Of totals that differ the largest counts: two passes in which they differ alike show no rest. If the
+        total is missing or too small, a page that only repeats others shows that a part was not read, and a
+        page that is smaller than another, although more follow, that a part may be missing.
         """
         if self.total is None or self.total < self._count:
-            return self._repeats_a_page
+            return self._repeats_a_page or self._has_gap
         return self._count < self.total
+
+    def _look_for_a_gap(self, page: Page[T]) -> None:
+        if not len(page):
+            self._smallest = 0
+            return
+        self._largest = max(self._largest, len(page))
+        self._has_gap = self._has_gap or (page.number > 1 and self._smallest < self._largest)
+        self._smallest = len(page) if page.number == 1 else min(self._smallest, len(page))
 
     def _known_last_page(self, page: Page[T], *, new: int) -> int:
         """Return the number of the last page to read, as far as is known after this page.
@@ -280,11 +297,12 @@ class _Pass:
             return announced
         announced = max(announced, page.links.last_page or 0)
         full = len(page) >= self._page_size
-        if self.total is None or self.total < self._count:
+        total = self._latest_total
+        if total is None or total < self._count:
             more = full and not self._linked
         else:
-            more = self._distinct < self.total
-            announced = max(announced, -(-self.total // self._page_size))
+            more = self._distinct < total
+            announced = max(announced, -(-total // self._page_size))
         if more or (new and not self._proves_its_end(page)):
             announced = max(announced, page.number + 1)
         return announced
@@ -297,9 +315,10 @@ class _Pass:
         """
         if self._has_links:
             return True
-        if self.total is None or self.total < self._count:
+        total = self._latest_total
+        if total is None or total < self._count:
             return False
-        return not page.full or not (self._strict or self.total == len(page))
+        return not page.full or not (self._strict or total == len(page))
 
     def _check_progress(self, page: Page[T], *, new: int, moved_now: bool) -> None:
         if new:

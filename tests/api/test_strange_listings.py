@@ -94,7 +94,7 @@ class _Warnings(logging.Handler):
 
 
 async def read(
-    strange: Strange, *, strict: bool = False, per_page: int = 200, concurrency: int = 4
+    strange: Callable[[Received], Answer], *, strict: bool = False, per_page: int = 200, concurrency: int = 4
 ) -> Reading:
     handler = _Warnings()
     logger = logging.getLogger("do_images_async")
@@ -254,26 +254,73 @@ UNDERSTATED: dict[str, Callable[[int, int], dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("missing", [0, 1], ids=["full pages", "a short page"])
-@pytest.mark.parametrize("said", UNDERSTATED.values(), ids=UNDERSTATED.keys())
-async def test_a_listing_that_says_too_little_is_read_to_its_end(
-    server: Server,
-    api: ImagesAPI,
-    said: Callable[[int, int], dict[str, object]],
-    missing: int,
-    strict: bool,
-) -> None:
+def pages_of(*sizes: int, said: Callable[[int, int], dict[str, object]]) -> Callable[[Received], Answer]:
+    """Return a server of pages of these sizes that says this of a page by its number and size."""
+
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
-        numbers = list(range(450)[200 * (page - 1) : 200 * page])
-        if page == 2:
-            numbers = numbers[missing:]
+        numbers = range(200 * (page - 1), 200 * (page - 1) + (sizes[page - 1] if page <= len(sizes) else 0))
         images = [image_document(1 + number) for number in numbers]
         return reply({"images": images} | said(page, len(images)))
 
-    server.answer_with(answer)
-    assert len([image async for image in api.list(strict=strict)]) == 450 - missing
+    return answer
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("said", UNDERSTATED.values(), ids=UNDERSTATED.keys())
+async def test_a_listing_that_says_too_little_is_read_to_its_end(
+    said: Callable[[int, int], dict[str, object]], strict: bool
+) -> None:
+    reading = await read(pages_of(200, 200, 50, said=said), strict=strict)
+    assert len(reading.ids) == 450
+    assert not reading.error
+    assert not reading.warnings
+
+
+@pytest.mark.parametrize("sizes", [(200, 199, 50), (200, 0, 50), (7, 200, 50), (200, 7, 0, 200)], ids=str)
+@pytest.mark.parametrize("said", UNDERSTATED.values(), ids=UNDERSTATED.keys())
+async def test_where_no_total_vouches_for_it_a_page_smaller_than_a_later_one_is_a_gap(
+    said: Callable[[int, int], dict[str, object]], sizes: tuple[int, ...]
+) -> None:
+    """Pages but the last are equally large: what a smaller one lacks may be what the listing lacks."""
+
+    def linked(page: int, count: int) -> dict[str, object]:
+        more = (
+            {"next": f"https://api.digitalocean.com/v2/images?page={page + 1}"} if page < len(sizes) else {}
+        )
+        return said(page, count) | {"links": {"pages": more}}
+
+    reading = await read(pages_of(*sizes, said=linked))
+    assert len(reading.ids) == sum(sizes)
+    assert [f"{sum(sizes)} read" in text for text in reading.warnings] == [True]
+    strict = await read(pages_of(*sizes, said=linked), strict=True)
+    assert strict.ids == reading.ids
+    assert isinstance(strict.error, errors.IncompleteListingError)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "totals"),
+    [
+        ((200, 100, 100), (500, 400, 400)),
+        ((200, 100, 100), (500, 100, 100)),
+        ((200, 100, 100), (400, 500, 400)),
+        ((200, 200, 50), (450, 450, 451)),
+        ((200, 0, 0), (500, 200, 200)),
+    ],
+    ids=str,
+)
+async def test_totals_that_differ_alike_in_every_reading_show_no_rest(
+    sizes: tuple[int, ...], totals: tuple[int, ...]
+) -> None:
+    """A replica that lags behind: of totals that contradict each other, none may vouch for the listing."""
+    server = pages_of(*sizes, said=lambda page, _: {"meta": {"total": [*totals, totals[-1]][page - 1]}})
+    reading = await read(server)
+    assert len(reading.ids) == sum(sizes)
+    assert reading.says_so(max(totals))
+    strict = await read(server, strict=True)
+    assert isinstance(strict.error, errors.IncompleteListingError)
+    assert strict.says_so(max(totals))
+    assert strict.ids == reading.ids
 
 
 @pytest.mark.parametrize("links", ["none", "empty", "next"])

@@ -249,7 +249,7 @@ async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplet
         )
     )
     page = tmp_path / "report.html"
-    why = "reading after reading, the listing moved, repeated pages or was shorter than its total "
+    why = "reading after reading, the listing moved, repeated pages, had gaps or was shorter than its total "
     table = await do_images_here("audit", COLUMNS="200", **account(server))
     assert table.status == 4
     assert f"\nINCOMPLETE: {why}" in table.stdout
