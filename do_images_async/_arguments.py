@@ -39,15 +39,17 @@ _MOST_DIGITS: Final = 19
 _SLUG = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _HEADER = re.compile(r"[\x20-\x7e]+")
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?", re.IGNORECASE)
+_TOKEN = re.compile(r"\bdo[opr]_v1_\w*", re.ASCII)
 _USER_INFO = re.compile(r"^([^/?#]*//)?.*@", re.DOTALL)
 
 
 def shown(value: object) -> str:
-    """Return the repr of an argument for a message, cut to what fits a line."""
+    """Return the repr of an argument for a message, cut to what fits a line, and without tokens."""
     try:
         text = repr(value[: _LONGEST_SHOWN + 1] if isinstance(value, str | bytes) else value)
     except Exception:  # noqa: BLE001  (the caller's own repr, or an int too long for Python to print)
         return f"a value of type {type(value).__name__}"
+    text = _TOKEN.sub("(a token)", text)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
@@ -75,6 +77,7 @@ def check_image_key(image_id: object) -> int | str:
             "image_id must be an int, or a slug of letters, digits, '-', '.' and '_' such as "
             f"'ubuntu-24-04-x64', not {shown(image_id)}"
         )
+    _check_no_token(image_id, "image_id")
     return image_id
 
 
@@ -88,7 +91,14 @@ def check_text(value: object, name: str, *, empty: bool = False) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} holds a lone surrogate, which is no character: {shown(value)}") from None
+    _check_no_token(value, name)
     return value
+
+
+def _check_no_token(value: str, name: str) -> None:
+    """Raise ValueError for an API token in the wrong place, where logs and errors would show it."""
+    if _TOKEN.match(value):
+        raise ValueError(f"{name} must not be an API token")
 
 
 def check_range(value: object, name: str, lower: int, upper: int | None = None) -> int:

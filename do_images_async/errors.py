@@ -127,8 +127,8 @@ class RateLimitError(APIError):
     """429: the quota is spent, and waiting for it was not possible or did not help.
 
     Attributes:
-        retry_after: seconds that the server asked to wait, from `retry-after` or `ratelimit-reset`; None when
-            it said nothing usable.
+        retry_after: seconds that the server asked to wait, from `retry-after` or `ratelimit-reset`, 3,605
+            at most, after which the whole quota is back; None when it said nothing usable.
     """
 
     retry_after: float | None = None

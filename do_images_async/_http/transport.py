@@ -280,7 +280,7 @@ class Transport:
         if wait is None or problem.failure is not Failure.RATE_LIMITED:
             return wait
         # A limiter with a shared store may not know of the 429 yet.
-        return max(self.limiter.next_permit_in(), problem.retry_after or 0.0)
+        return max(self.limiter.next_permit_in(), min(problem.retry_after or 0.0, LONGEST_PAUSE))
 
     async def _sleep(self, seconds: float) -> None:
         try:

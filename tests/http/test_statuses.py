@@ -314,6 +314,8 @@ async def test_row_94_a_proxy_that_is_not_there_says_so() -> None:
     [
         ({"retry-after": "30"}, 29, 37),
         ({"retry-after": "3600"}, 3590, 3610),
+        ({"retry-after": "99999999"}, 3590, 3610),
+        ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, 3590, 3610),
     ],
 )
 async def test_row_95_after_a_429_the_log_and_the_event_name_the_wait_that_follows(
