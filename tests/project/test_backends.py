@@ -104,8 +104,12 @@ async def test_requests_share_one_client_until_its_quota_is_spent(name: str) -> 
 
 
 @pytest.mark.parametrize("name", fewer(BACKENDS))
-async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Server) -> None:
-    answers = {"1": refusal(500), "2": image_reply(2)}
+async def test_clients_that_leave_and_requests_that_are_refused(name: str, server: Server) -> None:
+    answers = {
+        "1": refusal(500),
+        "2": image_reply(2),
+        "3": refusal(429, headers={"retry-after": "300"}),
+    }
     server.answer_with(lambda request: answers.get(request.path.rpartition("/")[2], HANG))
     async with serving(name, url=server.url, token=TOKEN) as backend:
         for _ in range(5):  # each successful answer allows one more request in flight
@@ -121,3 +125,7 @@ async def test_a_client_that_leaves_takes_its_call_along(name: str, server: Serv
         await eventually(lambda: server.open_connections == 0, within=20)
         assert len(server.received) == 5, "a call that was cancelled is not sent again"
         assert (await backend.get("/images/1"))[:2] == (502, {"error": "the image service failed"})
+        for image in ("3", "2"):  # refused by the API, then by the limiter that knows of it
+            status, body, wait = await backend.get(f"/images/{image}")
+            assert (status, body) == (503, {"error": "busy"})
+            assert 240 < int(wait or 0) <= 310

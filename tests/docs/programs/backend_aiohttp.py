@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from do_images_async import ImagesAPI, RetryPolicy, converter
-from do_images_async.errors import DOImagesError, NotFoundError, QuotaWaitError
+from do_images_async.errors import DOImagesError, NotFoundError, QuotaWaitError, RateLimitError
 
 IMAGES = web.AppKey("images", ImagesAPI)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,9 +48,10 @@ async def health(request: web.Request) -> web.Response:
 async def errors_become_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except QuotaWaitError as error:
-        # Nothing was sent. Tell the caller when to retry.
-        seconds = max(1, math.ceil(error.wait))
+    except (QuotaWaitError, RateLimitError) as error:
+        # Nothing was sent, or it was refused. Tell the caller when to retry.
+        wait = error.wait if isinstance(error, QuotaWaitError) else error.retry_after
+        seconds = max(1, math.ceil(wait or 60))
         return web.json_response({"error": "busy"}, status=503, headers={"Retry-After": str(seconds)})
     except NotFoundError:
         return web.json_response({"error": "no such image"}, status=404)

@@ -16,7 +16,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from do_images_async import ImagesAPI, RetryPolicy, converter
-from do_images_async.errors import DOImagesError, NotFoundError, QuotaWaitError
+from do_images_async.errors import DOImagesError, NotFoundError, QuotaWaitError, RateLimitError
 
 T = TypeVar("T")
 log = logging.getLogger("backend")
@@ -80,9 +80,11 @@ async def health(images: Images) -> JSONResponse:
 
 
 @app.exception_handler(QuotaWaitError)
-async def busy(_: Request, error: QuotaWaitError) -> JSONResponse:
-    # Nothing was sent. Tell the caller when to retry.
-    seconds = max(1, math.ceil(error.wait))
+@app.exception_handler(RateLimitError)
+async def busy(_: Request, error: QuotaWaitError | RateLimitError) -> JSONResponse:
+    # Nothing was sent, or it was refused. Tell the caller when to retry.
+    wait = error.wait if isinstance(error, QuotaWaitError) else error.retry_after
+    seconds = max(1, math.ceil(wait or 60))
     return JSONResponse({"error": "busy"}, status_code=503, headers={"Retry-After": str(seconds)})
 
 
