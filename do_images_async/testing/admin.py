@@ -26,17 +26,19 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 _LARGEST_BODY = 2**28  # bytes; a state has about 330 for each image
 _MOST_DIGITS = 3  # of a status
+_FILTERS = ("method", "path", "status")  # of the journal
 _FAULT_FIELDS = {field.name for field in attrs.fields(Fault) if field.init}
 
 
 @attrs.frozen
 class _Endpoint:
-    """An endpoint, and its effect in words."""
+    """An endpoint, its effect in words, and the parameters that its query may have."""
 
     method: str
     path: str
     handler: Handler
     words: str
+    query: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -61,11 +63,19 @@ class Admin:
 
     def install(self, app: web.Application) -> None:
         """Add the endpoints to the application."""
-        app.router.add_route("GET", f"{self.PREFIX}/", self._guarded(self._overview))
+        methods: dict[str, list[str]] = {}
         for endpoint in self._endpoints():
             path = self.PREFIX + endpoint.path
-            app.router.add_route(endpoint.method, path, self._guarded(endpoint.handler))
-        app.router.add_route("*", self.PREFIX + "{rest:(/.*)?}", self._guarded(_unknown_path))
+            handler = self._guarded(_with_checked_query(endpoint))
+            for method in ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,):
+                for each in (path,) if endpoint.path else (path, f"{path}/"):
+                    app.router.add_route(method, each, handler)
+                    methods.setdefault(each, []).append(method)
+        for path, allowed in methods.items():
+            refuse = _refusal(usual_problem(405, {"allow": ", ".join(allowed)}))
+            app.router.add_route("*", path, self._guarded(refuse))
+        unknown = _refusal(usual_problem(404))
+        app.router.add_route("*", self.PREFIX + "{rest:(/.*)?}", self._guarded(unknown))
 
     def _endpoints(self) -> tuple[_Endpoint, ...]:
         filters = "?method=…&path=…&status=… returns a part"
@@ -74,7 +84,7 @@ class Admin:
             _Endpoint("GET", "/faults", self._list_faults, "Return the active faults."),
             _Endpoint("POST", "/faults", self._add_fault, "Add a fault; its fields are Fault's arguments."),
             _Endpoint("DELETE", "/faults", self._clear_faults, "Remove all faults."),
-            _Endpoint("GET", "/requests", self._list_requests, f"Return the journal; {filters}."),
+            _Endpoint("GET", "/requests", self._list_requests, f"Return the journal; {filters}.", _FILTERS),
             _Endpoint("DELETE", "/requests", self._clear_requests, "Empty the journal."),
             _Endpoint("GET", "/state", self._dump_state, "Return the account as data."),
             _Endpoint("PUT", "/state", self._load_state, "Replace the account by such data."),
@@ -125,9 +135,6 @@ class Admin:
 
     async def _list_requests(self, request: web.Request) -> web.Response:
         query = request.query
-        if unknown := query.keys() - {"method", "path", "status"}:
-            said = f"{min(unknown)} is unknown; the journal is filtered by method, path and status"
-            raise Problem(422, "unprocessable_entity", said)
         status = query.get("status")
         if status is not None and not (status.isascii() and status.isdigit() and len(status) <= _MOST_DIGITS):
             raise Problem(422, "unprocessable_entity", "status must be a number")
@@ -204,5 +211,21 @@ def fault_to_json(fault: Fault) -> Document:
     return document
 
 
-async def _unknown_path(_: web.Request) -> web.Response:
-    raise usual_problem(404)
+def _with_checked_query(endpoint: _Endpoint) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        names = [name for name, _ in request.query.items()]
+        wrong = [name for name in names if name not in endpoint.query or names.count(name) > 1]
+        if wrong:
+            takes = f"each of {', '.join(endpoint.query)} once" if endpoint.query else "no parameters"
+            said = f"{wrong[0]!a}: the query of {endpoint.method} {Admin.PREFIX}{endpoint.path} takes {takes}"
+            raise Problem(422, "unprocessable_entity", said)
+        return await endpoint.handler(request)
+
+    return handle
+
+
+def _refusal(problem: Problem) -> Handler:
+    async def refuse(_: web.Request) -> web.Response:
+        raise problem
+
+    return refuse

@@ -27,6 +27,7 @@ _USUAL = {
     409: ("conflict", "The resource is in use by another operation."),
     413: ("payload_too_large", "The request is too large."),
     415: ("unsupported_media_type", "The body must be application/json."),
+    417: ("expectation_failed", "The Expect header must be 100-continue."),
     422: ("unprocessable_entity", "The request can't be carried out as it is."),
     429: ("too_many_requests", "API rate limit exceeded."),
     503: ("service_unavailable", "The service is unavailable for the moment."),

@@ -25,6 +25,7 @@ from do_images_async.testing.old_images import old_action, old_images
 from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
 from do_images_async.testing.request_handler import RequestHandler
 from do_images_async.testing.routes import Links, Route, Routes, with_refusals
+from do_images_async.testing.server import make_runner
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.state_document import parse_state
 from do_images_async.testing.threads import ServingThread
@@ -144,7 +145,7 @@ class ImagesEmulator:
         self._links = Links(lambda: self.url, style)
         self._address = (host, port)
         self._tls = tls
-        self._runner: web.AppRunner | None = None
+        self._runner: web.BaseRunner | None = None
         self._thread: ServingThread | None = None
 
     def __repr__(self) -> str:
@@ -173,9 +174,7 @@ class ImagesEmulator:
             app.router.add_route(route.method, route.path, endpoint)
             if route.authenticated:  # the others match any path
                 app.router.add_route(route.method, f"{route.path}/", endpoint)  # old clients send the slash
-        # 0 means no limit to aiohttp: a client that stalls would keep the emulator from stopping.
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
-        await runner.setup()
+        runner = await make_runner(app)
         try:
             await self._site(runner).start()
         except BaseException:
@@ -191,7 +190,7 @@ class ImagesEmulator:
             await self._runner.cleanup()
             self._runner = None
 
-    def _site(self, runner: web.AppRunner) -> web.BaseSite:
+    def _site(self, runner: web.BaseRunner) -> web.BaseSite:
         host, port = self._address
         if host == "::" and socket.has_dualstack_ipv6():  # asyncio's own sockets would leave IPv4 out
             both = socket.create_server(self._address, family=socket.AF_INET6, dualstack_ipv6=True)

@@ -807,7 +807,7 @@ async def test_the_journal_is_read_from_outside(
         assert (found["count"], found["requests"][0]["path"]) == (1, f"{LIST}/1")
         async with other.get(f"{emulator.admin_url}/requests?statuses=503") as response:
             assert response.status == 422
-            assert "statuses is unknown" in (await response.json())["message"]
+            assert "statuses" in (await response.json())["message"]
         async with other.get(f"{emulator.admin_url}/requests?status=many") as response:
             assert response.status == 422
         async with other.get(emulator.admin_url) as response:
@@ -831,6 +831,78 @@ async def test_the_root_of_the_admin_endpoints_lists_them(emulator: ImagesEmulat
             body: dict[str, Any] = {"images": []} if each["method"] == "PUT" else {}
             async with other.request(each["method"], url, json=body) as response:
                 assert response.status in (200, 201, 204), each
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "message"),
+    [
+        (
+            "DELETE",
+            "/requests?status=503",
+            "'status': the query of DELETE /_emulator/requests takes no param",
+        ),
+        (
+            "GET",
+            "/requests?since=5",
+            "'since': the query of GET /_emulator/requests takes each of method, path",
+        ),
+        (
+            "GET",
+            "/requests?status=503&status=404",
+            "'status': the query of GET /_emulator/requests takes each",
+        ),
+        ("GET", "?full=1", "'full': the query of GET /_emulator takes no parameters"),
+        ("GET", "/?full=1", "'full': the query of GET /_emulator takes no parameters"),
+        ("POST", "/faults?times=2", "'times'"),
+        ("DELETE", "/faults?path=/v2", "'path'"),
+        ("PUT", "/state?part=images", "'part'"),
+        ("GET", "/state?part=images", "'part'"),
+        ("POST", "/tokens?%F0%9F%90%8D=1", "no parameters"),
+    ],
+)
+async def test_a_query_without_effect_is_refused_by_the_admin_endpoint(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, method: str, path: str, message: str
+) -> None:
+    await ask(http)
+    emulator.faults.add(Fault(path="/none"))
+    before = (emulator.dump(), len(emulator.tokens))
+    body: Any = {"images": []} if method == "PUT" else {} if method == "POST" else None
+    async with (
+        aiohttp.ClientSession() as other,
+        other.request(method, emulator.admin_url + path, json=body) as response,
+    ):
+        assert response.status == 422
+        assert message in (await response.json())["message"]
+    assert (emulator.dump(), len(emulator.tokens)) == before
+    assert (len(emulator.faults), len(emulator.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/faults", "GET, HEAD, POST, DELETE"),
+        ("OPTIONS", "/faults", "GET, HEAD, POST, DELETE"),
+        ("POST", "/requests", "GET, HEAD, DELETE"),
+        ("DELETE", "/state", "GET, HEAD, PUT"),
+        ("GET", "/tokens", "POST"),
+        ("DELETE", "", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_the_admin_endpoint_does_not_have(
+    emulator: ImagesEmulator, method: str, path: str, allowed: str
+) -> None:
+    url, sent = emulator.admin_url + path, {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession() as other, other.request(method, url, headers=sent) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allowed)
+        assert (await response.json())["id"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/faults", "/requests?status=200", "/state"])
+async def test_head_is_get_without_the_body(emulator: ImagesEmulator, path: str) -> None:
+    async with aiohttp.ClientSession() as other, other.head(emulator.admin_url + path) as response:
+        assert (response.status, await response.read()) == (200, b"")
+        assert int(response.headers["Content-Length"]) > 0
 
 
 RAW = re.compile(

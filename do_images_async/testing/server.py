@@ -1,0 +1,69 @@
+"""The HTTP server: aiohttp's, with the API's own answer to a request that is not valid HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+from aiohttp import http_exceptions, web
+
+from do_images_async.testing.answers import failure, usual_problem
+
+__all__ = ["make_runner"]
+
+_INVALID = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
+
+
+async def make_runner(app: web.Application) -> web.ServerRunner:
+    """Return a runner of the application, ready for its first site."""
+    own = web.AppRunner(app)
+    await own.setup()
+    parts = cast("web.Server", own.server)  # None only before the setup
+    server = _Server(parts.request_handler, request_factory=parts.request_factory)
+    # 0 means no limit to aiohttp: a client that stalls would keep the emulator from stopping.
+    runner = web.ServerRunner(server, shutdown_timeout=0.01)
+    await runner.setup()
+    return runner
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        no_log = cast("logging.Logger", None)
+        return _Connection(self, loop=asyncio.get_running_loop(), access_log=no_log)
+
+
+class _Connection(web.RequestHandler):
+    """A connection that shows nothing of an invalid request: it may hold a token."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, _INVALID):
+            return super().handle_error(request, status, exc, message)
+        # aiohttp would log a traceback and answer with its message; both quote the request.
+        kind = type(exc).__name__
+        self.logger.warning("Refused a request from %s that is not valid HTTP: %s", request.remote, kind)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer to an invalid request has begun")
+        response = failure(usual_problem(400), {})
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(resp, web.HTTPException):  # aiohttp's own answer, such as to an unknown Expect
+            resp = failure(usual_problem(resp.status), {})
+        return await super().finish_response(request, resp, start_time)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        # The body of an invalid request, and a client that went away, end here as well.
+        if not isinstance(kw.get("exc_info"), (*_INVALID, ConnectionError)):
+            super().log_exception(*args, **kw)

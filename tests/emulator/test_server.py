@@ -1,0 +1,90 @@
+"""The emulator as an HTTP server: its addresses, and requests that are not valid HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import aiohttp
+import pytest
+
+from do_images_async.testing import ImagesEmulator
+
+SECRET = b"dop_v1_secret"
+HOST = b"Host: localhost\r\n"
+TOKEN = b"Authorization: Bearer " + SECRET + b"\r\n"
+GET = b"GET /v2/images HTTP/1.1\r\n"
+POST = b"POST /v2/images HTTP/1.1\r\n"
+
+
+async def answer_to(sent: bytes) -> tuple[int, bytes]:
+    """Return the status of an emulator's answer to these bytes, and the rest of it."""
+    async with ImagesEmulator(images=0, token=SECRET.decode()) as emulator:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.rpartition(":")[2]))
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        writer.close()
+        await writer.wait_closed()
+    return int(head.split()[1]), head + body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(GET + HOST + TOKEN[:-2] + b"\r\r\n\r\n", id="a CR in a header"),
+        pytest.param(GET + TOKEN + b"\r\n", id="no Host"),
+        pytest.param(GET + HOST + HOST + TOKEN + b"\r\n", id="two Hosts"),
+        pytest.param(
+            POST + HOST + TOKEN + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="Content-Length and Transfer-Encoding",
+        ),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\n" + SECRET + b"\r\n\r\n", id="HTTP/2"),
+        pytest.param(b"GET /" + SECRET * 700 + b" HTTP/1.1\r\n" + HOST + b"\r\n", id="a long URL"),
+        pytest.param(GET + HOST + b"X: " + SECRET * 700 + b"\r\n\r\n", id="a long header"),
+        pytest.param(b"GET /\xff" + SECRET + b" HTTP/1.1\r\n" + HOST + b"\r\n", id="a URL that is not ASCII"),
+        pytest.param(
+            POST + HOST + TOKEN + b"Transfer-Encoding: chunked\r\n\r\nzz" + SECRET + b"\r\n", id="a bad chunk"
+        ),
+        pytest.param(
+            POST + HOST + TOKEN + b"Content-Encoding: gzip\r\nContent-Length: 13\r\n\r\n" + SECRET,
+            id="a body that is not gzip",
+        ),
+    ],
+)
+async def test_a_request_that_is_not_valid_http_is_refused_and_shown_nowhere(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, answer = await answer_to(sent)
+    assert (status, json.loads(answer.partition(b"\r\n\r\n")[2])["id"]) == (400, "bad_request")
+    assert SECRET not in answer
+    (logged,) = (record for record in caplog.records if record.levelno >= logging.INFO)
+    shown = logging.Formatter().format(logged)
+    assert shown.startswith("Refused a request from 127.0.0.1 that is not valid HTTP: ")
+    assert "\n" not in shown
+    assert SECRET.decode() not in caplog.text
+
+
+async def test_an_expectation_that_is_unknown_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    expectation = b"Expect: " + SECRET + b"\r\nContent-Length: 2\r\n\r\n{}"
+    status, answer = await answer_to(POST + HOST + TOKEN + expectation)
+    assert (status, json.loads(answer.partition(b"\r\n\r\n")[2])["id"]) == (417, "expectation_failed")
+    assert SECRET not in answer
+    assert SECRET.decode() not in caplog.text
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with ImagesEmulator(images=0) as emulator, aiohttp.ClientSession(emulator.url) as session:
+        gone = asyncio.Event()
+        emulator.on_request.append(lambda _: gone.set())
+        _, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.rpartition(":")[2]))
+        writer.write(POST + HOST + b"Content-Length: 100\r\n\r\n{")
+        await gone.wait()
+        writer.close()
+        await writer.wait_closed()
+        async with session.get("/v2/images") as response:
+            assert response.status == 401
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]
