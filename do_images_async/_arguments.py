@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _LONGEST_SHOWN: Final = 100
+_LONGEST_LABEL: Final = 63
 _MOST_DIGITS: Final = 19
 _SLUG = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _HEADER = re.compile(r"[\x20-\x7e]+")
@@ -187,8 +188,13 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> URL:
         raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}") from None
     if url.user is not None or url.password is not None:
         raise ValueError("base_url must not hold a user name or password")
-    if url.scheme not in {"https", "http"} or not url.host or not _HOST.fullmatch(url.host) or not port:
+    labels = (url.raw_host or "").split(".")
+    if url.scheme not in {"https", "http"} or not _HOST.fullmatch(url.host or "") or not port:
         raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}")
+    if max(map(len, labels)) > _LONGEST_LABEL:
+        raise ValueError(
+            f"base_url has a host name with more than 63 characters without a dot: {_shown_url(text)}"
+        )
     if url.query_string or url.fragment:
         raise ValueError(f"base_url must not hold a query or a fragment: {_shown_url(text)}")
     if is_insecure(url) and not allow_insecure_http:

@@ -56,6 +56,10 @@ _COMMANDS: Mapping[str, _Command] = {
 }
 
 
+_OPTIONS = {"tag_name": ("tag",), "glob": ("name", "names")}
+"""Arguments of the library that the parameters of commands have by other names."""
+
+
 class _Commands(click.Group):
     """The commands, each imported when it is run or its help is shown."""
 
@@ -70,9 +74,31 @@ class _Commands(click.Group):
         assert isinstance(found, click.Command)  # noqa: S101
         return found
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            raise ValueError(_as_typed(str(error), command)) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, _COMMANDS[name].help) for name in sorted(_COMMANDS)])
+
+
+def _as_typed(message: str, command: click.Command | None) -> str:
+    """Return what is wrong with an argument of the library, by the option that it was given with."""
+    word, _, rest = message.partition(" ")
+    names = {word, *_OPTIONS.get(word, ())}
+    for parameter in command.params if command else ():
+        if parameter.name in names:
+            typed = (
+                max(parameter.opts, key=len)
+                if isinstance(parameter, click.Option)
+                else parameter.human_readable_name
+            )
+            return f"{typed} {rest}"
+    return message
 
 
 @click.group(

@@ -63,7 +63,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command("audit")
 @click.option("--demo", is_flag=True, help="Audit an emulated account in this process; needs no token.")
-@click.option("--images", default=5000, type=click.IntRange(0), help="Private images of the demo.")
+@click.option("--images", default=5000, type=click.IntRange(0, 100_000), help="Private images of the demo.")
 @click.option("--seed", default=7, help="What the demo's images are drawn from.")
 @account_option
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ __all__ = ["Credential", "TokenSource", "doctl_config_path", "find_token"]
 
 _DEFAULT = "default"
 _NULLS = ("", "~", "null", "Null", "NULL")
+_LARGEST = 1_000_000  # bytes; a device such as /dev/zero has no end
 
 
 @attrs.frozen
@@ -88,9 +90,19 @@ def doctl_config_path() -> Path:
     return home / "doctl" / "config.yaml"
 
 
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
+
+
 def _from_file(name: str) -> str:
+    if not name:
+        raise click.ClickException("--token-file is empty: name a file")
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        text = sys.stdin.read(_LARGEST) if name == "-" else _read(Path(name)).decode()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise click.ClickException(f"--token-file {name}: {reason}") from None
@@ -122,7 +134,7 @@ def _read_config(path: Path, *, required: bool) -> Mapping[str, object] | None:
 
     try:
         # Load every value as text, so that no date, number or merge key is interpreted wrongly.
-        config: object = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506  (safer than safe)
+        config: object = yaml.load(_read(path), Loader=yaml.BaseLoader)  # noqa: S506  (safer than safe)
     except FileNotFoundError:
         if not required:
             return None

@@ -343,6 +343,7 @@ async def test_the_error_for_a_bad_key_names_ids_and_slugs(api: ImagesAPI, key: 
     [
         "http://api.digitalocean.com",
         "http://localhost.evil.example",
+        f"https://{'a' * 64}.example",
         "http://127.0.0.1.evil.example",
         "http://10.0.0.1",
         "http://0.0.0.0",

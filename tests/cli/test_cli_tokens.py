@@ -77,6 +77,14 @@ def test_a_broken_configuration_shows_none_of_its_lines(tmp_path: Path) -> None:
     assert "secret" not in caught.value.message
 
 
+def test_a_configuration_that_is_too_large_to_be_one_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_CONFIG", "/dev/zero")
+    with pytest.raises(click.ClickException, match="/dev/zero can't be read: File too large"):
+        find_token(TokenSource())
+
+
 def test_without_doctl_a_context_can_not_be(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match="doctl has not been set up"):
         find_token(TokenSource(context="staging"))

@@ -52,12 +52,25 @@ HERE = {"DIGITALOCEAN_TOKEN": TOKEN, "DIGITALOCEAN_API_URL": "http://127.0.0.1:9
         ("prune --name w --keep-last 1 --journal j", "--journal is for --apply and --apply-plan"),
         ("prune --name w --keep-last 1 --yes", "--yes is for --apply and --apply-plan"),
         ("wait 0", "'0' is no id; that is a number"),
+        ("list --tag=", "--tag must not be empty"),
+        ("latest --tag=", "--tag must not be empty"),
+        ("prune --name= --keep-last 1", "--name must not be empty"),
+        ("prune --name w --keep-within 0d", "--keep-within must be longer than nothing"),
+        ("prune --pattern ( --keep-last 1", "--pattern is no regular expression"),
+        ("prune --pattern x --keep-last 1", "--pattern needs a group named group"),
+        ("list --token-file=", "--token-file is empty"),
+        ("list --token-file /dev/zero", "--token-file /dev/zero: File too large"),
+        ("audit --demo --images 100001", "'--images': 100001 is not in the range"),
+        (f"list --tag {TOKEN}", "--tag must not be an API token"),
+        (f"get {TOKEN}", "must not be an API token"),
+        (f"create {TOKEN} --url https://example.com/a.img --region nyc1", "NAME must not be an API token"),
     ],
 )
 async def test_what_has_no_effect_or_no_meaning_is_refused(call: str, message: str) -> None:
     ended = await do_images_here(*call.split(), **HERE)
     assert (ended.status, ended.stdout) == (2, "")
     assert message in ended.stderr
+    assert TOKEN not in ended.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -81,6 +94,13 @@ def test_every_number_of_an_option_is_finite(name: str) -> None:
             (
                 "Error: DIGITALOCEAN_API_URL must be https, or the token could be read on the way: "
                 "'http://example.com'\n"
+            ),
+        ),
+        (
+            f"https://{TOKEN}",
+            (
+                "Error: DIGITALOCEAN_API_URL has a host name with more than 63 characters without a dot: "
+                "'https://(a token)'\n"
             ),
         ),
     ],
