@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import re
 import socket
@@ -32,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["emulator_command"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)|0", re.ASCII)
+_DAY = 86_400.0
+_IMAGES = 5000
 _JOURNAL_LIMIT = 100_000  # a server that runs for days must not fill the memory
+_EVERYWHERE = {"0.0.0.0": "all IPv4 addresses", "::": "all addresses"}  # noqa: S104
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
@@ -42,8 +44,8 @@ def duration(value: str) -> float:
     if found is None:
         raise click.BadParameter(f"{value!r} is no duration with a unit; write it like 50ms, 1.5s or 2m.")
     seconds = float(found[1]) * _UNITS[found[2]] if found[1] else 0.0
-    if seconds == math.inf:
-        raise click.BadParameter(f"{value!r} is too long.")
+    if seconds > _DAY:
+        raise click.BadParameter(f"{value!r} is longer than a day, 1440m.")
     return seconds
 
 
@@ -59,8 +61,12 @@ def _name(value: str) -> str:
 
 def _listening(value: str) -> str:
     """Return a host name or address to listen on; an IPv6 address may have a zone."""
-    address, percent, zone = value.removeprefix("[").removesuffix("]").partition("%")
-    return _name(address) + percent + zone
+    from do_images_async.testing.admin_access import listening_name  # a server, which no other command needs
+
+    try:
+        return listening_name(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +75,7 @@ class Serving:
 
     host: str
     port: int
-    images: int
+    images: int | None
     seed: int
     tls: bool
     tls_names: tuple[str, ...]
@@ -95,6 +101,8 @@ class Serving:
             raise click.UsageError("--tls-name belongs to --tls")
         if self.http_names and self.tls:
             raise click.UsageError("--http-name is for plain HTTP; with --tls, use --tls-name")
+        if self.images is not None and self.load is not None:
+            raise click.UsageError("--images is for an account without --load, which replaces all images")
         if self.dump is not None and not self.dump.parent.is_dir():
             raise click.UsageError(f"--dump: there is no directory {self.dump.parent}")
 
@@ -108,7 +116,12 @@ class Serving:
     help="Address to listen on; 0.0.0.0 for all of IPv4, :: for all of IPv6 and IPv4.",
 )
 @click.option("--port", default=8080, type=click.IntRange(0, 65535), help="0 takes a free port.")
-@click.option("--images", default=5000, type=click.IntRange(0), help="Private images of the account.")
+@click.option(
+    "--images",
+    type=click.IntRange(0),
+    help="Private images of the account; not with --load.",
+    show_default=str(_IMAGES),
+)
 @click.option("--seed", default=7, help="What the images are drawn from, and which requests faults strike.")
 @click.option("--tls", is_flag=True, help="Speak HTTPS, with a certificate made for this run.")
 @click.option(
@@ -236,23 +249,24 @@ def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulat
     from do_images_async.testing import ImagesEmulator, Quota  # a server, which no other command needs
 
     limits = ((serving.quota_minute, 60.0), (serving.quota_hour, 3600.0))
-    emulator = ImagesEmulator(
-        images=serving.images,
-        seed=serving.seed,
-        quotas=[Quota(limit, seconds) for limit, seconds in limits if limit] or None,
-        import_seconds=serving.import_seconds,
-        latency=serving.latency,
-        jitter=serving.jitter,
-        token=serving.token,
-        host=serving.host,
-        port=serving.port,
-        tls=certificate.server if certificate else None,
-        journal_limit=_JOURNAL_LIMIT,
-        style=serving.style,
-        names=serving.tls_names or serving.http_names,
-        remote_admin=serving.remote_admin,
-    )
+    images = _IMAGES if serving.images is None else serving.images
     try:
+        emulator = ImagesEmulator(
+            images=0 if serving.load else images,
+            seed=serving.seed,
+            quotas=[Quota(limit, seconds) for limit, seconds in limits if limit] or None,
+            import_seconds=serving.import_seconds,
+            latency=serving.latency,
+            jitter=serving.jitter,
+            token=serving.token,
+            host=serving.host,
+            port=serving.port,
+            tls=certificate.server if certificate else None,
+            journal_limit=_JOURNAL_LIMIT,
+            style=serving.style,
+            names=serving.tls_names or serving.http_names,
+            remote_admin=serving.remote_admin,
+        )
         if serving.scopes:
             emulator.tokens.issue(token=emulator.token, scopes=serving.scopes)
     except (TypeError, ValueError) as error:
@@ -275,7 +289,7 @@ def _certificate(serving: Serving) -> Generator[tuple[Certificate | None, Path |
         return
     from do_images_async.testing.certificates import Certificate
 
-    own = {"localhost", "127.0.0.1", "::1", *({serving.host} - {"0.0.0.0", "::"})}  # noqa: S104
+    own = {"localhost", "127.0.0.1", "::1", *({serving.host} - set(_EVERYWHERE))}
     names = own.union(serving.tls_names)
     try:
         certificate = Certificate.issue(*sorted(names))
@@ -290,7 +304,9 @@ def _certificate(serving: Serving) -> Generator[tuple[Certificate | None, Path |
 
 
 def _welcome(serving: Serving, emulator: ImagesEmulator, authority: Path | None) -> Iterator[str]:
-    yield f"Serving {counted(len(emulator.images), 'image')} at {emulator.url}"
+    where = _EVERYWHERE.get(serving.host)
+    on = "" if where is None else f" on {where}, here"
+    yield f"Serving {counted(len(emulator.images), 'image')}{on} at {emulator.url}"
     port = emulator.url.rpartition(":")[2]
     for name in serving.tls_names or serving.http_names:
         shown = f"[{name}]" if ":" in name else name

@@ -12,7 +12,7 @@ from yarl import URL
 
 from do_images_async.testing.answers import Problem, usual_problem
 
-__all__ = ["AdminAccess", "host_name"]
+__all__ = ["AdminAccess", "host_name", "listening_name"]
 
 _LONGEST_NAME = 253
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.ASCII)
@@ -36,6 +36,16 @@ def host_name(text: str) -> str:
     if len(encoded) > _LONGEST_NAME or not _HOST_NAME.fullmatch(encoded):
         raise ValueError(f"{text!r} is no host name or address; write it like emulator or 192.0.2.7")
     return name
+
+
+def listening_name(text: str) -> str:
+    """Return a host name or address to listen on; an IPv6 address may have a zone.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    address, percent, zone = text.removeprefix("[").removesuffix("]").partition("%")
+    return host_name(address) + percent + zone
 
 
 @attrs.frozen(kw_only=True)

@@ -95,7 +95,8 @@ def failure(problem: Problem, headers: Mapping[str, str], style: Style = "docume
             quota headers.
     """
     sent = {"x-request-id": new_request_id(), **headers, **problem.headers}
-    document = {"id": problem.identifier, "message": problem.message, "request_id": sent["x-request-id"]}
+    message = problem.message.encode(errors="backslashreplace").decode()  # it may name what was sent
+    document = {"id": problem.identifier, "message": message, "request_id": sent["x-request-id"]}
     if style == "observed" and problem.status in _OF_THE_EDGE:
         identifier, message = _OF_THE_EDGE[problem.status]
         document = {"id": identifier, "message": message}

@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from aiohttp import web
 
 from do_images_async.testing.action_routes import ActionRoutes, TransferRoutes
 from do_images_async.testing.actions import ActionStore, TransferStore
 from do_images_async.testing.admin import Admin
-from do_images_async.testing.admin_access import AdminAccess, host_name
+from do_images_async.testing.admin_access import AdminAccess
 from do_images_async.testing.answers import Style
 from do_images_async.testing.catalogue import private_images, public_images
 from do_images_async.testing.faults import Faults
@@ -26,6 +26,7 @@ from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
 from do_images_async.testing.request_handler import RequestHandler
 from do_images_async.testing.routes import Links, Route, Routes, with_refusals
 from do_images_async.testing.server import make_runner
+from do_images_async.testing.settings import Settings
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.state_document import parse_state
 from do_images_async.testing.threads import ServingThread
@@ -96,9 +97,25 @@ class ImagesEmulator:
         names: Collection[str] = (),
         remote_admin: bool = False,
     ) -> None:
-        if style not in get_args(Style):
-            raise ValueError(f"style must be one of {', '.join(get_args(Style))}, not {style!r}")
-        now = clock()
+        settings = Settings(
+            images=images,
+            seed=seed,
+            quotas=quotas,
+            import_seconds=import_seconds,
+            action_seconds=action_seconds,
+            latency=latency,
+            jitter=jitter,
+            host=host,
+            port=port,
+            tls=tls,
+            clock=clock,
+            journal_limit=journal_limit,
+            style=style,
+            burst_remaining_zero=burst_remaining_zero,
+            names=names,
+            remote_admin=remote_admin,
+        )
+        now = settings.now()
         old = tuple(old_images()) if style == "observed" else ()
         self.tokens = Tokens(clock)
         self.token = self.tokens.issue(token=token)
@@ -118,7 +135,7 @@ class ImagesEmulator:
         self.latency = latency
         self.jitter = jitter
         self._admin = Admin(
-            access=AdminAccess(names=_checked(names), remote=remote_admin),
+            access=AdminAccess(names=settings.names, remote=remote_admin),
             journal=self.requests,
             faults=self.faults,
             tokens=self.tokens,
@@ -129,7 +146,7 @@ class ImagesEmulator:
         self._handler = RequestHandler(
             tokens=self.tokens,
             meter=Meter(
-                quotas,
+                settings.quotas,
                 clock,
                 burst_remaining_zero=burst_remaining_zero,
                 stale_resets=random.Random(seed) if style == "observed" else None,
@@ -143,7 +160,7 @@ class ImagesEmulator:
             style=style,
         )
         self._links = Links(lambda: self.url, style)
-        self._address = (host, port)
+        self._address = (settings.host, port)
         self._tls = tls
         self._runner: web.BaseRunner | None = None
         self._thread: ServingThread | None = None
@@ -154,10 +171,11 @@ class ImagesEmulator:
 
     @property
     def url(self) -> str:
-        """Return the server's URL, without a trailing slash."""
+        """Return the server's URL as this machine reaches it, without a trailing slash."""
         if self._runner is None:
             raise RuntimeError("the emulator is not running: use it as a context manager")
         host, port = self._runner.addresses[0][:2]
+        host = _local_address(host)
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{shown}:{port}"
 
@@ -240,10 +258,10 @@ class ImagesEmulator:
         return self.latency + (self.jitter * self._dice.random() if self.jitter else 0.0)
 
 
-def _checked(names: Collection[str]) -> frozenset[str]:
-    if isinstance(names, str):
-        raise TypeError("names must be several host names, not one string")
-    try:
-        return frozenset(map(host_name, names))
-    except ValueError as error:
-        raise ValueError(f"names: {error}") from None
+def _local_address(host: str) -> str:
+    """Return the address under which this machine reaches a server that listens on this one."""
+    if host == "0.0.0.0":  # noqa: S104
+        return "127.0.0.1"
+    if host == "::":
+        return "127.0.0.1" if socket.has_dualstack_ipv6() else "::1"
+    return host

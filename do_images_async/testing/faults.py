@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import attrs
 from aiohttp import web
 
+from do_images_async.testing.arguments import (
+    flag,
+    header_fields,
+    is_json,
+    number,
+    one_of,
+    or_none,
+    text,
+    whole,
+)
 from do_images_async.testing.journal import matches
 
 __all__ = ["Body", "Fault", "Faults", "Pages"]
@@ -22,58 +32,22 @@ _EDGE_STATUSES = range(520, 531)  # only Cloudflare answers with these
 Body = bytes | str | Mapping[str, Any] | Sequence[Any]
 
 
-def _as_bytes(body: Body | None) -> bytes | None:
+def _as_bytes(name: str, body: Body | None) -> bytes | None:
     if body is None or isinstance(body, bytes):
         return body
+    if not is_json(body):
+        raise ValueError(
+            f"{name} must be bytes, a string or JSON data, without NaN, infinity and lone surrogates"
+        )
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
-_WHOLE = ("times", "status")
-_OR_NONE = ("times", "status", "reset_in")
+def _body(body: Body | None) -> bytes | None:
+    return _as_bytes("body", body)
 
 
-def _from(least: float, most: float | None = None) -> Any:
-    """Return a validator for a number in these bounds, or None where that is allowed."""
-
-    def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is None and attribute.name in _OR_NONE:
-            return
-        kinds, kind = (int, "a whole number") if attribute.name in _WHOLE else ((int, float), "a number")
-        bounds = f"from {least:g}" if most is None else f"from {least:g} to {most:g}"
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise TypeError(f"{attribute.name} must be {kind} {bounds}")
-        if not (least <= value and (most is None or value <= most)):
-            raise ValueError(f"{attribute.name} must be {kind} {bounds}")
-
-    return check
-
-
-def _one_of(literal: Any) -> Any:
-    """Return a validator for one of the literal's values, or None."""
-
-    def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is not None and value not in get_args(literal):
-            raise ValueError(f"{attribute.name} must be one of {', '.join(get_args(literal))}")
-
-    return check
-
-
-def _header_fields(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{attribute.name} must map printable strings to printable strings")
-    texts: list[Any] = [*value.keys(), *value.values()]  # pyright: ignore[reportUnknownArgumentType]
-    if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        raise ValueError(f"{attribute.name} must map printable strings to printable strings")
-
-
-def _text(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be a string")
-
-
-def _flag(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be true or false")
+def _raw(raw: Body | None) -> bytes | None:
+    return _as_bytes("raw", raw)
 
 
 @attrs.define(kw_only=True)
@@ -112,25 +86,25 @@ class Fault:
         struck: the number of requests that it has applied to.
     """
 
-    method: str | None = attrs.field(default=None, validator=_text)
-    path: str | None = attrs.field(default=None, validator=_text)
-    times: int | None = attrs.field(default=1, validator=_from(0))
-    probability: float = attrs.field(default=1.0, validator=_from(0, 1))
-    after: bool = attrs.field(default=False, validator=_flag)
-    delay: float = attrs.field(default=0.0, validator=_from(0, _DAY))
-    jitter: float = attrs.field(default=0.0, validator=_from(0, _DAY))
-    status: int | None = attrs.field(default=None, validator=_from(200, 599))
-    body: bytes | None = attrs.field(default=None, converter=_as_bytes)
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_header_fields)
-    edge: bool = attrs.field(default=False, validator=_flag)
-    raw: bytes | None = attrs.field(default=None, converter=_as_bytes)
-    broken: Broken | None = attrs.field(default=None, validator=_one_of(Broken))
-    pace: float = attrs.field(default=0.0, validator=_from(0, _DAY))
-    malformed: bool = attrs.field(default=False, validator=_flag)
-    encoding: Encoding | None = attrs.field(default=None, validator=_one_of(Encoding))
-    pages: Pages | None = attrs.field(default=None, validator=_one_of(Pages))
-    reset_skew: float = attrs.field(default=0.0, validator=_from(-1e9, 1e9))
-    reset_in: float | None = attrs.field(default=None, validator=_from(-1e9, 1e9))
+    method: str | None = attrs.field(default=None, validator=or_none(text))
+    path: str | None = attrs.field(default=None, validator=or_none(text))
+    times: int | None = attrs.field(default=1, validator=or_none(whole(0)))
+    probability: float = attrs.field(default=1.0, validator=number(0, 1))
+    after: bool = attrs.field(default=False, validator=flag)
+    delay: float = attrs.field(default=0.0, validator=number(0, _DAY))
+    jitter: float = attrs.field(default=0.0, validator=number(0, _DAY))
+    status: int | None = attrs.field(default=None, validator=or_none(whole(200, 599)))
+    body: bytes | None = attrs.field(default=None, converter=_body)
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=header_fields)
+    edge: bool = attrs.field(default=False, validator=flag)
+    raw: bytes | None = attrs.field(default=None, converter=_raw)
+    broken: Broken | None = attrs.field(default=None, validator=or_none(one_of(Broken)))
+    pace: float = attrs.field(default=0.0, validator=number(0, _DAY))
+    malformed: bool = attrs.field(default=False, validator=flag)
+    encoding: Encoding | None = attrs.field(default=None, validator=or_none(one_of(Encoding)))
+    pages: Pages | None = attrs.field(default=None, validator=or_none(one_of(Pages)))
+    reset_skew: float = attrs.field(default=0.0, validator=number(-1e9, 1e9))
+    reset_in: float | None = attrs.field(default=None, validator=or_none(number(-1e9, 1e9)))
     struck: int = attrs.field(default=0, init=False)
 
     def matches(self, request: web.BaseRequest) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from do_images_async.testing.answers import usual_problem
+from do_images_async.testing.arguments import number, whole
 
 __all__ = ["DOCUMENTED", "Meter", "Quota", "QuotaLog", "Verdict"]
 
@@ -18,8 +19,8 @@ __all__ = ["DOCUMENTED", "Meter", "Quota", "QuotaLog", "Verdict"]
 class Quota:
     """A limit: at most `limit` requests in any window of `seconds`."""
 
-    limit: int
-    seconds: float
+    limit: int = attrs.field(validator=whole(1))
+    seconds: float = attrs.field(validator=number(0.001, 1e9))
 
 
 DOCUMENTED = (Quota(250, 60.0), Quota(5000, 3600.0))

@@ -20,6 +20,7 @@ from do_images_async.testing.answers import (
     success,
     usual_problem,
 )
+from do_images_async.testing.arguments import is_json
 from do_images_async.testing.damage import send_damaged
 from do_images_async.testing.faults import Fault, Faults, Pages
 from do_images_async.testing.journal import Entry, Journal, digest
@@ -178,6 +179,7 @@ def _token(request: web.Request) -> str | None:
 
 def _json_or_none(content: bytes | None) -> Any:
     try:
-        return json.loads(content or b"")
+        body = json.loads(content or b"")
     except (ValueError, RecursionError):
         return None
+    return body if is_json(body) else None

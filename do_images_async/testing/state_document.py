@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 import attrs
 
+from do_images_async.testing.arguments import is_json, is_text
 from do_images_async.testing.catalogue import REGIONS, Record
 
 __all__ = ["State", "TransferState", "parse_state"]
@@ -62,7 +63,7 @@ def _number(least: float, most: float) -> Callable[[Any], bool]:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    return isinstance(value, list) and all(map(is_text, value))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _date(value: Any) -> bool:
@@ -80,13 +81,14 @@ def _optional(field: _Field) -> _Field:
     return _Field(lambda value: value is None or accepts(value), f"{field.words} or null")
 
 
-_TEXT = _Field(lambda value: isinstance(value, str), "a string")
+_TEXT = _Field(is_text, "a string without lone surrogates")
+_TEXTS = _Field(_texts, "an array of strings without lone surrogates")
 _ID = _Field(_whole(1), "a whole number from 1")
 _FLAG = _Field(lambda value: isinstance(value, bool), "true or false")
 _WHEN = _Field(_date, "a date such as 2025-01-31T12:00:00Z")
 _REGION = _Field(lambda value: isinstance(value, str) and value in REGIONS, "a region's slug")
 _SECONDS = _Field(_number(-_LONGEST, _LONGEST), "a number of seconds")
-_OBJECT = _Field(lambda value: isinstance(value, dict), "an object")
+_OBJECT = _Field(lambda value: is_json(value) and isinstance(value, dict), "an object of JSON data")
 
 _IMAGE = {
     "id": _ID,
@@ -95,12 +97,12 @@ _IMAGE = {
     "distribution": _TEXT,
     "slug": _optional(_TEXT),
     "public": _FLAG,
-    "regions": _Field(_texts, "an array of strings"),
+    "regions": _TEXTS,
     "created_at": _WHEN,
     "min_disk_size": _optional(_Field(_whole(0), "a whole number from 0")),
     "size_gigabytes": _optional(_Field(_number(0, 1e12), "a number from 0")),
     "description": _TEXT,
-    "tags": _optional(_Field(_texts, "an array of strings")),
+    "tags": _optional(_TEXTS),
     "status": _TEXT,
     "error_message": _TEXT,
 }

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from aiohttp import web
 
 from do_images_async.testing.answers import Problem, usual_problem
+from do_images_async.testing.arguments import is_json
 
 __all__ = [
     "Body",
@@ -27,7 +28,7 @@ __all__ = [
 Body = dict[str, Any]
 Query = Mapping[str, str]
 
-_DIGITS = 18  # more than any page has, and fewer than Python refuses to read
+_DIGITS = 4_000  # fewer than Python refuses to read
 
 
 def not_found() -> Problem:
@@ -44,18 +45,25 @@ async def json_object(request: web.Request) -> Body:
     """Return the body, which must be a JSON object and, if it has a content type, declared as JSON."""
     if "Content-Type" in request.headers and request.content_type != "application/json":
         raise usual_problem(415)
-    return await any_json_object(request)
+    body = await any_json_object(request)
+    if not is_json(body):
+        raise _not_json()
+    return body
 
 
 async def any_json_object(request: web.Request) -> Body:
-    """Return the body, which must be a JSON object, whatever its content type."""
+    """Return the body, which must be a JSON object, of any content type; it may hold lone surrogates."""
     try:
         body: Any = json.loads(await request.read(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise Problem(400, "bad_request", "The body is not JSON.") from None
+        raise _not_json() from None
     if not isinstance(body, dict):
         raise Problem(400, "bad_request", "The body must be a JSON object.")
     return body  # pyright: ignore[reportUnknownVariableType]
+
+
+def _not_json() -> Problem:
+    return Problem(400, "bad_request", "The body is not JSON.")
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -103,7 +111,9 @@ def integer_of(query: Query, name: str, default: int, least: int, most: int | No
     bounds = f"from {least}" if most is None else f"from {least} to {most}"
     if not (text.isascii() and text.isdigit()):
         raise invalid(f"{name} must be an integer {bounds}")
-    number = int(text) if len(text) <= _DIGITS else 10**_DIGITS
+    if len(text) > _DIGITS:
+        raise invalid(f"{name} must be an integer {bounds}, of at most {_DIGITS:,} digits")
+    number = int(text)
     if number < least or (most is not None and number > most):
         raise invalid(f"{name} must be an integer {bounds}")
     return number

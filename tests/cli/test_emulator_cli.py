@@ -155,7 +155,7 @@ async def test_one_port_for_ipv6_and_ipv4_under_names_with_brackets() -> None:
         aiohttp.ClientSession() as session,
     ):
         port = served.value("at").rpartition(":")[2]
-        assert served.value("at") == f"http://[::]:{port}"
+        assert served.said.startswith("Serving 23 images on all addresses, here at http://127.0.0.1:")
         assert served.value("name") == f"http://[fd00::7]:{port}"
         for host in ("[::1]", "127.0.0.1", "localhost"):
             async with session.get(f"http://{host}:{port}/_emulator") as response:
@@ -225,6 +225,10 @@ async def test_quota_latency_imports_a_loaded_state_and_the_observed_style(tmp_p
         (["--port", "70000"], "--port"),
         (["--images", "0", "--scope", "everything"], "scopes must be like image:read"),
         (["--load", "/no/such/file"], "--load"),
+        (["--load", __file__, "--images", "0"], "--images is for an account without --load"),
+        (["--latency", "2000m"], "'--latency': '2000m' is longer than a day"),
+        (["--import-seconds", "1e10"], "import_seconds must be a number from 0 to 1,000,000,000"),
+        (["--token", "a b"], "token must be printable ASCII without spaces"),
         (["--host", "192.0.2.1", "--images", "0"], "can't listen on 192.0.2.1 port 8080"),
     ],
 )
@@ -250,7 +254,7 @@ def test_a_port_that_is_taken_is_said_with_its_address_once(capsys: pytest.Captu
 def test_a_file_that_holds_no_state(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     path = tmp_path / "state.json"
     path.write_text(content, encoding="latin-1")
-    assert run(["emulator", "--images", "0", "--load", str(path)]) == 2
+    assert run(["emulator", "--load", str(path)]) == 2
     assert capsys.readouterr().err.startswith(f"Error: --load {path}: ")
 
 
@@ -380,6 +384,8 @@ async def test_other_machines_administer_it_only_on_request(remote_admin: bool) 
         pytest.skip("this machine has no address beside the loopback's")
     options = ("--images", "0", "--host", "0.0.0.0", *["--remote-admin"] * remote_admin)  # noqa: S104
     async with serving(*options) as served, aiohttp.ClientSession() as session:
+        assert served.said.startswith("Serving 23 images on all IPv4 addresses, here at http://127.0.0.1:")
+        assert "  admin  http://127.0.0.1:" in served.said
         port = served.value("at").rpartition(":")[2]
         async with session.get(f"http://{address}:{port}/_emulator") as response:
             assert response.status == (200 if remote_admin else 403)

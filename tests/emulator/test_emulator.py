@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import aiohttp
 import attrs
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -129,6 +130,18 @@ async def test_probability_is_drawn_from_the_seed() -> None:
         ({"headers": [("a", "b")]}, TypeError, "headers"),
         ({"headers": {"a": "b\r\nc: d"}}, ValueError, "headers"),
         ({"headers": {"a": 1}}, ValueError, "headers"),
+        ({"headers": {"a": "\ud800"}}, ValueError, "headers"),
+        ({"path": "/\ud800"}, ValueError, "path must be a string without lone surrogates"),
+        ({"method": "\ud800"}, ValueError, "method must be a string without lone surrogates"),
+        (
+            {"body": "\ud800"},
+            ValueError,
+            "body must be bytes, a string or JSON data, without NaN, infinity and",
+        ),
+        ({"body": {"a": ["\ud800"]}}, ValueError, "body must be"),
+        ({"body": [float("nan")]}, ValueError, "body must be"),
+        ({"body": object()}, ValueError, "body must be"),
+        ({"raw": "\ud800"}, ValueError, "raw must be"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(
@@ -632,7 +645,14 @@ JOB = {"image_id": 7, "elapsed": 0, "region": "nyc3", "works": True}
         ({"images": None}, "images must be an array"),
         ({"images": [5]}, r"images\[0\] must be an object"),
         ({"images": [{"nome": "x"}]}, r"images\[0\] has no nome; it has id, name"),
-        ({"images": [{"name": "a"}, {"tags": 5}]}, r"images\[1\].tags must be an array of strings or null"),
+        ({"images": [{"name": "a"}, {"tags": 5}]}, r"images\[1\].tags must be an array of strings"),
+        ({"images": [{"name": "\ud800"}]}, r"images\[0\].name must be a string without lone surrogates"),
+        (
+            {"images": [{"tags": ["a", "\ud800"]}]},
+            r"images\[0\].tags must be an array of strings without lone",
+        ),
+        ({"images": [{"na\ud800me": "x"}]}, r"images\[0\] has no na\ud800me"),
+        ({"images": [], "actions": [ACTION | {"region": {"a": "\udfff"}}]}, r"actions\[0\].region must be"),
         ({"images": [{"id": 1}, {"id": 1}]}, "the ids of images must be unique"),
         ({"images": [{"slug": "a"}, {"slug": "a"}]}, "slugs must be unique"),
         ({"images": [MINE], "imports": [JOB | {"image_id": 8}]}, "there is no image 8"),
@@ -666,6 +686,7 @@ async def test_a_state_that_does_not_fit_together_is_refused(
     async with aiohttp.ClientSession(emulator.url) as session:
         async with session.put("/_emulator/state", json=state) as response:
             assert response.status == (422 if isinstance(state, dict) else 400)
+            msgspec.json.decode(await response.read())  # refuses half of a surrogate pair
         async with session.get("/_emulator/state") as response:
             assert await response.json() == before
 
@@ -1073,6 +1094,72 @@ async def test_a_status_that_is_no_status_is_refused(emulator: ImagesEmulator) -
 def test_names_of_the_emulator_are_host_names(name: str) -> None:
     with pytest.raises(ValueError, match=r"names: .* is no host name or address"):
         ImagesEmulator(images=0, names=["emulator", name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"images": -1}, ValueError, "images must be a whole number from 0"),
+        ({"images": True}, TypeError, "images must be a whole number from 0"),
+        ({"images": "3"}, TypeError, "images must be a whole number from 0"),
+        ({"images": 2.0}, TypeError, "images must be a whole number from 0"),
+        ({"seed": "x"}, TypeError, "seed must be a whole number"),
+        (
+            {"quotas": [(10, 60)]},
+            TypeError,
+            r"quotas must be several Quota\(limit, seconds\), or None for no",
+        ),
+        ({"quotas": Quota(10, 60.0)}, TypeError, "quotas must be several Quota"),
+        ({"quotas": "x"}, TypeError, "quotas must be several Quota"),
+        ({"quotas": []}, ValueError, "quotas must hold at least one Quota.*; None is for no limit"),
+        ({"import_seconds": "x"}, TypeError, "import_seconds must be a number from 0 to 1,000,000,000"),
+        ({"action_seconds": float("inf")}, ValueError, "action_seconds must be a number from 0"),
+        ({"latency": "50ms"}, TypeError, "latency must be a number from 0 to 86,400"),
+        ({"latency": float("nan")}, ValueError, "latency must be a number from 0 to 86,400"),
+        ({"latency": -1}, ValueError, "latency must be a number from 0 to 86,400"),
+        ({"latency": True}, TypeError, "latency must be a number from 0 to 86,400"),
+        ({"jitter": -1}, ValueError, "jitter must be a number from 0 to 86,400"),
+        ({"token": 5}, ValueError, "token must be printable ASCII without spaces"),
+        ({"host": 5}, TypeError, "host must be a host name or an address"),
+        ({"host": ""}, ValueError, "host: '' is no host name or address"),
+        ({"host": "a b"}, ValueError, "host: 'a b' is no host name or address"),
+        ({"port": 99999}, ValueError, "port must be a whole number from 0 to 65,535"),
+        ({"port": "80"}, TypeError, "port must be a whole number from 0 to 65,535"),
+        ({"tls": "x"}, TypeError, "tls must be an ssl.SSLContext, or None for plain HTTP"),
+        ({"tls": True}, TypeError, "tls must be an ssl.SSLContext"),
+        ({"clock": 5}, TypeError, "clock must be a function that returns Unix time in seconds"),
+        ({"clock": lambda: "now"}, TypeError, "clock must return Unix time in seconds"),
+        ({"clock": lambda: float("nan")}, TypeError, "clock must return Unix time in seconds"),
+        ({"journal_limit": -1}, ValueError, "journal_limit must be a whole number from 0"),
+        ({"style": "x"}, ValueError, "style must be one of documented, observed"),
+        ({"style": None}, ValueError, "style must be one of documented, observed"),
+        ({"burst_remaining_zero": "no"}, TypeError, "burst_remaining_zero must be true or false"),
+        ({"names": [1]}, TypeError, "names must be several host names, each a string"),
+        ({"names": 5}, TypeError, "names must be several host names, each a string"),
+        ({"remote_admin": 1}, TypeError, "remote_admin must be true or false"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        ImagesEmulator(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((0, 60.0), ValueError, "limit must be a whole number from 1"),
+        ((1.5, 60.0), TypeError, "limit must be a whole number from 1"),
+        ((10, 0), ValueError, "seconds must be a number from 0.001 to 1,000,000,000"),
+        ((10, "60"), TypeError, "seconds must be a number from 0.001"),
+    ],
+)
+def test_a_quota_that_makes_no_sense_is_refused(
+    arguments: tuple[Any, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Quota(*arguments)
 
 
 def test_one_string_is_not_several_names() -> None:

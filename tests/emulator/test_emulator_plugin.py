@@ -149,6 +149,7 @@ def test_a_mark_says_what_the_client_is_made_with(tmp_path: Path, plugins: tuple
         ("images_emulator(5)", "the mark images_emulator takes keyword arguments only, not 5"),
         ("images_api(token='x')", "the mark images_api can't set token: it is the emulator's"),
         ("images_api(retries=3)", "the mark images_api has no retries; it has session, "),
+        ("images_emulator(latency='50ms')", "latency must be a number from 0 to 86,400"),
         (
             "images_emulator(imagse=3)",
             "the mark images_emulator has no imagse; it has images, seed, quotas, ",

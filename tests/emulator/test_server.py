@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 
 import aiohttp
 import pytest
 
+from do_images_async import ImagesAPI
 from do_images_async.testing import ImagesEmulator
 
 SECRET = b"dop_v1_secret"
@@ -28,6 +30,28 @@ async def answer_to(sent: bytes) -> tuple[int, bytes]:
         writer.close()
         await writer.wait_closed()
     return int(head.split()[1]), head + body
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "0:0::0"])  # noqa: S104
+async def test_the_url_leads_this_machine_to_a_server_on_all_addresses(host: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with ImagesEmulator(images=0, host=host) as emulator:
+        assert emulator.url.startswith("http://127.0.0.1:")
+        async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
+            assert (await api.list_page()).total == 23
+        async with aiohttp.ClientSession() as session, session.get(emulator.admin_url) as response:
+            assert response.status == 200
+
+
+async def test_the_url_of_a_server_on_all_of_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    async with ImagesEmulator(images=0, host="::") as emulator:
+        assert emulator.url.startswith("http://[::1]:")
+        async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
+            assert (await api.list_page()).total == 23
 
 
 @pytest.mark.parametrize(
