@@ -7,6 +7,7 @@ The emulator serves from a process of its own, without a quota; each account is 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import subprocess
 import sys
@@ -60,7 +61,9 @@ def main(arguments: Sequence[str]) -> None:
     elif arguments[:1] == ["measure"]:
         asyncio.run(measure(*arguments[1:]))
     else:
-        for images in map(int, arguments or SIZES):
+        parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__)
+        parser.add_argument("images", type=int, nargs="*", default=SIZES, help="how many an account has")
+        for images in parser.parse_args(arguments).images:
             with emulator_process(images) as where:
                 subprocess.run([sys.executable, "-m", "benchmarks.audit", "measure", *where], check=True)  # noqa: S603
 

@@ -53,7 +53,10 @@ _PERMANENT: Final = (
     aiohttp.NonHttpUrlClientError,
 )
 _PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (aiohttp.ClientConnectorCertificateError, "the server's certificate is not trusted"),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        "the server's certificate is not trusted (SSL_CERT_FILE names others)",
+    ),
     (aiohttp.ClientConnectorDNSError, "the host's name was not found"),
     (aiohttp.ClientProxyConnectionError, "no connection to the proxy"),
     (aiohttp.ClientConnectorError, "no connection"),

@@ -28,7 +28,7 @@ from do_images_async.models import RateLimit
 if TYPE_CHECKING:
     from do_images_async._http.headers import Headers
 
-__all__ = ["Answer", "error_of", "hour_has_left", "pause_of"]
+__all__ = ["Answer", "beginning", "error_of", "hour_has_left", "pause_of"]
 
 _MINUTE = 60.0
 
@@ -144,10 +144,11 @@ def _as_json(value: object) -> str | None:
 def _snippet(answer: Answer, redact: Callable[[str], str]) -> str:
     if 300 <= answer.status < 400:
         return "a redirect, which is never followed: the token goes to one origin only"
-    text = _redacted_start(answer.body[: 2 * _LONGEST_READ].decode("utf-8", "replace"), redact)[
-        : 4 * _SNIPPET
-    ]
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if not words:
-        return "no explanation came with it"
-    return f"not the API's own answer; it begins {words[:_SNIPPET]!r}"
+    words = beginning(answer.body, redact)
+    return f"not the API's own answer; it begins {words!r}" if words else "no explanation came with it"
+
+
+def beginning(body: bytes, redact: Callable[[str], str]) -> str:
+    """Return the first printable words of a body, without the token."""
+    text = _redacted_start(body[: 2 * _LONGEST_READ].decode("utf-8", "replace"), redact)[: 4 * _SNIPPET]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_SNIPPET]

@@ -33,7 +33,7 @@ from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.last_error import note_error
 from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
-from do_images_async._http.responses import Answer, error_of, hour_has_left, pause_of
+from do_images_async._http.responses import Answer, beginning, error_of, hour_has_left, pause_of
 from do_images_async._http.retry import (
     Failure,
     RetryBudget,
@@ -351,9 +351,11 @@ class Transport:
             return Reply(self._decoded(content, call.model), attempt.rate_limit)
         except DecodeError as error:
             reason = self.redact(str(error))
-            error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
             # Invalid JSON: damaged in transit, retry. Valid JSON of another shape: do not.
             valid = is_json(content)
+            if content.strip() and not valid and not content.lstrip().startswith((b"{", b"[")):
+                reason += f"; it begins {beginning(content, self.redact)!r}"  # such as a proxy's page
+            error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
             error.transient = not valid
             error.__traceback__ = None  # its frames hold the body
             return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)

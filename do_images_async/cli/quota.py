@@ -26,7 +26,7 @@ class _FirstWarning(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not self._written:
             self._written = True
-            complain(f"warning: {record.getMessage()}; {_VARIABLE} names another file, or turns it off")
+            complain(f"warning: {record.getMessage()}; {_VARIABLE} names another file, or is off")
 
 
 def shared_quota() -> FileRateLimiter | None:

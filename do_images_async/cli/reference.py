@@ -20,6 +20,7 @@ _ENVIRONMENT = (
     ("DIGITALOCEAN_API_URL", "Another server than https://api.digitalocean.com, such as an emulator."),
     ("HTTPS_PROXY, NO_PROXY", "The proxy, and where to go without it, unless --proxy is given."),
     ("DO_IMAGES_LOG", "Set to debug, log attempts and waits to stderr, as --verbose does."),
+    ("DO_IMAGES_QUOTA_FILE", "Where a user's runs share the quota, or off."),
     ("NO_COLOR", "Leave colours out."),
 )
 

@@ -388,6 +388,16 @@ async def test_a_deletion_that_is_answered_with_a_login_page_is_not_taken_for_do
     assert server.methods == ["DELETE"] * FAST.attempts
 
 
+async def test_a_page_in_place_of_an_image_is_quoted_without_the_token(server: Server) -> None:
+    page = content(f"<html>\n<title>Log in</title> {TOKEN} {'x' * 1000}</html>".encode())
+    server.answer_with(lambda _: page)
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=ONCE) as api:
+        with pytest.raises(errors.DecodeError, match="; it begins '<html> <title>Log in</title> ") as caught:
+            await api.get(7)
+    assert TOKEN[:20] not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("body", [b"", b"\n", b"{}", b"null", b'{"deleted": true}'])
 async def test_a_deletion_may_be_answered_with_json_or_nothing(
     server: Server, api: ImagesAPI, body: bytes
