@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from do_images_async import Action, ImagesAPI
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import ACTION_COLUMNS
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
@@ -33,7 +34,7 @@ from do_images_async.errors import IncompleteListingError
 __all__ = ["actions_command", "convert_command", "transfer_command"]
 
 
-@click.command("transfer")
+@click.command("transfer", cls=CheckedCommand)
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option(
     "--region",
@@ -139,7 +140,7 @@ async def _arrive(
         return [(outcome.key, outcome.error) async for outcome in outcomes if outcome.error is not None]
 
 
-@click.command("convert")
+@click.command("convert", cls=CheckedCommand)
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until it is a snapshot.")
 @wait_options()
@@ -180,7 +181,7 @@ def convert_command(
     return Exit.OK
 
 
-@click.command("actions")
+@click.command("actions", cls=CheckedCommand)
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option("--action-id", type=IMAGE_ID, help="Only this one.")
 @output_options

@@ -30,7 +30,9 @@ from do_images_async.audit import (
     untagged,
 )
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.connection import check_one_token
+from do_images_async.cli.files import INPUT_FILE
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, options_given, split, watch
@@ -58,10 +60,9 @@ _RULES = (
     ),
     *("duplicate-name", "orphaned-backup", "orphaned-snapshot", "near-retirement"),
 )
-_INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("audit")
+@click.command("audit", cls=CheckedCommand)
 @click.option("--demo", is_flag=True, help="Audit an emulated account in this process; needs no token.")
 @click.option("--images", default=5000, type=click.IntRange(0, 100_000), help="Private images of the demo.")
 @click.option("--seed", default=7, help="What the demo's images are drawn from.")
@@ -76,7 +77,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @file_option
 @click.option(
-    "--baseline", type=_INPUT, metavar="FILE", help="Compare with this earlier report, made with -o json."
+    "--baseline", type=INPUT_FILE, metavar="FILE", help="Compare with this earlier report, made with -o json."
 )
 @click.option("--fail-on", type=click.Choice(_LEVELS), help="Exit with 1 if a finding is as severe.")
 @click.option(
@@ -111,7 +112,7 @@ _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--droplets",
-    type=_INPUT,
+    type=INPUT_FILE,
     metavar="FILE",
     help="What `doctl compute droplet list -o json` prints: an image that a Droplet uses is never to be "
     "deleted, and backups and snapshots whose Droplet is gone are found.",

@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 import click
 from click.shell_completion import ShellComplete
 
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import ACTION_COLUMNS, IMAGE_COLUMNS
 from do_images_async.cli.output import write
 from do_images_async.cli.shells import SHELLS, VARIABLE
@@ -64,7 +65,7 @@ def _last(incomplete: str, known: Sequence[str]) -> list[str]:
     return [f"{before}{comma}{each}" for each in known if each.casefold().startswith(begun.casefold())]
 
 
-@click.command("completion")
+@click.command("completion", cls=CheckedCommand)
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 @click.pass_context
 def completion_command(ctx: click.Context, *, shell: str) -> int:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from do_images_async.cli.checked import CheckedCommand
+from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
 from do_images_async.cli.options import AMOUNT
 from do_images_async.cli.output import write, write_file
 from do_images_async.cli.signals import on_stopping
@@ -107,7 +109,7 @@ class Serving:
             raise click.UsageError(f"--dump: there is no directory {self.dump.parent}")
 
 
-@click.command("emulator")
+@click.command("emulator", cls=CheckedCommand)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -135,7 +137,7 @@ class Serving:
 @click.option(
     "--ca",
     "authority",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OUTPUT_FILE,
     help="With --tls: where to write the certificate that clients must trust.",
     show_default="a temporary file",
 )
@@ -187,12 +189,12 @@ class Serving:
 )
 @click.option(
     "--load",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=INPUT_FILE,
     help="Start with the state in this JSON file.",
 )
 @click.option(
     "--dump",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OUTPUT_FILE,
     help="Write the state here at the end, as JSON.",
 )
 def emulator_command(**options: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from do_images_async import Image, ImagesAPI
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import IMAGE_COLUMNS
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.confirmation import check_somebody_is_there, confirm
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-@click.command("get")
+@click.command("get", cls=CheckedCommand)
 @click.argument("images", nargs=-1, required=True, type=image_key, metavar="ID_OR_SLUG...")
 @output_options
 @client_options
@@ -84,7 +85,7 @@ async def _get(
     return Exit.OK
 
 
-@click.command("create")
+@click.command("create", cls=CheckedCommand)
 @click.argument("name")
 @click.option("--image-url", "--url", "url", required=True, help="Where the provider finds the image.")
 @click.option(
@@ -151,7 +152,7 @@ def create_command(
     return Exit.OK
 
 
-@click.command("update")
+@click.command("update", cls=CheckedCommand)
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option("--image-name", "--name", "name", help="The new name.")
 @click.option("--image-description", "--description", "description", help="The new description.")
@@ -188,7 +189,7 @@ def update_command(
     return Exit.OK
 
 
-@click.command("wait")
+@click.command("wait", cls=CheckedCommand)
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @wait_options()
 @output_options
@@ -213,7 +214,7 @@ def wait_command(*, image_id: int, wait_timeout: float, poll_interval: float, **
     return Exit.OK
 
 
-@click.command("delete")
+@click.command("delete", cls=CheckedCommand)
 @click.argument("image_ids", nargs=-1, required=True, metavar="ID...")
 @click.option("-y", "--yes", "-f", "--force", "yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")

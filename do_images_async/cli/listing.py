@@ -12,6 +12,7 @@ import attrs
 import click
 
 from do_images_async import Image, ImagesAPI
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import IMAGE_COLUMNS, Column, choose
 from do_images_async.cli.completion import complete_regions, complete_sort
 from do_images_async.cli.connection import Connection, connection_of
@@ -107,7 +108,7 @@ def _sorting(value: str | None) -> tuple[Column[Image] | None, bool]:
     return column, value.startswith("-")
 
 
-@click.command("list")
+@click.command("list", cls=CheckedCommand)
 @click.option("--public", is_flag=True, help="The provider's public images, too.")
 @click.option("--type", "kind", type=click.Choice(_TYPES), help="Only images of this type.")
 @click.option("--tag", "tag", metavar="TAG", help="Only images with this tag.")
@@ -227,7 +228,7 @@ def _nothing(query: _Query, progress: Progress) -> str:
     return "no image is there"
 
 
-@click.command("latest")
+@click.command("latest", cls=CheckedCommand)
 @click.option("--name", metavar="GLOB", help="The name, or a pattern, such as 'web-*'.")
 @click.option("--tag", "tag_name", metavar="TAG", help="A tag that it has.")
 @click.option("--distribution", metavar="NAME", help="Its operating system, such as Ubuntu.")

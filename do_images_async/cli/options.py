@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +12,7 @@ from click.core import ParameterSource
 
 from do_images_async._arguments import check_image_key
 from do_images_async.cli.completion import complete_columns
+from do_images_async.cli.files import OUTPUT_FILE_OR_STDOUT
 from do_images_async.cli.logs import is_logging
 from do_images_async.cli.progress import Watch
 
@@ -122,18 +122,11 @@ def region_slugs(values: tuple[str, ...], option: str) -> list[str]:
     return slugs
 
 
-class _FilePath(click.Path):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("it is empty: name a file.", param, ctx)
-        return super().convert(value, param, ctx)
-
-
 def file_option(command: Command) -> Command:
     """Add the option for the output file."""
     option = click.option(
         "--file",
-        type=_FilePath(dir_okay=False, allow_dash=True, path_type=Path),
+        type=OUTPUT_FILE_OR_STDOUT,
         metavar="FILE",
         help="Write there instead of to stdout; a partial result never replaces a file.",
     )

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import click
 
 from do_images_async import WholeListing
 from do_images_async.audit import PRICE
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.confirmation import check_somebody_is_there, confirm
 from do_images_async.cli.connection import Connection
+from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
@@ -40,8 +42,6 @@ from do_images_async.retention import plan as decide
 
 __all__ = ["prune_command"]
 
-_INPUT: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUTPUT: Final = click.Path(dir_okay=False, path_type=Path)
 Connections = Mapping[str | None, Connection]
 
 
@@ -74,25 +74,27 @@ class _Report:
             self.target.write(writer(plan, outcomes), data=True)
 
 
-@click.command("prune")
+@click.command("prune", cls=CheckedCommand)
 @policy_options
 @click.option(
     "--droplets",
     multiple=True,
-    type=_INPUT,
+    type=INPUT_FILE,
     metavar="FILE",
     help="What `doctl compute droplet list -o json` prints: keep what these Droplets use.",
 )
 @click.option("--price", default=PRICE, type=USD, metavar="USD", help="Price of a GB for a month.")
 @click.option("--apply", is_flag=True, help="Delete what the plan removes, after showing it and asking.")
-@click.option("--plan", "plan_file", type=_OUTPUT, metavar="FILE", help="Write the plan there, too, as JSON.")
 @click.option(
-    "--apply-plan", type=_INPUT, metavar="FILE", help="Delete what this plan removes, and nothing else."
+    "--plan", "plan_file", type=OUTPUT_FILE, metavar="FILE", help="Write the plan there, too, as JSON."
+)
+@click.option(
+    "--apply-plan", type=INPUT_FILE, metavar="FILE", help="Delete what this plan removes, and nothing else."
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--journal",
-    type=_OUTPUT,
+    type=OUTPUT_FILE,
     metavar="FILE",
     help="Append a line of JSON before and after each deletion; --apply-plan goes on where it ends.",
 )

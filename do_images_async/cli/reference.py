@@ -9,6 +9,7 @@ import attrs
 import click
 
 from do_images_async._version import __version__
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.output import write
 from do_images_async.cli.status import Exit
 
@@ -179,7 +180,7 @@ def _roff(text: str) -> str:
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 
-@click.command("man")
+@click.command("man", cls=CheckedCommand)
 @click.pass_context
 def man_command(ctx: click.Context) -> int:
     """Print the man page of all commands.

@@ -13,6 +13,7 @@ import attrs
 import click
 
 from do_images_async import Action, Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
@@ -57,7 +58,7 @@ _COLUMNS: Final[tuple[Column[_Copy], ...]] = (
 )
 
 
-@click.command("replicate")
+@click.command("replicate", cls=CheckedCommand)
 @click.argument("image_ids", nargs=-1, type=IMAGE_ID, metavar="[ID...]")
 @click.option("--tag", "tag_name", metavar="TAG", help="All your images with this tag.")
 @click.option("--name", "names", multiple=True, metavar="GLOB", help="All your images with such a name.")

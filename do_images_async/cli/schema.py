@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import click
 
+from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.output import write
 from do_images_async.cli.status import Exit
 
@@ -15,7 +16,7 @@ SCHEMAS = ("report", "finding", "image", "plan")
 """Names of the schemas."""
 
 
-@click.command("schema")
+@click.command("schema", cls=CheckedCommand)
 @click.argument("name", type=click.Choice(SCHEMAS))
 def schema_command(name: str) -> int:
     """Print the JSON Schema of a format.
