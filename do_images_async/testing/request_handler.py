@@ -73,8 +73,8 @@ class RequestHandler:
         entry = Entry(
             time=self.clock(),
             method=request.method,
-            path=request.path,
-            query=dict(request.query.items()),
+            path=_readable(request.path),
+            query={_readable(name): _readable(value) for name, value in request.query.items()},
             body=_json_or_none(content),
             token=None if token is None else digest(token),
         )
@@ -175,6 +175,11 @@ async def _read(request: web.Request) -> bytes | None:
 def _token(request: web.Request) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" and token else None
+
+
+def _readable(text: str) -> str:
+    """Return text that JSON can hold: aiohttp's parser in Python keeps bytes of a URL as lone surrogates."""
+    return text.encode(errors="replace").decode()
 
 
 def _json_or_none(content: bytes | None) -> Any:

@@ -8,6 +8,7 @@ import logging
 import socket
 
 import aiohttp
+import msgspec
 import pytest
 
 from do_images_async import ImagesAPI
@@ -67,7 +68,7 @@ async def test_the_url_of_a_server_on_all_of_ipv6_alone(monkeypatch: pytest.Monk
         pytest.param(b"PRI * HTTP/2.0\r\n\r\n" + SECRET + b"\r\n\r\n", id="HTTP/2"),
         pytest.param(b"GET /" + SECRET * 700 + b" HTTP/1.1\r\n" + HOST + b"\r\n", id="a long URL"),
         pytest.param(GET + HOST + b"X: " + SECRET * 700 + b"\r\n\r\n", id="a long header"),
-        pytest.param(b"GET /\xff" + SECRET + b" HTTP/1.1\r\n" + HOST + b"\r\n", id="a URL that is not ASCII"),
+        pytest.param(b"GET http://[::1/" + SECRET + b" HTTP/1.1\r\n" + HOST + b"\r\n", id="a wrong URL"),
         pytest.param(
             POST + HOST + TOKEN + b"Transfer-Encoding: chunked\r\n\r\nzz" + SECRET + b"\r\n", id="a bad chunk"
         ),
@@ -88,6 +89,19 @@ async def test_a_request_that_is_not_valid_http_is_refused_and_shown_nowhere(
     assert shown.startswith("Refused a request from 127.0.0.1 that is not valid HTTP: ")
     assert "\n" not in shown
     assert SECRET.decode() not in caplog.text
+
+
+async def test_the_journal_is_json_whatever_the_bytes_of_a_url() -> None:
+    async with ImagesEmulator(images=0) as emulator, aiohttp.ClientSession() as session:
+        for url in (b"/v2/images/\xff?\xfe=\xfd", b"/v2/images/%ED%A0%80?%ff=%ED%A0%80"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.rpartition(":")[2]))
+            writer.write(b"GET " + url + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+            assert (await reader.read()).startswith((b"HTTP/1.1 4", b"HTTP/1.0 4"))
+            writer.close()
+            await writer.wait_closed()
+        async with session.get(f"{emulator.admin_url}/requests") as response:
+            journal = msgspec.json.decode(await response.read())
+    assert journal["count"] >= 1
 
 
 async def test_an_expectation_that_is_unknown_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
