@@ -120,7 +120,7 @@ class Serving:
 @click.option("--port", default=8080, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option(
     "--images",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 1_000_000),
     help="Private images of the account; not with --load.",
     show_default=str(_IMAGES),
 )

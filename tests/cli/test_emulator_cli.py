@@ -327,8 +327,8 @@ def in_place(value: str, served: Served, tmp_path: Path) -> str:
 async def test_the_recipe_for_containers(name: str, tmp_path: Path, other_address: str) -> None:
     services = RECIPES[name]
     command = [each.replace("/certs", str(tmp_path)) for each in services["emulator"]["command"]]
-    assert command[:2] == ["do-images", "emulator"]
-    async with serving(*command[2:], "--host", other_address, "--port", "0") as served:
+    assert command[:5] == ["do-images", "emulator", "--host", "0.0.0.0", "--port"]  # noqa: S104
+    async with serving("--host", other_address, *command[6:]) as served:  # and a free port
         assert re.search(r"^  name   https?://emulator:\d+$", served.said, re.MULTILINE)
         environment = {
             key: in_place(value, served, tmp_path) for key, value in services["tests"]["environment"].items()
