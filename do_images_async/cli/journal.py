@@ -23,6 +23,8 @@ DELETING: Final = "deleting"
 
 DELETED: Final = "deleted"
 
+_BEGINNING: Final = b'{"time": "'
+
 Key = tuple[str | None, int]
 
 
@@ -58,13 +60,23 @@ class Journal:
             "name": name,
             **more,
         }
-        data = (json.dumps(line) + "\n").encode()
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            self._append((json.dumps(line) + "\n").encode())
             os.fsync(self._descriptor)
         except OSError as error:
             raise _unusable(self.path, f"could not be written: {error.strerror}") from None
+
+    def _append(self, line: bytes) -> None:
+        """Append a line as a whole, or nothing of it: the next line must not follow half of one."""
+        size = os.fstat(self._descriptor).st_size
+        left = line
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            with suppress(OSError):  # the next run removes it
+                os.ftruncate(self._descriptor, size)
+            raise
 
 
 @contextmanager
@@ -93,16 +105,43 @@ def _opened(path: Path, plan: str, descriptor: int) -> Journal:
     _lock(path, descriptor)
     try:
         data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            os.write(descriptor, b"\n")  # ends the partial line of a run that was killed
+        whole, rest = _split(data)
+        lines = list(_lines(whole))
+        if data and not lines and (whole or not _is_begun(rest)):
+            raise Stopped(Exit.USAGE, f"--journal: {path} is no journal of `prune`")
+        _end_last_line(descriptor, rest)
         _sync_folder(path)
     except OSError as error:
         raise _unusable(path, f"could not be used: {error.strerror}") from None
-    whole = data[: data.rfind(b"\n") + 1].splitlines()
-    lines = list(_lines(whole))
-    if whole and not lines:
-        raise Stopped(Exit.USAGE, f"--journal: {path} is no journal of `prune`")
     return Journal(path, plan, _last_events(lines, plan), descriptor)
+
+
+def _split(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines, and what follows the last line feed; that is a line, too, if it is complete."""
+    *whole, rest = data.split(b"\n")
+    return ([*whole, rest] if any(_lines([rest])) else whole), rest
+
+
+def _is_begun(data: bytes) -> bool:
+    """Return whether the data may be a part of a journal's first line."""
+    try:
+        json.loads(data)
+    except ValueError:
+        return data.startswith(_BEGINNING) or _BEGINNING.startswith(data)
+    return False  # somebody else's JSON
+
+
+def _end_last_line(descriptor: int, rest: bytes) -> None:
+    """End the last line of a run that was killed if it is complete, or else remove it.
+
+    Args:
+        descriptor: the journal.
+        rest: what follows its last line feed.
+    """
+    if any(_lines([rest])):
+        os.write(descriptor, b"\n")
+    elif rest:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(rest))
 
 
 def _lock(path: Path, descriptor: int) -> None:
@@ -130,7 +169,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _lines(data: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the complete lines: a run that was killed may have left a part of one."""
+    """Yield the lines that are complete."""
     for line in data:
         with suppress(ValueError):
             record = json.loads(line)

@@ -489,6 +489,26 @@ async def test_a_journal_that_can_not_be_written_stops_before_the_deletion(
     assert emulator.requests.count("DELETE") == 0
 
 
+async def test_a_disk_that_is_full_leaves_no_half_line_in_the_journal(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    journal = tmp_path / "j"
+    earlier = {"plan": "another", "event": "deleted", "account": None, "id": 1, "name": "n" * 850}
+    journal.write_text(json.dumps(earlier) + "\n")
+    command = (sys.executable, "-m", "do_images_async", *KEEP_SIX, *APPLY, "--journal", str(journal))
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command),  # no file may exceed 1024 bytes
+        env=environment(**account(emulator, emulator.token), DO_IMAGES_QUOTA_FILE="off"),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    _, stderr = await process.communicate()
+    assert process.returncode == 74, stderr
+    assert lines_of(journal) == [earlier]
+    assert journal.read_text().endswith("\n")
+    assert emulator.requests.count("DELETE") == 0
+
+
 @pytest.mark.parametrize(("journal", "status"), [("/dev/full", 2), ("/nonexistent/journal", 74), ("/", 2)])
 async def test_what_can_be_no_journal_is_refused(emulator: ImagesEmulator, journal: str, status: int) -> None:
     ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", journal)
@@ -497,13 +517,22 @@ async def test_what_can_be_no_journal_is_refused(emulator: ImagesEmulator, journ
     assert emulator.requests.count("DELETE") == 0
 
 
-async def test_a_file_that_is_no_journal_stays_as_it_is(emulator: ImagesEmulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("my notes\n", "my notes", "\n"),
+        *('{"schema": 1}', '{"schema": 1}\n\n', '{"time": "12:00"}', '{"time": "12:00"}\n{"time": "12'),
+    ],
+)
+async def test_a_file_that_is_no_journal_stays_as_it_is(
+    emulator: ImagesEmulator, tmp_path: Path, text: str
+) -> None:
     other = tmp_path / "notes.txt"
-    other.write_text("my notes\n")
+    other.write_text(text)
     ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(other))
     assert ended.status == 2
     assert "is no journal" in ended.stderr
-    assert other.read_text() == "my notes\n"
+    assert other.read_text() == text
     assert emulator.requests.count("DELETE") == 0
 
 
@@ -524,11 +553,7 @@ async def test_a_run_goes_on_where_the_journal_ends(emulator: ImagesEmulator, tm
     ended = await prune(emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal))
     assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
     assert emulator.requests.count("GET", f"/v2/images/{first}") == gets, "what is done is not asked for"
-    assert {line["event"] for line in lines_of_parsable(journal)} == {"deleting", "deleted"}
-
-
-def lines_of_parsable(journal: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+    assert {line["event"] for line in lines_of(journal)} == {"deleting", "deleted"}
 
 
 async def test_a_journal_belongs_to_one_run_at_a_time(emulator: ImagesEmulator, tmp_path: Path) -> None:
