@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from do_images_async.cli.signals import ignore_stopping
 from do_images_async.cli.streams import flush_streams, open_streams
 
 __all__ = ["main"]
@@ -29,4 +30,5 @@ def main() -> int:
         sys.stderr.write(f"do-images: internal error: {type(error).__name__} while it was imported\n")
         return 70
     finally:
+        ignore_stopping()
         flush_streams()

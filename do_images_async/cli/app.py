@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
@@ -21,6 +21,9 @@ from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError
 
 __all__ = ["main", "run"]
+
+
+_INTERRUPTED: Final = "interrupted before it was complete"
 
 
 class _Command(NamedTuple):
@@ -145,7 +148,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 import_module("do_images_async.cli.shells").register()
             return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))
         except KeyboardInterrupt:
-            return _fail(Exit.INTERRUPTED, "interrupted before it was complete")
+            return _fail(Exit.INTERRUPTED, _INTERRUPTED)
         except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
             return _fail(Exit.INTERNAL_ERROR, _internal(error))
 
@@ -153,8 +156,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _status_of(command: Callable[[], object]) -> int:
     try:
         status = command()
-    except click.Abort:
-        return _fail(Exit.INTERRUPTED, "nothing was done")
+    except (
+        click.Abort
+    ) as aborted:  # the answer was no; or click made it of an interruption, whenever that was
+        is_late = isinstance(aborted.__cause__, KeyboardInterrupt)
+        return _fail(Exit.INTERRUPTED, _INTERRUPTED if is_late else "nothing was done")
     except click.ClickException as error:
         return _show(error)
     except Stopped as stopped:

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol, TextIO, cast
 
 import attrs
 
+from do_images_async.cli.files import partial_of
 from do_images_async.cli.status import Exit, Stopped
 from do_images_async.cli.streams import abandon
 from do_images_async.cli.text import printable_lines
@@ -133,7 +134,8 @@ def destination(path: Path | None) -> Generator[Target]:
     """Open a file for a result, or stdout, until the block is left.
 
     The file is replaced atomically when the block ends, so a reader sees the old one or the new one. A
-    block that raises leaves the old one unchanged; a partial result is kept beside it, in FILE.partial.
+    block that raises leaves the old one unchanged; a partial result is kept beside it, in FILE.partial,
+    until a result is complete.
 
     Args:
         path: the file; None or "-" for stdout. A device, which can't be replaced, is written to.
@@ -151,6 +153,17 @@ def destination(path: Path | None) -> Generator[Target]:
         with device:
             yield _File(path, device)
         return
+    with _replaced(path, target) as file:
+        yield file
+    partial = partial_of(target)
+    if partial.is_file() and not partial.is_symlink():
+        with suppress(OSError):  # the result is written all the same
+            partial.unlink()
+
+
+@contextmanager
+def _replaced(path: Path, target: Path) -> Generator[Target]:
+    """Open a draft that replaces the target when the block ends."""
     with _failures(path):
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".do-images-")
     draft = Path(name)
@@ -165,7 +178,7 @@ def destination(path: Path | None) -> Generator[Target]:
 
 @contextmanager
 def told_if_lost(changes: Sequence[str]) -> Generator[None]:
-    """Tell on stderr what a command has changed, if its output can't be written.
+    """Tell on stderr what a command has changed, if its output can't be written or is interrupted.
 
     Args:
         changes: the changes so far, in words; the block adds to them.
@@ -175,6 +188,10 @@ def told_if_lost(changes: Sequence[str]) -> Generator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if not changes:
+            raise
+        raise Stopped(Exit.INTERRUPTED, "; ".join(["interrupted", *changes])) from None
     except Stopped as lost:
         if lost.status not in (Exit.IO_ERROR, Exit.BROKEN_PIPE):
             raise
@@ -190,7 +207,7 @@ def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator
     except Stopped as stopped:
         if not stopped.partial or not file.tell():
             raise
-        partial = target.with_name(f"{target.name}.partial")
+        partial = partial_of(target)
         kept = f", and {path} is as it was" if target.exists() else ""
         try:
             _finish(file, draft, 0o666 & ~_mask())
@@ -205,9 +222,18 @@ def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace the file with this text, as `destination` does."""
-    with destination(path) as target:
-        target.write(text)
+    """Replace the file with this text atomically, or write to a device.
+
+    Raises:
+        Stopped: it can't be written.
+    """
+    target = _followed(path)
+    if target is None:
+        with destination(path) as device:
+            device.write(text)
+        return
+    with _replaced(path, target) as file:
+        file.write(text)
 
 
 def _followed(path: Path) -> Path | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from do_images_async.cli.signals import NO_SIGNALS, STOPPING, on_stopping, terminate_as_ctrl_c
+from do_images_async.cli.signals import interrupt_again, on_stopping
 from do_images_async.cli.status import Exit, Stopped
 
 __all__ = ["run_interruptibly"]
@@ -39,10 +38,7 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
     finally:
-        with suppress(*NO_SIGNALS):
-            for number in STOPPING:
-                loop.remove_signal_handler(number)
-            terminate_as_ctrl_c()
+        interrupt_again(loop)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

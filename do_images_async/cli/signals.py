@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio  # which a help does without
 
-__all__ = ["NO_SIGNALS", "STOPPING", "on_stopping", "terminate_as_ctrl_c"]
+__all__ = ["STOPPING", "ignore_stopping", "interrupt_again", "on_stopping", "terminate_as_ctrl_c"]
 
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -18,7 +18,7 @@ STOPPING: Final = tuple(number for number in signal.Signals if number.name in _N
 """The signals that interrupt a command; Windows has no SIGHUP."""
 
 
-NO_SIGNALS: Final = (NotImplementedError, RuntimeError, ValueError)
+_NO_SIGNALS: Final = (NotImplementedError, RuntimeError, ValueError)
 """The errors of `add_signal_handler` on Windows and off the main thread, of asyncio and of uvloop."""
 
 
@@ -30,12 +30,40 @@ def terminate_as_ctrl_c() -> None:
                 signal.signal(number, signal.default_int_handler)
 
 
+def ignore_stopping() -> None:
+    """Ignore the signals until the process ends: its result is final, and so is its exit status."""
+    with suppress(ValueError):  # off the main thread
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def on_stopping(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
     """Call back in the loop on each of the signals, but for those that are ignored, as SIGHUP is under nohup.
 
-    On Windows, and off the main thread, signals interrupt the program instead.
+    On Windows, and off the main thread, signals interrupt the program instead. When a loop removes a handler,
+    the system's takes its place for a moment, which kills the process, unless the signal is SIGINT. So only
+    that one is the loop's, after which the others wake the loop as well.
     """
-    with suppress(*NO_SIGNALS):
+
+    def stop(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(callback)
+
+    wakes = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    with suppress(*_NO_SIGNALS):
         for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            if number == signal.SIGINT or not wakes:
                 loop.add_signal_handler(number, callback)
+            else:
+                signal.signal(number, stop)
+
+
+def interrupt_again(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo `on_stopping`: the signals interrupt this process as Ctrl-C does."""
+    with suppress(*_NO_SIGNALS):
+        for number in STOPPING:
+            loop.remove_signal_handler(number)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from do_images_async.cli import main
 from do_images_async.cli.app import run
 from do_images_async.cli.progress import Progress
 from do_images_async.cli.render import report_text
+from do_images_async.cli.signals import STOPPING
 from do_images_async.cli.text import printable
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
@@ -389,6 +391,16 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "Usage: do-images" in captured.out + captured.err
 
 
+@pytest.fixture
+def signals_of_pytest() -> Generator[None]:
+    """Restore the handlers of signals, which the end of `main` ignores until the process ends."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_of_pytest")
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_the_line_says_what_to_install(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -398,6 +410,7 @@ def test_without_the_extra_the_line_says_what_to_install(
     assert capsys.readouterr().err == (f"do-images needs {missing}: pip install 'do-images-async[cli]'\n")
 
 
+@pytest.mark.usefixtures("signals_of_pytest")
 def test_an_interruption_of_the_import_is_quiet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -423,6 +436,7 @@ async def test_nothing_else_needs_the_extra_nor_pytest() -> None:
 # --- the same in this process ---
 
 
+@pytest.mark.usefixtures("signals_of_pytest")
 def test_main_runs_what_the_command_line_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,6 +160,31 @@ async def test_a_partial_result_never_replaces_a_file(command: str, server: Serv
     assert (ended.status, ended.stdout) == (2, "")
 
 
+async def test_a_complete_result_removes_the_partial_one_of_an_earlier_run(tmp_path: Path) -> None:
+    file, partial = tmp_path / "out.json", tmp_path / "out.json.partial"
+    partial.write_text("what was read yesterday, when it was interrupted")
+    ended = await do_images_here("audit", "--demo", "--images", "10", "-q", "-o", "json", "--file", str(file))
+    assert (ended.status, ended.stderr) == (0, "")
+    assert files_of(tmp_path) == ["out.json"]
+
+
+async def test_a_run_that_fails_keeps_the_partial_result_of_an_earlier_one(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answer_with(lambda _: refusal(403))
+    partial = tmp_path / "rows.partial"
+    partial.write_text("old")
+    ended = await do_images_here("list", "--file", str(tmp_path / "rows"), **account(server))
+    assert ended.status == 3
+    assert files_of(tmp_path) == ["rows.partial"]
+
+
+def test_what_has_no_partial_result_removes_none(tmp_path: Path) -> None:
+    (tmp_path / "plan.json.partial").write_text("somebody else's")
+    write_file(tmp_path / "plan.json", "{}")
+    assert files_of(tmp_path) == ["plan.json", "plan.json.partial"]
+
+
 async def test_a_listing_that_fails_leaves_the_file_as_it_was(server: Server, tmp_path: Path) -> None:
     catalogue = listing(450)
     server.answer_with(lambda request: refusal(403) if request.query["page"] == "3" else catalogue(request))

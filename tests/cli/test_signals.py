@@ -1,0 +1,83 @@
+"""Signals that arrive when a command has done its work: what was done is told, and the status says it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+
+import pytest
+
+from do_images_async.testing import ImagesEmulator
+from tests.support.cli_processes import account, environment, start
+
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+DEMO = ("audit", "--demo", "--images", "10", "-q", "-o", "json")
+
+
+async def python(program: str, *arguments: str) -> tuple[int | None, bytes, bytes]:
+    """Run a program that calls the command's `main`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *arguments), env=environment(), stdout=PIPE, stderr=PIPE
+    )
+    stdout, stderr = await process.communicate()
+    return process.returncode, stdout, stderr
+
+
+@pytest.mark.parametrize("number", STOPPING)
+async def test_a_signal_after_the_result_changes_nothing(number: signal.Signals) -> None:
+    program = (
+        "import atexit, os, sys\n"
+        "from do_images_async.cli import main\n"
+        f"atexit.register(os.kill, os.getpid(), {number:d})\n"
+        "status = main()\n"
+        f"os.kill(os.getpid(), {number:d})\n"
+        "sys.exit(status)"
+    )
+    status, stdout, stderr = await python(program, *DEMO)
+    assert (status, stderr) == (0, b"")
+    assert stdout.endswith(b"}\n")
+
+
+@pytest.mark.parametrize("number", STOPPING)
+async def test_a_signal_while_the_event_loop_ends_is_an_interruption(number: signal.Signals) -> None:
+    """At the end of the loop the signal's handler is the system's for a moment, which kills."""
+    program = (
+        "import os, signal, sys\n"
+        "change, ends = signal.signal, []\n"
+        "def changed(number, handler):\n"
+        "    before = change(number, handler)\n"
+        f"    if ends and number == {number:d} and handler != signal.SIG_IGN:\n"
+        f"        os.kill(os.getpid(), {number:d})\n"
+        "    return before\n"
+        "signal.signal = changed  # before an event loop is imported\n"
+        "from do_images_async.cli import main, running\n"
+        "start = running.on_stopping\n"
+        "running.on_stopping = lambda *given: (start(*given), ends.append(True))\n"
+        "sys.exit(main())"
+    )
+    status, stdout, stderr = await python(program, *DEMO)
+    assert (status, stdout) == (130, b""), stderr
+    assert stderr.strip() == b"do-images: interrupted before it was complete"
+
+
+@pytest.mark.parametrize("number", STOPPING)
+async def test_a_report_that_is_interrupted_still_tells_what_was_deleted(number: signal.Signals) -> None:
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        for age in range(60):
+            emulator.images.add(name=f"web-{age}", created_at=f"2026-01-01T00:00:{age:02}Z")
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        arguments = ("prune", "--name", "web-*", "--keep-last", "56", "--apply", "--yes", "-q", "-o", "json")
+        process = await start(arguments, account(emulator, emulator.token), stdout=writer)
+        os.close(writer)
+        assert await asyncio.to_thread(os.read, reader, 1) == b"{"  # it is writing, and the pipe is full
+        process.send_signal(number)
+        _, stderr = await process.communicate()
+        os.close(reader)
+        assert process.returncode == 130
+        assert stderr.startswith(b"do-images: interrupted; 4 of 4 images deleted")
+        assert emulator.requests.count("DELETE") == 4
