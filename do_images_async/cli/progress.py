@@ -171,9 +171,10 @@ async def _log(line: Callable[[], tuple[str, int, int | None]], watch: Watch) ->
 
 async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:
     await asyncio.sleep(watch.patience)
-    from rich.console import Console  # rich is slow to import
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+
+    from do_images_async.cli.terminal import progress_console  # rich is slow to import
 
     columns = (
         SpinnerColumn(),
@@ -185,7 +186,7 @@ async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) 
     # No refresh from rich's own thread: the limiter must be read in the event loop's thread.
     with Bar(
         *columns,
-        console=Console(stderr=True),
+        console=progress_console(),
         redirect_stdout=False,
         redirect_stderr=False,
         auto_refresh=False,

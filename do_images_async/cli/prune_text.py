@@ -44,14 +44,22 @@ def _size(row: _Row) -> float | None:
     return row.image.size_gigabytes
 
 
+def _age(row: _Row) -> str:
+    return "" if row.age_days is None else f"{row.age_days:.0f} d"
+
+
+def _savings(row: _Row) -> str:
+    return "" if row.keep else f"${row.savings or 0:.2f}"
+
+
 _COLUMNS: Final[tuple[Column[_Row], ...]] = (
     Column("Plan", "plan", lambda row: row.plan),
     Column("ID", "id", lambda row: row.image.id, numeric=True),
     Column("Name", "name", lambda row: row.image.name, min_width=16),
-    Column("Age", "age", lambda row: "" if row.age_days is None else f"{row.age_days:.0f} d", numeric=True),
-    Column("GB", "gb", _size, numeric=True),
-    Column("Saves", "saves", lambda row: "" if row.keep else f"${row.savings or 0:.2f}", numeric=True),
-    Column("Because", "because", lambda row: ", ".join(row.image.reasons), min_width=12),
+    Column("Age", "age", _age, rank=1, numeric=True),
+    Column("GB", "gb", _size, rank=3, numeric=True),
+    Column("Saves", "saves", _savings, rank=4, numeric=True),
+    Column("Because", "because", lambda row: ", ".join(row.image.reasons), min_width=12, rank=2),
 )
 
 _CSV: Final[tuple[Column[_Row], ...]] = (
@@ -72,18 +80,19 @@ _CSV: Final[tuple[Column[_Row], ...]] = (
 def plan_as_text(plan: PrunePlan) -> str:
     """Return the plan as a table for each group, and a summary for each account."""
     from do_images_async.cli.table import table_text  # rich is slow to import
+    from do_images_async.cli.terminal import wrapped
 
     rows = [row for account in plan.accounts for row in _rows(plan, account) if row.image.group is not None]
     cells = [[column.text(row) for column in _COLUMNS] for row in rows]
-    header, *lines = table_text(_COLUMNS, cells, header=True, droppable=False).splitlines()
+    header, *lines = table_text(_COLUMNS, cells, header=True, droppable=True, advice="").splitlines()
     shown: list[str] = [header] if rows else []
     place = 0
     for (account, _), members in groupby(rows, key=lambda row: (row.account, row.image.group)):
         group = list(members)
-        shown += ["", _headline(account, group), *lines[place : place + len(group)]]
+        shown += ["", *wrapped(_headline(account, group)), *lines[place : place + len(group)]]
         place += len(group)
     shown += [""] if rows else []
-    shown += [_account_summary(plan, each) for each in plan.accounts]
+    shown += [line for each in plan.accounts for line in wrapped(_account_summary(plan, each))]
     return "".join(f"{line}\n" for line in shown)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console, RenderableType
 from rich.console import Group as Lines
+from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary
 from do_images_async.cli.basis import basis
 from do_images_async.cli.fitting import Field, fitted_table
+from do_images_async.cli.terminal import text_console
 from do_images_async.cli.text import counted, printable
 
 __all__ = ["render_report", "report_text"]
@@ -36,7 +37,7 @@ def report_text(report: AuditReport, source: str, parts: Mapping[str, AuditRepor
         source: whose images they are, in words.
         parts: the reports of the accounts, where there are several.
     """
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = text_console()
     ascii_only = console.options.ascii_only
     with console.capture() as capture:
         console.print(render_report(report, source, console.width, parts or {}, ascii_only=ascii_only))

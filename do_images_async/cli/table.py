@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
 from rich.text import Text
 
 from do_images_async.cli.columns import Column
+from do_images_async.cli.terminal import text_console
 from do_images_async.cli.text import printable
 from do_images_async.cli.widths import kept_columns, shrunk
 
@@ -32,7 +32,12 @@ _STYLES = {
 
 
 def table_text(
-    columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], *, header: bool, droppable: bool
+    columns: Sequence[Column[Any]],
+    cells: Sequence[Sequence[str]],
+    *,
+    header: bool,
+    droppable: bool,
+    advice: str = "; --columns chooses",
 ) -> str:
     """Return the table as text for stdout.
 
@@ -41,11 +46,12 @@ def table_text(
         cells: the rows, each with a text for each column.
         header: whether the first line holds the titles.
         droppable: whether columns may be dropped if the terminal is too narrow.
+        advice: the end of the line on stderr that names those that were.
     """
     rows = [[printable(cell) for cell in row] for row in cells]
     if not sys.stdout.isatty():
         return _plain(columns, rows, header=header)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = text_console()
     widths = [
         max([cell_len(column.title) if header else 1, *(cell_len(row[place]) for row in rows)])
         for place, column in enumerate(columns)
@@ -65,7 +71,7 @@ def table_text(
     text = capture.get().encode(console.encoding, "backslashreplace").decode(console.encoding)
     hidden = [column.title for place, column in enumerate(columns) if place not in fitted]
     if hidden and sys.stderr.isatty():
-        sys.stderr.write(f"(not shown at this width: {', '.join(hidden)}; --columns chooses)\n")
+        sys.stderr.write(f"(not shown at this width: {', '.join(hidden)}{advice})\n")
     return text
 
 

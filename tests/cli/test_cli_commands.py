@@ -122,6 +122,41 @@ async def test_list_fits_a_terminal(emulator: ImagesEmulator) -> None:
         assert "not shown at this width" not in ended.stderr
 
 
+@pytest.mark.parametrize("width", [20, 30, 40, 50])
+async def test_a_narrow_terminal_leaves_columns_out_and_names_readable(
+    emulator: ImagesEmulator, width: int
+) -> None:
+    ended = await in_terminal_here("list", COLUMNS=str(width), **account(emulator, emulator.token))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    shown = min(9, width - 12)
+    for image in emulator.images:
+        if not image["public"]:
+            assert any(f"{image['id']}  {image['name'][: shown - 1]}" in line for line in lines)
+    assert "not shown at this width: " in ended.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-1", "", "²", "wide"])
+async def test_a_width_that_is_no_positive_number_counts_as_not_set(
+    emulator: ImagesEmulator, columns: str
+) -> None:
+    where = account(emulator, emulator.token)
+    for arguments in (("list",), ("audit", "-q"), ("prune", "--group-by", "none", "--keep-last", "1")):
+        usual = await in_terminal_here(*arguments, **where)
+        ended = await in_terminal_here(*arguments, COLUMNS=columns, **where)
+        assert (ended.status, usual.status) == (0, 0)
+        assert len(ended.stdout.splitlines()) == len(usual.stdout.splitlines()) > 5
+    piped = await do_images_here("audit", "-q", COLUMNS=columns, **where)
+    assert len(piped.stdout.splitlines()) > 5
+
+
+async def test_a_width_of_one_letter_is_twenty(emulator: ImagesEmulator) -> None:
+    where = account(emulator, emulator.token)
+    for command in ("list", "audit"):
+        one, twenty = [await in_terminal_here(command, "-q", COLUMNS=width, **where) for width in ("1", "20")]
+        assert one.stdout.splitlines()[:9] == twenty.stdout.splitlines()[:9] != []
+
+
 async def test_an_empty_list_hints_at_the_public_images() -> None:
     hint = "do-images: no private image is there; --public lists the provider's, too\n"
     async with ImagesEmulator(images=0) as emulator:

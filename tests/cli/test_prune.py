@@ -671,11 +671,14 @@ async def test_a_tag_to_keep_that_no_image_has_is_named(
     assert ("no image has" in ended.stderr) == (hint is not None)
 
 
-@pytest.mark.parametrize("columns", fewer([50, 60]))
+@pytest.mark.parametrize("columns", [30, 40, *fewer([50, 60]), 80])
 async def test_the_plan_s_table_fits_a_narrow_terminal(columns: int, emulator: ImagesEmulator) -> None:
     where = account(emulator, emulator.token)
     ended = await in_terminal_here(*KEEP_SIX, "-q", COLUMNS=str(columns), **where)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout)
-    rows = [line for line in plain.splitlines() if line.startswith(("Plan", "keep", "remove"))]
+    rows = [line for line in plain.splitlines() if line.startswith(("Plan  ", "keep  ", "remove  "))]
     assert len(rows) == 11
-    assert max(len(row) for row in rows) <= columns
+    assert max(len(row) for row in plain.splitlines()) <= columns
+    shown = [image for image in emulator.images if str(image["id"]) in plain]
+    assert len(shown) == 10
+    assert all(f"{image['id']}  {image['name']}" in plain for image in shown), "a name was cut"

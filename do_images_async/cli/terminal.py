@@ -1,0 +1,62 @@
+"""The width for which a command writes, and the console that has it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["progress_console", "text_console", "width", "wrapped"]
+
+_USUAL: Final = 80
+_LEAST: Final = 20
+_MOST: Final = 100_000
+_HEIGHT: Final = 25  # rich would read LINES, too, and the size of the terminal
+
+
+def width() -> int:
+    """Return the width in characters: that of COLUMNS, or of the terminal, or 80; 20 if it is less."""
+    return _named() or _bounded(_measured() or _USUAL)
+
+
+def text_console() -> Console:
+    """Return a console for text for stdout, with the colours and the width that stdout allows."""
+    return Console(highlight=False, markup=False, emoji=False, width=width(), height=_HEIGHT)
+
+
+def progress_console() -> Console:
+    """Return a console for the progress on stderr; without COLUMNS it follows the terminal's size."""
+    if "COLUMNS" not in os.environ:
+        return Console(stderr=True)
+    return Console(stderr=True, width=width(), height=_HEIGHT)
+
+
+def wrapped(text: str) -> list[str]:
+    """Return the lines of a text without line feeds, which fit stdout if it is a terminal."""
+    if not sys.stdout.isatty():
+        return [text]
+    return [line.plain.rstrip() for line in Text(text).wrap(text_console(), width())]
+
+
+def _named() -> int | None:
+    """Return the width that COLUMNS names; None if it names no positive number."""
+    text = os.environ.get("COLUMNS", "").strip()
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    return _bounded(int(text)) if is_number and int(text) else None
+
+
+def _bounded(columns: int) -> int:
+    return max(_LEAST, min(columns, _MOST))
+
+
+def _measured() -> int:
+    """Return the width of the terminal that is one of the standard streams; 0 if none is, or knows it."""
+    for stream in (sys.stdout, sys.stderr, sys.stdin):
+        with suppress(AttributeError, ValueError, OSError):
+            if columns := os.get_terminal_size(stream.fileno()).columns:
+                return columns
+    return 0
