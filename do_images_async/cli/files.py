@@ -65,7 +65,7 @@ def check_files(ctx: click.Context) -> None:
     named = list(_named(ctx))
     for place, one in enumerate(named):
         for other in named[place + 1 :]:
-            if {one.option, other.option} in _READ_THEN_REPLACED or one.option == other.option:
+            if frozenset({one.option, other.option}) in _READ_THEN_REPLACED or one.option == other.option:
                 continue
             if (one.is_written or other.is_written) and one.is_same_as(other.path):
                 raise click.UsageError(
@@ -84,12 +84,17 @@ def _check_partial(ctx: click.Context, result: _Named, other: _Named) -> None:
 
 def _named(ctx: click.Context) -> Iterator[_Named]:
     for param in ctx.command.params:
-        is_file = isinstance(param.type, click.Path) or param.name == "token_file"
-        value = ctx.params.get(param.name or "") if is_file else None
-        for each in value if isinstance(value, tuple) else (value,):
-            if each is not None and str(each) not in ("", "-"):
-                option = max(param.opts, key=len)
-                yield _Named(option, Path(each), isinstance(param.type, _OutputFile), option == "--file")
+        if isinstance(param.type, click.Path) or param.name == "token_file":
+            option = max(param.opts, key=len)
+            for path in _paths(ctx.params.get(param.name or "")):
+                yield _Named(option, path, isinstance(param.type, _OutputFile), option == "--file")
+
+
+def _paths(value: Path | str | tuple[Path, ...] | None) -> list[Path]:
+    """Return the files that an option's value names; - is a standard stream."""
+    if isinstance(value, tuple):
+        return list(value)
+    return [] if value is None or str(value) in ("", "-") else [Path(value)]
 
 
 def _is_same(one: Path, other: Path) -> bool:
