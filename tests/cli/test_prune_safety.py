@@ -285,7 +285,7 @@ async def test_a_journal_cut_off_anywhere_is_continued(tmp_path: Path) -> None:
         assert (await prepared.run(*prepared.apply)).status == 0
         whole = prepared.journal_file.read_bytes()
         ends = {place + more for place, byte in enumerate(whole) if byte == ord("\n") for more in (0, 1)}
-        places = sorted({*range(0, len(whole) + 1, 3 if RUN_SLOW else 97), *ends})
+        places = sorted({*range(0, len(whole) + 1, 11 if RUN_SLOW else 97), *ends})
         for place in places:
             prepared.journal_file.write_bytes(whole[:place])
             ended = await prepared.run(*prepared.apply, DO_IMAGES_QUOTA_FILE="off")
