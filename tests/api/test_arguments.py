@@ -83,27 +83,27 @@ async def test_row_57_a_slug_that_could_name_another_url_is_never_sent(
     assert not server.connections
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda api: api.get(TOKEN),
-        lambda api: api.actions.get(TOKEN, 7),
-        lambda api: api.get_many([42, TOKEN], concurrency=TOKEN),
-        lambda api: anext(api.list(tag_name=TOKEN)),
-        lambda api: api.list_page(type=TOKEN),
-        lambda api: api.update(42, name=TOKEN),
-        lambda api: api.update(42, name="a", description=[TOKEN]),
-        lambda api: api.create_custom(name="a", url="https://a.example/a", region=TOKEN),
-        lambda api: api.create_custom(name="a", url=TOKEN, region="fra1"),
-        lambda api: api.create_custom(name="a", url="https://a.example/a", region="fra1", tags=[TOKEN]),
-        lambda api: api.actions.transfer(42, TOKEN),
-        lambda api: api.account_transfers.create(42, email=TOKEN),
-        lambda api: api.account_transfers.create(42, team_uuid=TOKEN),
-        lambda api: api.latest(name=TOKEN),
-    ],
-)
+TOKEN_IN_PLACE: list[Callable[[Any], Awaitable[object]]] = [
+    lambda api: api.get(TOKEN),
+    lambda api: api.actions.get(TOKEN, 7),
+    lambda api: api.get_many([42, TOKEN], concurrency=TOKEN),
+    lambda api: anext(api.list(tag_name=TOKEN)),
+    lambda api: api.list_page(type=TOKEN),
+    lambda api: api.update(42, name=TOKEN),
+    lambda api: api.update(42, name="a", description=[TOKEN]),
+    lambda api: api.create_custom(name="a", url="https://a.example/a", region=TOKEN),
+    lambda api: api.create_custom(name="a", url=TOKEN, region="fra1"),
+    lambda api: api.create_custom(name="a", url="https://a.example/a", region="fra1", tags=[TOKEN]),
+    lambda api: api.actions.transfer(42, TOKEN),
+    lambda api: api.account_transfers.create(42, email=TOKEN),
+    lambda api: api.account_transfers.create(42, team_uuid=TOKEN),
+    lambda api: api.latest(name=TOKEN),
+]
+
+
+@pytest.mark.parametrize("call", TOKEN_IN_PLACE)
 async def test_a_token_in_place_of_another_argument_is_neither_sent_nor_shown(
-    server: Server, api: ImagesAPI, call: Any
+    server: Server, api: ImagesAPI, call: Callable[[Any], Awaitable[object]]
 ) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         await call(api)
