@@ -55,9 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes `-n auto` means: two more than cores, since tests often wait for others."""
-    return 2 + (os.cpu_count() or 1)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes `-n auto` means: more than cores, since tests wait, and slow ones more."""
+    return (os.cpu_count() or 1) + (4 if config.getoption("--run-slow") else 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
