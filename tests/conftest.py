@@ -84,7 +84,6 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         return (yield)
     finally:
         gc.enable()
-        gc.freeze()
 
 
 def _import_a_share(config: pytest.Config) -> None:
