@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -34,8 +35,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _TRANSIENT = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
 """Errors of a server that starts, or during a failover; they are transient."""
 
-_TRANSIENT_CODES = ("NOREPLICAS",)
-"""The same, for errors that redis-py has no class for: a primary that its replicas have left."""
+_TRANSIENT_CODE = re.compile(r"(?:^|: -)(?:CLUSTERDOWN|LOADING|NOREPLICAS|READONLY|TRYAGAIN)\b")
+"""The same in a message: redis-py has no class for a primary that its replicas have left, and up to Redis 6
+an error in a script has the code behind the script's place."""
 
 _REFUSED = (AuthenticationError, AuthorizationError, ResponseError)
 """Permanent errors: a wrong password, a missing permission, another node's keys, no memory."""
@@ -108,7 +110,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, _TRANSIENT) or str(error).startswith(_TRANSIENT_CODES)
+    return isinstance(error, _TRANSIENT) or bool(_TRANSIENT_CODE.search(str(error)))
 
 
 def _store_error(error: Exception, *, refused: bool = False) -> QuotaStoreError:
