@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Container
 from contextlib import aclosing
@@ -219,8 +220,8 @@ class _Pass:
         self._distinct = 0  # the same, each item once
         self._fresh = 0  # items that no pass before had
         self._page_size = 0  # of the first page; less than was asked for where the server caps it
-        self._smallest = self._largest = 0  # items on a page, of those before the latest that held any
-        self._has_gap = False  # whether a page that is no last one was smaller than another
+        self._smallest, self._largest = math.inf, 0  # items on a page
+        self._has_gap = False  # whether a page was smaller than another although a later one held items
         self._has_links = False
         self._linked = False  # whether a page had a link to a later one
         self._moved = False
@@ -278,12 +279,10 @@ class _Pass:
         return self._count < self.total
 
     def _look_for_a_gap(self, page: Page[T]) -> None:
-        if not len(page):
-            self._smallest = 0
-            return
-        self._largest = max(self._largest, len(page))
-        self._has_gap = self._has_gap or (page.number > 1 and self._smallest < self._largest)
-        self._smallest = len(page) if page.number == 1 else min(self._smallest, len(page))
+        if len(page):
+            self._largest = max(self._largest, len(page))
+            self._has_gap = self._has_gap or self._smallest < self._largest
+        self._smallest = min(self._smallest, len(page))
 
     def _known_last_page(self, page: Page[T], *, new: int) -> int:
         """Return the number of the last page to read, as far as is known after this page.

@@ -353,7 +353,7 @@ class Transport:
             reason = self.redact(str(error))
             # Invalid JSON: damaged in transit, retry. Valid JSON of another shape: do not.
             valid = is_json(content)
-            if content.strip() and not valid and not content.lstrip().startswith((b"{", b"[")):
+            if not valid and content.lstrip()[:1] not in (b"", b"{", b"["):
                 reason += f"; it begins {beginning(content, self.redact)!r}"  # such as a proxy's page
             error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
             error.transient = not valid

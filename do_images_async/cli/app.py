@@ -9,21 +9,18 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
 from do_images_async.cli.signals import terminate_as_ctrl_c
-from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
+from do_images_async.cli.status import INTERRUPTED, Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError
 
 __all__ = ["main", "run"]
-
-
-_INTERRUPTED: Final = "interrupted before it was complete"
 
 
 class _Command(NamedTuple):
@@ -148,7 +145,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 import_module("do_images_async.cli.shells").register()
             return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))
         except KeyboardInterrupt:
-            return _fail(Exit.INTERRUPTED, _INTERRUPTED)
+            return _fail(Exit.INTERRUPTED, INTERRUPTED)
         except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
             return _fail(Exit.INTERNAL_ERROR, _internal(error))
 
@@ -156,11 +153,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _status_of(command: Callable[[], object]) -> int:
     try:
         status = command()
-    except (
-        click.Abort
-    ) as aborted:  # the answer was no; or click made it of an interruption, whenever that was
+    except click.Abort as aborted:  # the answer was no; or click made it of an interruption
         is_late = isinstance(aborted.__cause__, KeyboardInterrupt)
-        return _fail(Exit.INTERRUPTED, _INTERRUPTED if is_late else "nothing was done")
+        return _fail(Exit.INTERRUPTED, INTERRUPTED if is_late else "nothing was done")
     except click.ClickException as error:
         return _show(error)
     except Stopped as stopped:

@@ -53,20 +53,19 @@ def duration(value: str) -> float:
 
 def _name(value: str) -> str:
     """Return a host name or address as clients' requests have it."""
-    from do_images_async.testing.admin_access import host_name  # a server, which no other command needs
-
-    try:
-        return host_name(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.") from None
+    return _checked_host(value, listening=False)
 
 
 def _listening(value: str) -> str:
     """Return a host name or address to listen on; an IPv6 address may have a zone."""
-    from do_images_async.testing.admin_access import listening_name  # a server, which no other command needs
+    return _checked_host(value, listening=True)
+
+
+def _checked_host(value: str, *, listening: bool) -> str:
+    from do_images_async.testing.admin_access import host_name, listening_name  # a server, only needed here
 
     try:
-        return listening_name(value)
+        return listening_name(value) if listening else host_name(value)
     except ValueError as error:
         raise click.BadParameter(f"{error}.") from None
 

@@ -105,8 +105,8 @@ def _opened(path: Path, plan: str, descriptor: int) -> Journal:
     _lock(path, descriptor)
     try:
         data = path.read_bytes()
-        whole, rest = _split(data)
-        lines = list(_lines(whole))
+        *whole, rest = data.split(b"\n")
+        lines = list(_lines([*whole, rest]))
         if data and not lines and (whole or not _is_begun(rest)):
             raise Stopped(Exit.USAGE, f"--journal: {path} is no journal of `prune`")
         _end_last_line(descriptor, rest)
@@ -114,12 +114,6 @@ def _opened(path: Path, plan: str, descriptor: int) -> Journal:
     except OSError as error:
         raise _unusable(path, f"could not be used: {error.strerror}") from None
     return Journal(path, plan, _last_events(lines, plan), descriptor)
-
-
-def _split(data: bytes) -> tuple[list[bytes], bytes]:
-    """Return the lines, and what follows the last line feed; that is a line, too, if it is complete."""
-    *whole, rest = data.split(b"\n")
-    return ([*whole, rest] if any(_lines([rest])) else whole), rest
 
 
 def _is_begun(data: bytes) -> bool:

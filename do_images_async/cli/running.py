@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from do_images_async.cli.signals import interrupt_again, on_stopping
-from do_images_async.cli.status import Exit, Stopped
+from do_images_async.cli.status import INTERRUPTED, Exit, Stopped
 
 __all__ = ["run_interruptibly"]
 
@@ -36,7 +36,7 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
     try:
         return await task
     except asyncio.CancelledError:
-        raise Stopped(Exit.INTERRUPTED, "interrupted before it was complete") from None
+        raise Stopped(Exit.INTERRUPTED, INTERRUPTED) from None
     finally:
         interrupt_again(loop)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from enum import IntEnum
+from typing import Final
 
 import click
 
 from do_images_async.cli.text import masked, printable
 
-__all__ = ["Exit", "Stopped", "complain", "message_with_notes"]
+__all__ = ["INTERRUPTED", "Exit", "Stopped", "complain", "message_with_notes"]
+
+INTERRUPTED: Final = "interrupted before it was complete"
 
 
 class Exit(IntEnum):

@@ -25,7 +25,7 @@ from do_images_async.cli.emulator import duration
 from do_images_async.cli.status import Exit
 from do_images_async.testing import ImagesEmulator
 from tests.support.coverage import unmeasured
-from tests.support.servers import unused_port
+from tests.support.servers import need_ipv6, unused_port
 from tests.support.slow import fewer
 
 
@@ -148,8 +148,7 @@ async def test_a_temporary_certificate_goes_with_the_server() -> None:
 
 
 async def test_one_port_for_ipv6_and_ipv4_under_names_with_brackets() -> None:
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
+    need_ipv6()
     async with (
         serving("--images", "0", "--host", "::", "--http-name", "fd00:0::7") as served,
         aiohttp.ClientSession() as session,

@@ -13,6 +13,7 @@ import pytest
 
 from do_images_async import ImagesAPI
 from do_images_async.testing import ImagesEmulator
+from tests.support.servers import need_ipv6
 
 SECRET = b"dop_v1_secret"
 HOST = b"Host: localhost\r\n"
@@ -35,8 +36,8 @@ async def answer_to(sent: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "0:0::0"])  # noqa: S104
 async def test_the_url_leads_this_machine_to_a_server_on_all_addresses(host: str) -> None:
-    if ":" in host and not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
+    if ":" in host:
+        need_ipv6()
     async with ImagesEmulator(images=0, host=host) as emulator:
         assert emulator.url.startswith("http://127.0.0.1:")
         async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
@@ -46,8 +47,7 @@ async def test_the_url_leads_this_machine_to_a_server_on_all_addresses(host: str
 
 
 async def test_the_url_of_a_server_on_all_of_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
+    need_ipv6()
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
     async with ImagesEmulator(images=0, host="::") as emulator:
         assert emulator.url.startswith("http://[::1]:")

@@ -100,6 +100,18 @@ def test_no_token_is_lost_for_good(
     world.file.close()
 
 
+def expect_all_to_wait(world: FileWorld, *, after: int, until: int) -> None:
+    """Expect that a newcomer gets none of three permits after some time, and all of them some time later."""
+    world.now += after
+    later = world.join()
+    world.exchange(later, 3)
+    assert later.waiting == 3
+    world.now += until
+    world.exchange(later, 3)
+    assert later.waiting == 0
+    world.file.close()
+
+
 def test_after_a_boot_it_is_as_if_the_machine_had_been_off_for_no_time() -> None:
     world = FileWorld([(3, 100 * TICK)])
     worker = world.join()
@@ -109,14 +121,7 @@ def test_after_a_boot_it_is_as_if_the_machine_had_been_off_for_no_time() -> None
     world.exchange(worker, 0)
     world.now += 60 * TICK
     world.reboot()
-    world.now += 130 * TICK
-    later = world.join()
-    world.exchange(later, 3)
-    assert later.waiting == 3
-    world.now += 100 * TICK
-    world.exchange(later, 3)
-    assert later.waiting == 0
-    world.file.close()
+    expect_all_to_wait(world, after=130 * TICK, until=100 * TICK)
 
 
 def test_requests_that_were_lost_before_a_boot_still_count() -> None:
@@ -127,14 +132,7 @@ def test_requests_that_were_lost_before_a_boot_still_count() -> None:
         world.lose(worker)
     world.exchange(worker, 0)  # the server may count them for a grace from now
     world.reboot()
-    world.now += GRACE + 99 * TICK
-    later = world.join()
-    world.exchange(later, 3)
-    assert later.waiting == 3
-    world.now += 300 * TICK
-    world.exchange(later, 3)
-    assert later.waiting == 0
-    world.file.close()
+    expect_all_to_wait(world, after=GRACE + 99 * TICK, until=300 * TICK)
 
 
 def test_requests_in_flight_at_a_boot_count_until_the_grace_is_over() -> None:
@@ -142,14 +140,7 @@ def test_requests_in_flight_at_a_boot_count_until_the_grace_is_over() -> None:
     world.exchange(world.join(), 3)
     world.now += LEASE // 2
     world.reboot()
-    world.now += GRACE + 99 * TICK
-    later = world.join()
-    world.exchange(later, 3)
-    assert later.waiting == 3
-    world.now += 300 * TICK
-    world.exchange(later, 3)
-    assert later.waiting == 0
-    world.file.close()
+    expect_all_to_wait(world, after=GRACE + 99 * TICK, until=300 * TICK)
 
 
 def test_soon_after_a_boot_nothing_goes_in_a_burst() -> None:

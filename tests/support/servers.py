@@ -17,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import attrs
+import pytest
 
 After = Literal["keep", "close", "reset", "hang"]
 
@@ -310,6 +311,12 @@ def listing(count: int, *, first_id: int = 1, links: bool = True, total: bool = 
         return reply(document)
 
     return answer
+
+
+def need_ipv6() -> None:
+    """Skip the test where no socket can serve IPv6 and IPv4."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
 
 
 def unused_port() -> int:
