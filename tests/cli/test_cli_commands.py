@@ -136,7 +136,7 @@ async def test_a_narrow_terminal_leaves_columns_out_and_names_readable(
     assert "not shown at this width: " in ended.stderr
 
 
-@pytest.mark.parametrize("columns", ["0", "00", "-1", "", "²", "wide"])
+@pytest.mark.parametrize("columns", fewer(["0", "", "²", "wide", "-1", "00"], 2))
 async def test_a_width_that_is_no_positive_number_counts_as_not_set(
     emulator: ImagesEmulator, columns: str
 ) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import account, environment, start
+from tests.support.slow import fewer
 
-STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+STOPPING = fewer([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 DEMO = ("audit", "--demo", "--images", "10", "-q", "-o", "json")
 
 

@@ -21,7 +21,16 @@ import pytest
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors
 from tests.conftest import ONCE, TOKEN
 from tests.support.leaks import assert_not_shown
-from tests.support.servers import HANG, Answer, Received, Server, eventually, image_reply, refusal
+from tests.support.servers import (
+    HANG,
+    Answer,
+    Received,
+    Server,
+    deadline_when,
+    eventually,
+    image_reply,
+    refusal,
+)
 
 
 class Log:
@@ -90,7 +99,7 @@ async def test_row_55_a_caller_whose_deadline_passes_between_attempts_sends_no_m
     server.script(*[refusal(503, headers={"retry-after": "30"})] * 4)
     patient = ImagesAPI(TOKEN, base_url=server.url, limiter=api.limiter)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.3):
+        async with deadline_when(lambda: bool(server.received) and not api.limiter.stats().in_flight):
             await patient.get(1)
     await patient.aclose()
     assert len(server.received) == 1

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import attrs
+import pytest
 import redis
 
 from do_images_async import RetryPolicy
@@ -120,6 +121,7 @@ async def test_two_workers_do_every_job_although_one_is_killed_midway(redis_serv
     assert emulator.requests.count(status=429) == 0, "the two share one quota, the dead one's part included"
 
 
+@pytest.mark.slow
 async def test_a_job_that_takes_long_is_left_to_who_does_it(redis_server: RedisServer) -> None:
     longer_than_a_claim_lasts = 2.5
     async with (
@@ -134,6 +136,7 @@ async def test_a_job_that_takes_long_is_left_to_who_does_it(redis_server: RedisS
     assert set(renamings(emulator).values()) == {1}
 
 
+@pytest.mark.slow
 async def test_a_worker_outlives_redis_and_the_api(own_redis: RedisServer) -> None:
     count = 8
     async with (

@@ -24,6 +24,7 @@ from do_images_async.redis.store import RedisStore
 from tests.support.neighbours import Pauses, SharedServer, neighbours_calls
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.simulation import MINUTE, Limit
+from tests.support.slow import fewer
 from tests.support.virtual_redis import virtual_redis
 from tests.support.virtual_time import clock, run_virtually
 
@@ -103,7 +104,7 @@ def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(int=names.getrandbits(128)))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("others", "way")])
+@pytest.mark.parametrize("kind", fewer([kind for kind in KINDS if kind not in ("others", "way")], 2))
 def test_workers_alone_are_refused_nothing_and_lose_two_seconds_at_most(
     redis_server: RedisServer, kind: str
 ) -> None:

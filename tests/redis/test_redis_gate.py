@@ -34,7 +34,7 @@ from tests.support.limiters import keep_calling
 from tests.support.neighbours import SharedServer
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.simulation import MINUTE, Limit, Server
-from tests.support.slow import examples
+from tests.support.slow import examples, fewer
 from tests.support.starved import starve
 from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
@@ -304,7 +304,7 @@ def test_the_stores_grant_what_a_limiter_in_one_process_would(
 
 
 @pytest.mark.parametrize("headers", [True, False], ids=["headers", "only a 429 tells"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", fewer(range(3)))
 def test_the_stores_decide_as_a_limiter_in_one_process_does_for_minutes(
     redis_server: RedisServer, *, headers: bool, seed: int
 ) -> None:

@@ -31,13 +31,12 @@ from do_images_async.redis import store
 from do_images_async.redis.store import RedisStore
 from tests.support import quota_models
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
+from tests.support.slow import fewer
 from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START
 from tests.support.virtual_time import clock, run_virtually
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
-
-pytestmark = needs_redis
 
 BUCKETS = (TokenBucket(12, per=5, margin=0), TokenBucket(60, per=60, margin=0))
 GRACE = 3.0
@@ -148,19 +147,13 @@ def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "clock_ns", clock)
 
 
-@pytest.mark.parametrize("kind", [RedisCopy, VirtualFile])
-@pytest.mark.parametrize("loss", ["restart", "in place"])
-@pytest.mark.parametrize("seed", range(8))
-def test_no_window_is_overdrawn_and_no_token_is_lost(
-    redis_server: RedisServer, seed: int, loss: Loss, kind: type[RedisCopy | VirtualFile]
-) -> None:
+def spend_and_restore(copy: RedisCopy | VirtualFile, seed: int, loss: Loss) -> None:
+    """Let workers spend the quota while the store is restored from an older copy, and check the laws."""
     dice = random.Random(seed)
 
-    async def main(client: redis.Redis) -> None:
-        callers = Callers(dice)
+    async def main() -> None:
+        callers, slow = Callers(dice), Slow(copy)
         async with AsyncExitStack() as stack:
-            copy = RedisCopy(client) if kind is RedisCopy else VirtualFile(BUCKETS, now)
-            slow = Slow(stack.enter_context(closing(copy)))
             members = [await stack.enter_async_context(aclosing(Worker(slow, OPTIONS))) for _ in range(3)]
             reports = [await callers.hold(worker) for worker in members]
             calls = [asyncio.create_task(callers.call(worker, 90.0)) for worker in members for _ in range(4)]
@@ -183,8 +176,28 @@ def test_no_window_is_overdrawn_and_no_token_is_lost(
                 await asyncio.sleep(1)
             assert members[0].stats().available == tuple(bucket.capacity for bucket in BUCKETS)
 
+    run_virtually(main(), turn=1000)
+
+
+LOSSES = pytest.mark.parametrize("loss", ["restart", "in place"])
+SEEDS = pytest.mark.parametrize("seed", fewer(range(8), 2))
+
+
+@needs_redis
+@LOSSES
+@SEEDS
+def test_in_redis_no_window_is_overdrawn_and_no_token_is_lost(
+    redis_server: RedisServer, seed: int, loss: Loss
+) -> None:
     with redis_server.client() as client:
-        run_virtually(main(client), turn=1000)
+        spend_and_restore(RedisCopy(client), seed, loss)
+
+
+@LOSSES
+@SEEDS
+def test_in_a_file_no_window_is_overdrawn_and_no_token_is_lost(seed: int, loss: Loss) -> None:
+    with closing(VirtualFile(BUCKETS, now)) as copy:
+        spend_and_restore(copy, seed, loss)
 
 
 class Twins:
@@ -215,7 +228,8 @@ class Twins:
         self._file.close()
 
 
-@pytest.mark.parametrize("loss", ["restart", "in place"])
+@needs_redis
+@LOSSES
 def test_redis_and_a_file_tell_one_history_of_a_loss(redis_server: RedisServer, loss: Loss) -> None:
     async def spend(worker: Worker, number: int) -> list[Permit]:
         permits = [await worker.acquire() for _ in range(number)]

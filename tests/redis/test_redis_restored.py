@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from do_images_async import ImagesAPI, TokenBucket
 from do_images_async._quota.protocols import Report
 from do_images_async.redis import RedisRateLimiter
@@ -78,6 +80,7 @@ async def test_workers_that_are_alive_report_what_the_memory_lacks_and_no_more(
         assert new.stats().available == (5,)
 
 
+@pytest.mark.slow
 async def test_it_is_noticed_though_new_workers_have_spent_more_since(own_redis: RedisServer) -> None:
     """Otherwise the worker that knows more would find as many requests as it has seen."""
     bucket = TokenBucket(30, per=30)
@@ -107,6 +110,7 @@ async def test_a_restart_that_loses_nothing_keeps_what_workers_spent_that_are_go
         assert new.stats().available == (0,)
 
 
+@pytest.mark.slow
 async def test_a_quota_that_was_spent_since_the_snapshot_costs_a_refusal_and_no_burst(
     own_redis: RedisServer,
 ) -> None:

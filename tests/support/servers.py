@@ -327,6 +327,22 @@ def unused_port() -> int:
     return port
 
 
+@contextlib.asynccontextmanager
+async def deadline_when(condition: Callable[[], bool]) -> AsyncGenerator[None]:
+    """Let the caller's deadline pass as soon as the condition holds, and raise a `TimeoutError` then."""
+
+    async def watch() -> None:
+        await eventually(condition, within=30)
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+    async with asyncio.timeout(30) as deadline:
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+
+
 async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
     """Return as soon as the condition holds; fail when it does not in time."""
     async with asyncio.timeout(within):
