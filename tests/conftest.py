@@ -77,12 +77,16 @@ def _ignore(_number: int, _frame: object) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Collect without the garbage collector, which finds nothing there and takes two fifths of the time."""
+    """Collect without the garbage collector, which finds nothing there and takes two fifths of the time.
+
+    Later it looks at all objects rarely: with thousands of tests, that stops a process for half a second.
+    """
     gc.disable()
     try:
         _import_a_share(session.config)
         return (yield)
     finally:
+        gc.set_threshold(20_000, 50, 100)
         gc.enable()
 
 

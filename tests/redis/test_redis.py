@@ -591,7 +591,7 @@ async def test_a_wait_is_a_number_of_seconds(make: Make, bad: Any) -> None:
 
 async def test_a_store_that_is_away_is_an_error_of_its_own(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
-        limiter = make()
+        limiter = make(store_timeout=0.5)
         own_redis.stop()
         with pytest.raises(QuotaStoreError):
             await limiter.acquire()
@@ -623,7 +623,7 @@ async def test_an_exchange_whose_reply_was_lost_is_not_carried_out_twice(own_red
 
 async def test_when_the_store_is_back_calls_go_on(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
-        limiter = make()
+        limiter = make(store_timeout=1)
         await take(limiter, 1)
         own_redis.stop()
         with pytest.raises(QuotaStoreError):
@@ -859,7 +859,7 @@ async def test_what_was_spent_without_the_store_counts_when_it_is_back(own_redis
 
 async def test_a_worker_that_never_saw_the_store_has_no_share(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
-        limiter = make(on_store_failure="local")
+        limiter = make(on_store_failure="local", store_timeout=0.5)
         own_redis.stop()
         with pytest.raises(QuotaStoreError):
             await limiter.acquire()
@@ -887,7 +887,7 @@ async def test_the_client_takes_it_in_place_of_its_own(make: Make) -> None:
 
 async def test_the_clients_call_raises_the_stores_error(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make, ImagesEmulator() as emulator:
-        limiter = make(token=emulator.token)
+        limiter = make(token=emulator.token, store_timeout=0.5)
         own_redis.stop()
         async with ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter) as api:
             with pytest.raises(QuotaStoreError) as caught:
