@@ -31,6 +31,8 @@ from do_images_async.testing.quota import QuotaLog
 from tests.support.limiters import expect_next_permit_in_without_waiting_calls, is_spent, take
 from tests.support.redis_servers import RedisServer, needs_redis, own_redis, redis_server, shared_redis
 from tests.support.servers import eventually
+from tests.support.virtual_redis import virtual_redis
+from tests.support.virtual_time import run_virtually
 
 __all__ = ["own_redis", "redis_server", "shared_redis"]  # fixtures
 
@@ -263,9 +265,8 @@ async def test_an_impossible_reserve_is_refused(make: Make, reserve: Any, error:
         await make(TokenBucket(10, per=60)).acquire(reserve=reserve)
 
 
-async def test_waiting_workers_get_equal_shares(make: Make) -> None:
+def test_waiting_workers_get_equal_shares(redis_server: RedisServer) -> None:
     bucket = TokenBucket(40, per=0.5, margin=0)
-    greedy, modest = make(bucket), make(bucket)
     served = {"greedy": 0, "modest": 0}
 
     async def call(name: str, limiter: RedisRateLimiter) -> None:
@@ -275,13 +276,21 @@ async def test_waiting_workers_get_equal_shares(make: Make) -> None:
             permit.settle()
             served[name] += 1
 
-    tasks = [asyncio.create_task(call("greedy", greedy)) for _ in range(200)]
-    tasks += [asyncio.create_task(call("modest", modest)) for _ in range(20)]
-    await asyncio.sleep(2)
-    for task in tasks:
-        task.cancel()
-    assert served["modest"] > 0.35 * sum(served.values()), served
-    assert sum(served.values()) > 0.5 * 40 * 2 / 0.5, served
+    async def main() -> None:
+        async with (
+            RedisRateLimiter(virtual_redis(redis_server), TOKEN, bucket, slow_start=False) as greedy,
+            RedisRateLimiter(virtual_redis(redis_server), TOKEN, bucket, slow_start=False) as modest,
+        ):
+            tasks = [asyncio.create_task(call("greedy", greedy)) for _ in range(200)]
+            tasks += [asyncio.create_task(call("modest", modest)) for _ in range(20)]
+            await asyncio.sleep(4)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    run_virtually(main(), turn=1000)
+    assert served["modest"] > 0.45 * sum(served.values()), served
+    assert sum(served.values()) > 0.9 * 40 * 4 / 0.5, served
 
 
 async def test_a_cancelled_waiter_takes_no_token(make: Make) -> None:
