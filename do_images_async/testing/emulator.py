@@ -72,7 +72,7 @@ class ImagesEmulator:
         served: the number of responses by status, None for no response; it also counts requests that the
             journal no longer holds.
         faults: the active faults.
-        latency, jitter: as given; they can be changed at any time.
+        latency, jitter: as given; they can be changed at any time, to what is allowed there.
         on_request: called with each request before it is answered; a test changes the state there.
     """
 
@@ -132,8 +132,7 @@ class ImagesEmulator:
         self.served = Counter[int | None]()
         self.faults = Faults(seed)
         self.on_request: list[Callable[[web.Request], None]] = []
-        self.latency = latency
-        self.jitter = jitter
+        self._settings = settings
         self._admin = Admin(
             access=AdminAccess(names=settings.names, remote=remote_admin),
             journal=self.requests,
@@ -168,6 +167,22 @@ class ImagesEmulator:
     def __repr__(self) -> str:
         where = self.url if self._runner else "not running"
         return f"<ImagesEmulator {where}, {len(self.images)} images>"
+
+    @property
+    def latency(self) -> float:
+        return self._settings.latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._settings.latency = seconds
+
+    @property
+    def jitter(self) -> float:
+        return self._settings.jitter
+
+    @jitter.setter
+    def jitter(self, seconds: float) -> None:
+        self._settings.jitter = seconds
 
     @property
     def url(self) -> str:

@@ -68,9 +68,9 @@ def _clock(_: object, __: object, clock: Any) -> None:
         raise TypeError("clock must be a function that returns Unix time in seconds")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Settings:
-    """The arguments, of which each is known to be usable."""
+    """The arguments, of which each is known to be usable; so is a value that is set later."""
 
     images: int = attrs.field(validator=whole(0))
     seed: int = attrs.field(validator=whole())

@@ -1146,6 +1146,17 @@ def test_an_argument_that_makes_no_sense_is_refused(
         ImagesEmulator(**arguments)
 
 
+@pytest.mark.parametrize("name", ["latency", "jitter"])
+@pytest.mark.parametrize(("value", "error"), [("50ms", TypeError), (-1, ValueError)])
+def test_a_latency_that_makes_no_sense_is_refused_later_too(
+    name: str, value: Any, error: type[Exception]
+) -> None:
+    emulator = ImagesEmulator(images=0, latency=0.5, jitter=0.5)
+    with pytest.raises(error, match=f"^{name} must be a number from 0 to 86,400"):
+        setattr(emulator, name, value)
+    assert getattr(emulator, name) == 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
