@@ -407,7 +407,7 @@ async def test_or_each_process_keeps_the_quota_alone(
 
 
 async def test_a_file_that_is_locked_is_waited_for_and_given_up(make: Make, path: Path) -> None:
-    limiter = make(store_timeout=0.2)
+    limiter = make(store_timeout=1)
     (permit,) = await take(limiter, 1)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

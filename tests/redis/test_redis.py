@@ -497,7 +497,7 @@ async def test_closing_ends_whatever_swallows_a_cancellation(make: Make, turns: 
 
 async def test_closing_ends_while_the_store_hangs(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
-        limiter = make(store_timeout=0.3)
+        limiter = make(store_timeout=1)
         (permit,) = await take(limiter, 1)
         own_redis.send(signal.SIGSTOP)
         permit.settle()
@@ -608,7 +608,7 @@ async def test_a_store_that_is_away_is_an_error_of_its_own(own_redis: RedisServe
 
 async def test_a_store_that_hangs_is_given_up(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
-        limiter = make(store_timeout=0.2)
+        limiter = make(store_timeout=1)
         await take(limiter, 1)
         own_redis.send(signal.SIGSTOP)
         with pytest.raises(QuotaStoreError):
@@ -620,7 +620,7 @@ async def test_a_store_that_hangs_is_given_up(own_redis: RedisServer) -> None:
 async def test_an_exchange_whose_reply_was_lost_is_not_carried_out_twice(own_redis: RedisServer) -> None:
     """The frozen server executes the script when it goes on, and the limiter asks again."""
     async with workers(own_redis) as make:
-        limiter = make(TokenBucket(6, per=60), store_timeout=0.2)
+        limiter = make(TokenBucket(6, per=60), store_timeout=1)
         await take(limiter, 1)
         own_redis.send(signal.SIGSTOP)
         with pytest.raises(QuotaStoreError):
@@ -806,7 +806,7 @@ async def test_without_the_store_nobody_waits_for_a_long_window_that_is_far_from
 ) -> None:
     async with workers(own_redis) as make:
         buckets = TokenBucket(20, per=0.5, margin=0), TokenBucket(500, per=3600)
-        one, other = (make(*buckets, on_store_failure="local", store_timeout=0.5) for _ in range(2))
+        one, other = (make(*buckets, on_store_failure="local", store_timeout=1) for _ in range(2))
         await take(other, 1)
         await take(one, 1)
         own_redis.stop()
@@ -818,7 +818,7 @@ async def test_without_the_store_nobody_waits_for_a_long_window_that_is_far_from
 async def test_without_the_store_a_long_window_is_never_overdrawn(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
         buckets = TokenBucket(20, per=0.5, margin=0), TokenBucket(100, per=3600)
-        members = [make(*buckets, on_store_failure="local", store_timeout=0.5) for _ in range(2)]
+        members = [make(*buckets, on_store_failure="local", store_timeout=1) for _ in range(2)]
         for member in members:
             await take(member, 1)
         for _ in range(40):  # which the second worker has not heard of
@@ -852,7 +852,7 @@ async def test_calls_that_wait_without_the_store_return_to_it(own_redis: RedisSe
 async def test_what_was_spent_without_the_store_counts_when_it_is_back(own_redis: RedisServer) -> None:
     async with workers(own_redis) as make:
         bucket = TokenBucket(4, per=1.5, margin=0)
-        limiter = make(bucket, on_store_failure="local", grace=0, store_timeout=0.2)
+        limiter = make(bucket, on_store_failure="local", grace=0, store_timeout=0.5)
         (permit,) = await take(limiter, 1)
         permit.settle()
         await asyncio.sleep(0.2)
