@@ -99,7 +99,8 @@ class ImageActions:
     async def transfer(self, image_id: int, region: str) -> Action:
         """Start to copy an image to another region; one request (API page: "Initiate an Image Action").
 
-        The image stays where it is, too. It is in the region when the action is completed: see `wait`.
+        The image stays where it is, too. It is in the region when the action is completed: see `wait`. An
+        action that is answered as errored already is returned; `wait` raises `ActionFailedError` for it.
         When the answer names another region than was asked for, one more request reads the image: an action
         may name the region that the image comes from, and no other.
 
@@ -129,6 +130,7 @@ class ImageActions:
     async def convert(self, image_id: int) -> Action:
         """Start to turn an image, such as a backup, into a snapshot; one request.
 
+        An action that is answered as errored already is returned, as by `transfer`.
         API page: "Initiate an Image Action".
 
         Args:

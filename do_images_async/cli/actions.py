@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from do_images_async import Action, ImagesAPI
+from do_images_async import Action, ActionStatus, ImagesAPI
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import ACTION_COLUMNS
 from do_images_async.cli.completion import complete_regions
@@ -29,7 +29,7 @@ from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted
-from do_images_async.errors import IncompleteListingError
+from do_images_async.errors import ActionFailedError, IncompleteListingError
 
 __all__ = ["actions_command", "convert_command", "transfer_command"]
 
@@ -98,7 +98,8 @@ async def _transfer(
 
     async def begin(api: ImagesAPI, region: str) -> None:
         try:
-            last[region] = await api.actions.transfer(image_id, region)
+            last[region] = action = await api.actions.transfer(image_id, region)
+            _check_not_errored(action)
         except Exception as error:  # noqa: BLE001  (reported below, each with its region)
             errors.append((region, error))
 
@@ -140,6 +141,12 @@ async def _arrive(
         return [(outcome.key, outcome.error) async for outcome in outcomes if outcome.error is not None]
 
 
+def _check_not_errored(action: Action) -> None:
+    """Raise the error of --wait for an action that was answered as errored already."""
+    if action.status is ActionStatus.ERRORED:
+        raise ActionFailedError(action)
+
+
 @click.command("convert", cls=CheckedCommand)
 @click.argument("image_id", type=IMAGE_ID, metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until it is a snapshot.")
@@ -177,7 +184,12 @@ def convert_command(
             )
 
     with told_if_lost(changes), rows.destination() as target:
-        rows.write(target, [run_interruptibly(convert())], ACTION_COLUMNS)
+        action = run_interruptibly(convert())
+        rows.write(target, [action], ACTION_COLUMNS)
+        try:
+            _check_not_errored(action)
+        except ActionFailedError as error:
+            raise Stopped(Exit.API_ERROR, str(error), partial=True) from None
     return Exit.OK
 
 

@@ -12,6 +12,7 @@ import attrs
 import click
 
 from do_images_async import Image, ImagesAPI
+from do_images_async._arguments import check_text
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import IMAGE_COLUMNS, Column, choose
 from do_images_async.cli.completion import complete_regions, complete_sort
@@ -159,6 +160,8 @@ def list_command(
       do-images list -o ndjson | jq -r 'select(.size_gigabytes > 50) | .id'
     """
     column, descending = _sorting(sort)
+    if name is not None:
+        check_text(name, "name")
     query = _Query(
         public=public,
         kind=kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[
         options: those of `client_options`.
 
     Raises:
-        BadParameter: an account has the wrong form, its variable is empty, or a name occurs twice.
+        BadParameter: an account has the wrong form, its variable is empty, or a name or a token occurs twice.
         UsageError: another option names a token, too.
     """
     if not accounts:
@@ -55,7 +56,22 @@ def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[
             )
     if len({name for name, _, _ in pairs}) < len(pairs):
         raise click.BadParameter("two accounts have the same name.", param_hint="--account")
+    _check_tokens_differ({name: variable for name, _, variable in pairs})
     return {
         name: connection_of(options, Credential(os.environ[variable], variable))
         for name, _, variable in pairs
     }
+
+
+def _check_tokens_differ(accounts: Mapping[str, str]) -> None:
+    """Raise BadParameter if two accounts have the same token: their images would count twice.
+
+    Args:
+        accounts: the variable of each account's token, by the account's name.
+    """
+    by_digest: dict[bytes, str] = {}  # a traceback that shows local variables shows no token
+    for name, variable in accounts.items():
+        digest = hashlib.sha256(os.environ[variable].encode(errors="surrogateescape")).digest()
+        other = by_digest.setdefault(digest, name)
+        if other != name:
+            raise click.BadParameter(f"{other} and {name} have the same token.", param_hint="--account")

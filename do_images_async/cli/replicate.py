@@ -13,6 +13,7 @@ import attrs
 import click
 
 from do_images_async import Action, Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async._arguments import check_text
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
 from do_images_async.cli.completion import complete_regions
@@ -103,6 +104,8 @@ def replicate_command(
     """
     if bool(image_ids) == (tag_name is not None or bool(names)):
         raise click.UsageError("which images? Give either ids, or --tag or --name")
+    for name in names:
+        check_text(name, "names")
     rows = Rows.of(options)
     rows.check(_COLUMNS)
     slugs = region_slugs(regions, "--to")

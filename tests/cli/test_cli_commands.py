@@ -30,7 +30,17 @@ from tests.support.cli_processes import (
     in_watched_terminal,
     start,
 )
-from tests.support.servers import HANG, Server, eventually, image_document, listing, refusal, reply
+from tests.support.servers import (
+    HANG,
+    Answer,
+    Received,
+    Server,
+    eventually,
+    image_document,
+    listing,
+    refusal,
+    reply,
+)
 from tests.support.slow import fewer
 
 COMMANDS = ("list", "get", "create", "update", "delete", "wait", "transfer", "convert", "actions", "audit")
@@ -437,6 +447,30 @@ async def test_a_region_that_fails_does_not_hide_the_others(emulator: ImagesEmul
         )
         assert (ended.status, ended.stdout) == (3, f"{good}\n")
         assert ended.stderr.startswith("do-images: mars1: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("transfer 7 --region ams3", "errored", "ams3: action 3, transfer to ams3, ended as errored"),
+        ("convert 7", "errored", "action 3, convert, ended as errored"),
+        ("transfer 7 --region ams3", "completed", ""),
+        ("convert 7", "in-progress", ""),
+    ],
+)
+async def test_an_action_that_is_answered_as_errored_is_a_failure(
+    server: Server, arguments: str, status: str, message: str
+) -> None:
+    def begin(request: Received) -> Answer:
+        region = {"region_slug": "ams3"} if "transfer" in arguments else {}
+        action = {"id": 3, "status": status, "type": request.json()["type"], "resource_id": 7}
+        return reply({"action": {**action, **region}}, status=201)
+
+    server.answer_with(begin)
+    ended = await do_images_here(*arguments.split(), "-o", "json", **account(server))
+    assert ended.status == (3 if message else 0)
+    assert ended.stderr == (f"do-images: {message}\n" if message else "")
+    assert [each["status"] for each in json.loads(ended.stdout)] == [status]
 
 
 async def test_actions_that_are_fewer_than_announced_are_shown_as_incomplete(server: Server) -> None:

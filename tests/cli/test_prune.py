@@ -360,11 +360,13 @@ async def test_a_plan_with_the_token_of_another_account_does_not_look_done(
 ) -> None:
     accounts = ("--account", "prod=PROD", "--account", "lab=LAB")
     plan = tmp_path / "plan.json"
-    tokens = {"PROD": emulator.token, "LAB": emulator.token}
+    emulator.tokens.issue(token="second")
+    tokens = {"PROD": emulator.token, "LAB": "second"}
     made = await prune(emulator, *KEEP_SIX[1:], *accounts, "--plan", str(plan), **tokens)
     assert made.status == 0
     async with ImagesEmulator(images=0, quotas=None) as other:
-        others = {"PROD": other.token, "LAB": other.token}
+        other.tokens.issue(token="second")
+        others = {"PROD": other.token, "LAB": "second"}
         ended = await prune(other, "--apply-plan", str(plan), "--yes", *accounts, **others)
     assert ended.status == 5
     assert "8 already gone" in ended.stderr

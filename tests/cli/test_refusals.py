@@ -11,7 +11,12 @@ from tests.conftest import TOKEN
 from tests.support.cli_processes import account, do_images_here
 
 COMMANDS = sorted(main.list_commands(click.Context(main)))
-HERE = {"DIGITALOCEAN_TOKEN": TOKEN, "DIGITALOCEAN_API_URL": "http://127.0.0.1:9", "PROD": TOKEN}
+HERE = {
+    "DIGITALOCEAN_TOKEN": TOKEN,
+    "DIGITALOCEAN_API_URL": "http://127.0.0.1:9",
+    "PROD": TOKEN,
+    "SAME": TOKEN,
+}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,16 @@ HERE = {"DIGITALOCEAN_TOKEN": TOKEN, "DIGITALOCEAN_API_URL": "http://127.0.0.1:9
         ("prune --name w --keep-last 1 --yes", "--yes is for --apply and --apply-plan"),
         ("wait 0", "'0' is no id; that is a number"),
         ("list --tag=", "--tag must not be empty"),
+        ("list --name=", "--name must not be empty"),
+        ("latest --name=", "--name must not be empty"),
+        ("replicate --name= --to ams3", "--name must not be empty"),
+        ("replicate --name w --name= --to ams3", "--name must not be empty"),
+        ("replicate --tag= --to ams3", "--tag must not be empty"),
+        ("audit --account a=PROD --account b=SAME", "--account: a and b have the same token."),
+        (
+            "prune --name w --account a=PROD --account b=SAME --keep-last 1",
+            "--account: a and b have the same token.",
+        ),
         ("latest --tag=", "--tag must not be empty"),
         ("prune --name= --keep-last 1", "--name must not be empty"),
         ("prune --name w --keep-within 0d", "--keep-within must be longer than nothing"),
