@@ -80,8 +80,10 @@ class ImagesAPI:
             retried once, even with `RetryPolicy(attempts=1)`. It runs in the event loop, so it must not
             block: if it does I/O, make it a coroutine function. It may take `timeout` seconds; its exceptions
             become a `TokenError`.
-        session: an aiohttp session to send through. It is used as it is and never closed; without one, the
-            client makes its own at the first call, and closes it.
+        session: an aiohttp session to send through. It is never changed or closed; without one, the client
+            makes its own at the first call, and closes it. Its own middlewares run for each attempt, before
+            the token is on the request and a permit is taken, so outside of `timeout`; only a
+            `quota_middleware` is left out. Its `timeout`, `base_url` and `raise_for_status` are not used.
         base_url: where the API is; https, or http on this machine; with `/v2` at its end or without. None is
             the provider's address, or `DIGITALOCEAN_API_URL` if the token comes from the environment too: a
             token that is given here never goes where a variable says.

@@ -1,7 +1,9 @@
 """One attempt at a call: the aiohttp client middleware that authorizes each message and takes its permit.
 
 It is passed with each request, so a session of the user's is not changed. Messages that aiohttp sends by
-itself, such as its own retry on a dropped connection, go through it as well.
+itself, such as its own retry on a dropped connection, go through it as well. The middlewares of the user's
+session are around it: they run before the token is on the request, and each message that they send takes a
+permit and can lead to no other origin.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -16,9 +19,11 @@ from aiohttp import (
     ClientConnectionError,
     ClientError,
     ClientHandlerType,
+    ClientMiddlewareType,
     ClientOSError,
     ClientRequest,
     ClientResponse,
+    ClientSession,
     ServerDisconnectedError,
 )
 from yarl import URL
@@ -28,7 +33,7 @@ from do_images_async._http.deadlines import Deadline
 from do_images_async._http.failures import ConnectionBrokenError, UnwritableError
 from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.logs import call_hook, log_attempt, logger, outcome_of, route_of
-from do_images_async._http.messages import give_back, settle
+from do_images_async._http.messages import QuotaMiddleware, give_back, settle
 from do_images_async._http.request import Call, Options
 from do_images_async._quota.protocols import Permit
 from do_images_async.errors import APIError, DOImagesError
@@ -48,7 +53,7 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
     Attributes:
         number: its number within the call, from 1.
         access: the token that it goes out with, and before it has a permit, the one that was newest then.
-        may_have_been_sent: whether the server may know of it.
+        may_have_been_sent: whether the server may know of it, or of an earlier message of the attempt.
         response: the response; its body may be unread.
         rate_limit: the quota as the response reports it.
     """
@@ -70,8 +75,15 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
 
     __repr__ = object.__repr__
 
+    def within(self, session: ClientSession) -> tuple[ClientMiddlewareType, ...]:
+        """Return the middlewares of a request: the session's own, and this one as the innermost."""
+        # aiohttp replaces a session's middlewares by the request's, and has no public way to read them.
+        own: Sequence[ClientMiddlewareType] = getattr(session, "_middlewares", ())
+        return (*(each for each in own if not isinstance(each, QuotaMiddleware)), self)
+
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-        # aiohttp may send a message twice: events report the first one.
+        # aiohttp, or a middleware, may send a message twice: events report the first one.
+        self.response = None
         if self._asked_at is None:
             self._asked_at = time.monotonic()
         permit = await self._acquire()
@@ -91,7 +103,8 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         try:
             self.response = response = await self.connections.send(request, handler)
         except BaseException as error:
-            self.may_have_been_sent = sent = give_back(permit, request)
+            sent = give_back(permit, request)
+            self.may_have_been_sent = self.may_have_been_sent or sent
             _raise_ours(error, sent=sent)
             raise
         self.may_have_been_sent = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
 
 from do_images_async._arguments import check_seconds
@@ -9,7 +10,30 @@ from do_images_async._http.headers import parse_rate_limit, report_of
 from do_images_async._quota.protocols import Limiter, Permit, check_limiter
 from do_images_async.models import RateLimit
 
-__all__ = ["give_back", "quota_middleware", "settle"]
+__all__ = ["QuotaMiddleware", "give_back", "quota_middleware", "settle"]
+
+
+@attrs.frozen(eq=False)
+class QuotaMiddleware:
+    """The middleware of `quota_middleware`; a client on its session leaves it out and acquires by itself."""
+
+    limiter: Limiter
+    max_wait: float | None
+    reserve: int
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        permit = await self.limiter.acquire(max_wait=self.max_wait, reserve=self.reserve)
+        if request.session.closed:
+            # aiohttp looks only before its middlewares, which may have waited since.
+            permit.release()
+            raise RuntimeError("Session is closed")
+        try:
+            response = await handler(request)
+        except BaseException:
+            give_back(permit, request)
+            raise
+        settle(permit, response)
+        return response
 
 
 def quota_middleware(
@@ -23,6 +47,8 @@ def quota_middleware(
 
     aiohttp's `ClientTimeout.total` includes the time that a message waits for the quota. Leave it None, and
     limit `sock_connect` and `sock_read`.
+
+    An `ImagesAPI` on the same session takes its own permits, and this middleware does not run for its calls.
 
     Args:
         limiter: grants the permits; it may be an `ImagesAPI`'s as well.
@@ -39,21 +65,7 @@ def quota_middleware(
         check_seconds(max_wait, "max_wait", zero=True)
     limiter.check_reserve(reserve)
 
-    async def take_permit(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-        permit = await limiter.acquire(max_wait=max_wait, reserve=reserve)
-        if request.session.closed:
-            # aiohttp looks only before its middlewares, which may have waited since.
-            permit.release()
-            raise RuntimeError("Session is closed")
-        try:
-            response = await handler(request)
-        except BaseException:
-            give_back(permit, request)
-            raise
-        settle(permit, response)
-        return response
-
-    return take_permit
+    return QuotaMiddleware(limiter, max_wait, reserve)
 
 
 def settle(permit: Permit, response: ClientResponse) -> RateLimit | None:

@@ -191,6 +191,7 @@ class Transport:
                 try:
                     result = await self._try(attempt)
                 except BaseException as error:
+                    unknown = unknown or _has_maybe_written(attempt)
                     attempt.ended(error)
                     if attempt.sent_and_cancelled(error):
                         note_error(_unfinished(attempt))
@@ -301,7 +302,7 @@ class Transport:
                     attempt.url,
                     data=body,
                     headers=None if body is None else _JSON_BODY,
-                    middlewares=(attempt,),
+                    middlewares=attempt.within(session),
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=True,
@@ -430,6 +431,12 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _is_success(response: aiohttp.ClientResponse) -> bool:
     return 200 <= response.status < 300
+
+
+def _has_maybe_written(attempt: Attempt[Any]) -> bool:
+    """Return whether an attempt that raised may have been executed: a middleware may have sent it before."""
+    failure = Failure.MAYBE_EXECUTED_FINAL
+    return attempt.may_have_been_sent and leaves_outcome_unknown(attempt.call.method, failure)
 
 
 def _unfinished(attempt: Attempt[Any]) -> RequestTimeoutError:

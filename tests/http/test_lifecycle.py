@@ -105,7 +105,7 @@ async def test_a_borrowed_session_may_have_any_headers_and_cookies(server: Serve
         assert request.headers["accept"] == "application/json"
         assert request.headers["x-theirs"] == "kept"
     assert server.received[1].json() == {"name": "a"}
-    assert not passed
+    assert passed == ["GET", "PUT", "PUT", "GET"]
 
 
 @pytest.mark.parametrize(

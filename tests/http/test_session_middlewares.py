@@ -1,0 +1,102 @@
+"""The middlewares of a session that the client is given: they run, and get around neither quota nor token."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
+from yarl import URL
+
+from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors, quota_middleware
+from tests.conftest import FAST, TOKEN
+from tests.support.servers import RESET, Server, image_reply, refusal, unused_port
+
+
+def session_with(*middlewares: ClientMiddlewareType) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(middlewares=middlewares)
+
+
+async def test_they_run_for_each_attempt_in_their_order(server: Server) -> None:
+    server.script(refusal(503), image_reply(7))
+    seen: list[str] = []
+
+    def middleware(name: str) -> ClientMiddlewareType:
+        async def note(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+            assert "Authorization" not in request.headers, "the token is not on it yet"
+            request.headers["X-Seen"] = name
+            response = await handler(request)
+            seen.append(f"{name} {response.status}")
+            return response
+
+        return note
+
+    async with session_with(middleware("first"), middleware("second")) as session:
+        assert (await ImagesAPI(TOKEN, session=session, base_url=server.url, retry=FAST).get(7)).id == 7
+    assert seen == ["second 503", "first 503", "second 200", "first 200"]
+    assert {request.headers["x-seen"] for request in server.received} == {"second"}
+
+
+async def test_each_message_that_one_sends_takes_a_permit(server: Server) -> None:
+    server.script(refusal(503), image_reply(7))
+
+    async def retry_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        (await handler(request)).release()
+        return await handler(request)
+
+    limiter = RateLimiter()
+    async with session_with(retry_once) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, retry=FAST)
+        assert (await api.get(7)).id == 7
+    stats = limiter.stats()
+    assert (stats.granted, stats.in_flight) == (2, 0)
+
+
+@pytest.mark.parametrize("second", ["no permit", "no connection"])
+async def test_a_write_that_one_sends_again_may_have_been_executed_by_the_first(
+    server: Server, second: str
+) -> None:
+    server.script(RESET)
+
+    async def send_again(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        try:
+            return await handler(request)
+        except Exception:  # noqa: BLE001
+            again = ClientRequest(
+                *(request.method, request.url),
+                loop=request.loop,
+                session=request.session,
+                proxy=URL(f"http://127.0.0.1:{unused_port()}"),
+            )
+            return await handler(again)
+
+    limiter = RateLimiter(TokenBucket(1 if second == "no permit" else 9, per=60))
+    async with session_with(send_again) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, max_wait=0, retry=FAST)
+        with pytest.raises(errors.DOImagesError) as caught:
+            await api.actions.convert(7)
+    assert isinstance(caught.value, errors.QuotaWaitError) == (second == "no permit")
+    assert caught.value.outcome_unknown
+    assert len(server.received) == 1
+
+
+async def test_none_can_lead_the_token_to_another_origin(server: Server) -> None:
+    async def elsewhere(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        request.url = request.url.with_host("localhost")
+        return await handler(request)
+
+    limiter = RateLimiter()
+    async with session_with(elsewhere) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter)
+        with pytest.raises(ValueError, match="the token is for"):
+            await api.get(7)
+    assert not server.received
+    assert limiter.stats().available == (250, 5000)
+
+
+async def test_a_quota_middleware_of_the_session_takes_no_second_permit(server: Server) -> None:
+    server.script(image_reply(7))
+    limiter = RateLimiter(TokenBucket(1, per=60))
+    async with session_with(quota_middleware(limiter, max_wait=0)) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, max_wait=0)
+        assert (await api.get(7)).id == 7
+    assert limiter.stats().granted == 1
