@@ -40,6 +40,8 @@ def parse_rate_limit(headers: Headers) -> RateLimit | None:
 def parse_retry_after(headers: Headers, *, now: float) -> float | None:
     """Return the seconds that `retry-after` asks to wait, as a number or an HTTP date; None when unusable.
 
+    A date in the past is 0: less than a second, rounded down.
+
     Args:
         headers: the response's headers. A date is read against the response's own `Date`, so that a wrong
             clock on either side does no harm.
@@ -53,7 +55,7 @@ def parse_retry_after(headers: Headers, *, now: float) -> float | None:
     when = _http_date(value)
     if when is None:
         return None
-    return _positive(when - _server_time(headers, now))
+    return max(0.0, when - _server_time(headers, now))
 
 
 def report_of(status: int, headers: Headers, rate_limit: RateLimit | None) -> Report:
@@ -80,16 +82,13 @@ def seconds_until_reset(headers: Headers, *, now: float) -> float | None:
     reset = _integer(headers, "ratelimit-reset")
     if reset is None:
         return None
-    return _positive(reset - _server_time(headers, now))
+    seconds = reset - _server_time(headers, now)
+    return seconds if seconds > 0 else None
 
 
 def _server_time(headers: Headers, now: float) -> float:
     date = _http_date(headers.get("date", ""))
     return now if date is None else date
-
-
-def _positive(seconds: float) -> float | None:
-    return seconds if seconds > 0 else None
 
 
 def _http_date(value: str) -> float | None:

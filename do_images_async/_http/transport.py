@@ -108,7 +108,7 @@ class _Patience:
         if self._once or problem.failure is not Failure.RATE_LIMITED:
             return False
         error = problem.error
-        if not problem.pause and not (isinstance(error, APIError) and hour_has_left(error.rate_limit)):
+        if problem.pause is None and not (isinstance(error, APIError) and hour_has_left(error.rate_limit)):
             return False
         now = time.monotonic()
         if self._since is None:

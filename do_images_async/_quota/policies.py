@@ -180,15 +180,16 @@ class Closing:
 
         With `retry_after`, or while requests remain in the longest window, it is the shortest window that is
         spent. Otherwise it may be either one: the reset of the longest window is believed for one period of
-        the shortest, and after each further refusal for twice as long.
+        the shortest, and after each further refusal for twice as long. A `retry_after` of 0 is less than a
+        second, rounded down.
         """
         report = response.report
         shortest, longest = response.period / _SECOND, response.longest / _SECOND
-        if report.retry_after is not None:
+        if report.retry_after:
             return min(report.retry_after, longest)
         doubled = 2.0 ** min(self.refusals - 1, 60)
         backoff = min(doubled, shortest)
-        if report.remaining or report.reset_in is None:
+        if report.retry_after is not None or report.remaining or report.reset_in is None:
             return backoff
         return max(min(report.reset_in + RESET_STEP, shortest * doubled, longest), backoff)
 

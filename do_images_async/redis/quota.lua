@@ -204,10 +204,11 @@ end
 
 -- Return how long to wait after a refusal.
 local function closing_pause(report)
-    if report.retry_after then return math.min(report.retry_after, longest.period) end
+    if (report.retry_after or 0) > 0 then return math.min(report.retry_after, longest.period) end
     local doubled = 2 ^ math.min(state.refusals - 1, 60)
     local backoff = math.min(doubled * SECOND, shortest.period)
-    if (report.remaining or 0) > 0 or not report.reset_in then return backoff end
+    local is_short = report.retry_after or (report.remaining or 0) > 0
+    if is_short or not report.reset_in then return backoff end
     return math.max(math.min(report.reset_in + RESET_STEP, shortest.period * doubled, longest.period), backoff)
 end
 

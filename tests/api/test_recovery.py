@@ -23,7 +23,8 @@ CREATION: dict[str, Any] = {
 
 
 def client(emulator: ImagesEmulator) -> ImagesAPI:
-    limiter = RateLimiter(TokenBucket(10**6, per=60))  # refusals at random would slow a smaller one down
+    # Refusals at random would slow down a smaller limiter, or one with a longer window.
+    limiter = RateLimiter(TokenBucket(10**6, per=0.02))
     return ImagesAPI(emulator.token, base_url=emulator.url, limiter=limiter, retry=FAST)
 
 

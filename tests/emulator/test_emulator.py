@@ -306,7 +306,7 @@ async def test_a_storm_of_429(emulator: ImagesEmulator, http: aiohttp.ClientSess
 
 
 async def test_a_client_sails_through_a_storm(emulator: ImagesEmulator) -> None:
-    emulator.faults.storm(2, retry_after=0)
+    emulator.faults.storm(2, retry_after=1)
     async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
         assert (await api.list_page()).total == 43
     assert emulator.requests.statuses() == {429: 2, 200: 1}

@@ -10,7 +10,7 @@ import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async.events import AttemptEnded, Event
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.calls import CALLS, EVERY_METHOD, IDEMPOTENT, Method, failure, success
 from tests.support.servers import (
@@ -182,13 +183,18 @@ async def test_many_failures_do_not_multiply_the_traffic(server: Server, api: Im
     assert len(server.received) == 2
 
 
-async def test_429_responses_do_not_use_the_retry_budget(server: Server, api: ImagesAPI) -> None:
-    # Large: a limiter that was refused goes evenly, at the pace of its bucket.
-    limiter = RateLimiter(TokenBucket(100_000, per=60))
-    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, retry=FAST) as other:
-        for _ in range(20):
-            server.script(*[refusal(429, headers={"retry-after": "0"})] * 3, image_reply(42))
-            await other.get(42)
+@pytest.fixture
+async def hasty(server: Server) -> AsyncIterator[ImagesAPI]:
+    """Yield a client whose limiter waits no longer than 0.02 s after a refusal that names no time."""
+    limiter = RateLimiter(TokenBucket(50, per=0.02, margin=0))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter, retry=FAST) as client:
+        yield client
+
+
+async def test_429_responses_do_not_use_the_retry_budget(server: Server, hasty: ImagesAPI) -> None:
+    for _ in range(20):
+        server.script(*[refusal(429)] * 3, image_reply(42))
+        await hasty.get(42)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
@@ -213,20 +219,19 @@ async def test_a_creation_answered_without_json_is_not_retried(server: Server, a
 
 @EVERY_METHOD
 async def test_row_21_a_429_is_retried_since_it_was_not_executed(
-    server: Server, api: ImagesAPI, method: str
+    server: Server, hasty: ImagesAPI, method: str
 ) -> None:
-    refused = refusal(429, headers={"retry-after": "0"})
-    server.script(refused, refused, refused, success(method))
-    await CALLS[method](api)
+    server.script(*[refusal(429)] * 3, success(method))
+    await CALLS[method](hasty)
     assert server.methods == [method] * 4
 
 
 @EVERY_METHOD
 async def test_too_many_requests_ends_after_four_attempts(
-    server: Server, api: ImagesAPI, method: str
+    server: Server, hasty: ImagesAPI, method: str
 ) -> None:
-    server.script(*[refusal(429, headers={"retry-after": "0"})] * 9)
-    error = await failure(api, method)
+    server.script(*[refusal(429)] * 9)
+    error = await failure(hasty, method)
     assert isinstance(error, errors.RateLimitError)
     assert not error.outcome_unknown
     assert server.methods == [method] * 4
@@ -236,6 +241,23 @@ async def test_refusals_that_say_how_long_to_wait_use_up_no_attempts(server: Ser
     server.script(*[refusal(429, headers={"retry-after": "1"})] * 2, image_reply(42))
     await api.with_options(retry=RetryPolicy(attempts=2), max_wait=60).get(42)
     assert server.methods == ["GET"] * 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "0"},
+        {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"},
+        {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"},
+    ],
+    ids=["0", "a date that is now", "a date in the past"],
+)
+async def test_less_than_a_second_rounded_down_uses_up_no_attempts_either(
+    server: Server, hasty: ImagesAPI, headers: dict[str, str]
+) -> None:
+    server.script(*[refusal(429, headers=headers)] * 8, image_reply(42))
+    await hasty.get(42)
+    assert len(server.received) == 9
 
 
 @pytest.mark.parametrize("remaining", [4000, 0], ids=["the minute's", "either window's"])
@@ -313,6 +335,20 @@ async def test_a_503_with_retry_after_is_retried(server: Server, api: ImagesAPI,
     server.script(refusal(503, headers={"retry-after": "0"}), success(method))
     await CALLS[method](api)
     assert server.methods == [method] * 2
+
+
+async def test_a_503_with_retry_after_0_waits_for_the_backoff(server: Server) -> None:
+    waits: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, AttemptEnded) and event.retry_in is not None:
+            waits.append(event.retry_in)
+
+    server.script(*[refusal(503, headers={"retry-after": "0"})] * 3, image_reply(42))
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=RetryPolicy(base=0.01), on_event=note) as api:
+        await api.get(42)
+    assert len(waits) == 3
+    assert all(wait > 0 for wait in waits)
 
 
 async def test_a_503_with_retry_after_waits_as_long_as_the_cap_allows(server: Server, api: ImagesAPI) -> None:

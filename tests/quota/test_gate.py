@@ -171,6 +171,7 @@ def test_a_limiter_that_starts_anew_heeds_what_was_spent_before() -> None:
         pytest.param(refused(retry_after=30.0, reset_in=900), 30, id="retry-after, of a burst"),
         pytest.param(refused(reset_in=900.0), 901, id="ratelimit-reset, of the hour"),
         pytest.param(refused(), 1, id="nothing"),
+        pytest.param(refused(retry_after=0.0, reset_in=900), 1, id="retry-after: 0"),
     ],
 )
 def test_a_refusal_closes_for_everybody_and_one_probe_goes_first(word: Report, opens: float) -> None:
@@ -210,7 +211,10 @@ def test_it_opens_by_one_more_with_every_success() -> None:
     run_virtually(main())
 
 
-def test_refusals_without_a_word_double_the_pause() -> None:
+@pytest.mark.parametrize("retry_after", [None, 0.0], ids=["nothing", "retry-after: 0"])
+def test_refusals_that_name_no_time_double_the_pause(retry_after: float | None) -> None:
+    """A `retry-after` of 0 is less than a second, rounded down."""
+
     async def main() -> None:
         limiter = limiter_of()
         pauses: list[float] = []
@@ -218,7 +222,7 @@ def test_refusals_without_a_word_double_the_pause() -> None:
             begin = seconds()
             permit = await limiter.acquire()
             pauses.append(seconds() - begin)
-            permit.settle(Report(refused=True))
+            permit.settle(Report(refused=True, retry_after=retry_after))
         # With up to a tenth more, at most a second, so that sister processes do not come together.
         assert [least <= pause <= least * 1.1 for least, pause in zip((1, 2, 4, 8), pauses[1:], strict=True)]
 

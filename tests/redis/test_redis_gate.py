@@ -240,6 +240,7 @@ REPORT_CHANGES: list[ChangeReport] = [
     without_headers,
     lambda report: msgspec.structs.replace(report, refused=True, remaining=0, retry_after=2.0),
     lambda report: msgspec.structs.replace(report, refused=True, remaining=0, retry_after=None),
+    lambda report: msgspec.structs.replace(report, refused=True, retry_after=0.0),
     lambda report: msgspec.structs.replace(report, reset_in=4200.0),
 ]
 """Changes that make reports like those of servers that count in another way or report another window."""
