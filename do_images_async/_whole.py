@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import final
 
-from do_images_async.errors import IncompleteListingError
 from do_images_async.models import Image
 
 __all__ = ["WholeListing", "whole_listing"]
@@ -39,18 +38,7 @@ class WholeListing(Collection[Image]):
 
 
 def whole_listing(images: Iterable[Image]) -> WholeListing:
-    """Return the listing of these images, which the caller has read with `strict` to the end.
-
-    Raises:
-        IncompleteListingError: two of them have the same id but differ.
-    """
-    by_id: dict[int, Image] = {}
-    for image in images:
-        known = by_id.setdefault(image.id, image)
-        if known != image:
-            raise IncompleteListingError(
-                f"image {image.id} is listed twice, and not the same", seen=len(by_id), total=None
-            )
+    """Return the listing of these images, which the caller has read with `strict` to the end."""
     whole = object.__new__(WholeListing)
-    whole._images = tuple(by_id.values())  # pyright: ignore[reportPrivateUsage]
+    whole._images = tuple(images)  # pyright: ignore[reportPrivateUsage]
     return whole

@@ -270,11 +270,11 @@ class ImagesAPI:
         """Yield every image once, in the server's order (API page: "List All Images").
 
         The API's pages are offsets: when images are created or deleted meanwhile, one may be repeated and
-        another left out. Repeats are dropped (but for those within one page, which are the server's). When
-        totals or repeats show that the list moved, all pages are read again, and what is new comes at the
-        end. A listing that still moves after the fourth reading, or is shorter than its largest total in two
-        equal readings, is logged as a warning with both counts; so is one without a total in which a page is
-        smaller than a later one.
+        another left out. Repeats are dropped (but without `strict` not those within one page, which are the
+        server's). When totals or repeats show that the list moved, all pages are read again, and what is new
+        comes at the end. A listing that still moves after the fourth reading, or in two equal readings has
+        fewer different images than its largest total, is logged as a warning with both counts; so is one
+        without a total in which a page is smaller than a later one or repeats an image of an earlier one.
 
         Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; up to
         four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
@@ -292,9 +292,9 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            IncompleteListingError: `strict`, and the list did not come to rest, is shorter than its total, or
-                has a gap and no total; or page after page brings nothing new, as from a server that ignores
-                the page's number.
+            IncompleteListingError: `strict`, and the list did not come to rest, has fewer different images
+                than its total, has repeats or a gap and no total, or a page holds one image twice and not the
+                same; or page after page brings nothing new, as from a server that ignores the page's number.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
@@ -342,7 +342,7 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            IncompleteListingError: the list can't be shown to be whole, or an image comes twice and differs.
+            IncompleteListingError: as for `list` with `strict`.
             DOImagesError: a page failed; `page` is its number.
         """
         check_hook(progress, "progress")

@@ -103,6 +103,22 @@ class Page(Generic[T]):
         """Return the page without the items that have these ids."""
         return attrs.evolve(self, items=tuple([item for item in self.items if item.id not in ids]))
 
+    def each_once(self) -> Self:
+        """Return the page without the items that it repeats.
+
+        Raises:
+            IncompleteListingError: two items have the same id but differ; `seen` is the number before them.
+        """
+        by_id: dict[int | str, T] = {}
+        for item in self.items:
+            if by_id.setdefault(item.id, item) != item:
+                raise IncompleteListingError(
+                    f"page {self.number} lists the id {item.id} twice, and not the same",
+                    seen=len(by_id),
+                    total=self.total,
+                )
+        return attrs.evolve(self, items=tuple(by_id.values()))
+
 
 def next_page_number(links: Links | None, *, page: int, base_url: URL) -> int | None:
     """Return the number of the page that follows `page`, read from the links; None on the last page.
@@ -146,9 +162,10 @@ async def read_whole(
     that may have been read already; after a creation, items move to a later page and come twice. So an item
     that an earlier page had is taken out of a page. If a pass over all pages shows that the list moved,
     another pass follows, of which only new items are yielded. A pass shows it by totals that differ, by a
-    repeated item, or by fewer items than the total; without a total, by a page that is smaller than another
-    although more follow. Two passes that read the same show that the list is at rest; if it is still shorter
-    than the largest total, or has such a page, that is an error with `strict`, and otherwise a warning.
+    repeated item, or by fewer different items than the total; without a total, by a page that is smaller than
+    another although more follow. Two passes that read the same show that the list is at rest; if it is still
+    shorter than the largest total, or, without a total, repeats items or has such a page, that is an error
+    with `strict`, and otherwise a warning.
 
     A list at rest costs one pass, one that moves up to `PASSES`; with `strict` it is two and up to
     `STRICT_PASSES`. A server that sends no links does not say which page is the last: one page more is read
@@ -159,11 +176,13 @@ async def read_whole(
         fetch: reads the page with this number; the first is 1.
         concurrency: pages that are prefetched ahead of the one being read, at most.
         strict: read until a whole pass shows no movement and brings nothing new. Otherwise such a pass is
-            needed only after movement; if none comes, a warning is logged.
+            needed only after movement; if none comes, a warning is logged. What one page repeats is then
+            kept: it is the server's own way.
 
     Raises:
         DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
-        IncompleteListingError: `strict`, and no pass was the last one; or page after page brings nothing new.
+        IncompleteListingError: `strict`, and no pass was the last one, or a page holds two different items of
+            one id; or page after page brings nothing new.
     """
     seen = IdSet()
     before: _Pass | None = None
@@ -216,8 +235,8 @@ class _Pass:
         self._seen = seen
         self._strict = strict
         self._read = None if first else IdSet()  # the ids of this pass; in the first, they are those seen
-        self._count = 0  # items on the pages that brought something new
-        self._distinct = 0  # the same, each item once
+        self._held = 0  # items on its pages, without those of earlier pages
+        self._distinct = 0  # the same, without what a page itself repeats
         self._fresh = 0  # items that no pass before had
         self._page_size = 0  # of the first page; less than was asked for where the server caps it
         self._smallest, self._largest = math.inf, 0  # items on a page
@@ -225,29 +244,38 @@ class _Pass:
         self._has_links = False
         self._linked = False  # whether a page had a link to a later one
         self._moved = False
-        self._repeats_a_page = False
+        self._repeats = False  # whether a page held an item of an earlier one
+        self._repeats_a_page = False  # whether a page held nothing else
         self._stalled = self._stalled_at_rest = 0
 
     def take(self, page: Page[T]) -> Page[T]:
         """Count a page, and return it without the items that earlier pages had.
 
+        With `strict`, what the page itself repeats is taken out as well.
+
         Raises:
-            IncompleteListingError: too many pages in a row brought nothing new, and more are announced.
+            IncompleteListingError: too many pages in a row brought nothing new, and more are announced; or,
+                `strict`, two items of the page have the same id but differ.
         """
         ids = page.ids
+        distinct = len(set(ids))
         known = self._seen.absorb(ids)
         repeated = known if self._read is None else self._read.absorb(ids)
         self.digest = hash((self.digest, page.number, page.total, ids))
         moved_now = page.total is not None and self._latest_total not in (None, page.total)
+        self._repeats = self._repeats or bool(repeated)
         self._moved = self._moved or bool(repeated) or moved_now
         if page.total is not None:
             self._latest_total = page.total
             self.total = page.total if self.total is None else max(self.total, page.total)
         fresh = page.without(known) if known else page
+        if self._strict and distinct < len(page):
+            fresh = fresh.each_once()
         self._fresh += len(fresh)
-        new = len(page.without(repeated)) if repeated else len(page)
+        new = distinct - len(repeated)
+        self._repeats_a_page = self._repeats_a_page or (len(page) > 0 and not new)
+        self._held += len(page.without(repeated)) if repeated else len(page)
         self._distinct += new
-        self._count += len(page) if new else 0
         self._page_size = self._page_size or len(page)
         self._look_for_a_gap(page)
         links = page.links
@@ -270,13 +298,17 @@ class _Pass:
     def _is_short(self) -> bool:
         """Return whether the pages may hold less than the listing.
 
-        Of totals that differ the largest counts: two passes in which they differ alike show no rest. If the
-        total is missing or too small, a page that only repeats others shows that a part was not read, and a
-        page that is smaller than another, although more follow, that a part may be missing.
+        A total counts items that differ: an item that comes twice, in one page or in two, stands where
+        another may be missing. Of totals that differ the largest counts: two passes in which they differ
+        alike show no rest. If the total is missing or too small, so does a repeated item; and a page that is
+        smaller than another, although more follow, shows that a part may be missing. A page that only repeats
+        others stands where another may be, whatever the total is.
         """
-        if self.total is None or self.total < self._count:
-            return self._repeats_a_page or self._has_gap
-        return self._count < self.total
+        if self._repeats_a_page:
+            return True
+        if self.total is None or self.total < self._distinct:
+            return self._repeats or self._has_gap
+        return self._distinct < self.total
 
     def _look_for_a_gap(self, page: Page[T]) -> None:
         if len(page):
@@ -288,8 +320,8 @@ class _Pass:
         """Return the number of the last page to read, as far as is known after this page.
 
         A next link is always believed. The total and the last link are believed until a page is empty, and
-        the total until the pages have held more than it says. If none of these is there, a page that is as
-        full as the first one is not the last.
+        the total until the pages have held more different items than it says. If none of these is there, a
+        page that is as full as the first one is not the last.
         """
         announced = page.number if page.links.next_page is None else page.number + 1
         if not len(page):
@@ -297,10 +329,10 @@ class _Pass:
         announced = max(announced, page.links.last_page or 0)
         full = len(page) >= self._page_size
         total = self._latest_total
-        if total is None or total < self._count:
+        if total is None or total < self._distinct:
             more = full and not self._linked
         else:
-            more = self._distinct < total
+            more = self._held < total or (page.full and self._distinct < total)
             announced = max(announced, -(-total // self._page_size))
         if more or (new and not self._proves_its_end(page)):
             announced = max(announced, page.number + 1)
@@ -315,7 +347,7 @@ class _Pass:
         if self._has_links:
             return True
         total = self._latest_total
-        if total is None or total < self._count:
+        if total is None or total < self._distinct:
             return False
         return not page.full or not (self._strict or total == len(page))
 
@@ -323,7 +355,6 @@ class _Pass:
         if new:
             self._stalled = self._stalled_at_rest = 0
             return
-        self._repeats_a_page = self._repeats_a_page or bool(len(page))
         self._stalled += 1
         self._stalled_at_rest = 0 if moved_now and len(page) else self._stalled_at_rest + 1
         if self.last_page <= page.number:

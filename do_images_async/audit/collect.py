@@ -74,7 +74,7 @@ async def audit(
     An async generator is closed when the audit ends, also if it fails.
 
     Args:
-        images: the images to audit, such as `api.list()`.
+        images: the images to audit, such as `api.list(strict=True)`.
         rules: the rules to apply.
         now: the moment that ages are counted to; aware. By default the present.
         price: USD per GB and month of a snapshot or custom image.

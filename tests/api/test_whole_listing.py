@@ -51,14 +51,23 @@ async def test_a_page_that_fails_leaves_no_listing(server: Server, api: ImagesAP
 async def test_an_id_that_comes_twice_is_one_image_if_both_are_the_same(
     server: Server, api: ImagesAPI
 ) -> None:
-    server.answer_with(lambda request: page(image_document(6), image_document(6), total=2))
+    server.answer_with(lambda request: page(image_document(6), image_document(6), total=1))
     assert [image.id for image in await api.list_whole()] == [6]
+
+
+async def test_an_id_that_comes_twice_does_not_make_up_for_one_that_is_missing(
+    server: Server, api: ImagesAPI
+) -> None:
+    server.answer_with(lambda request: page(image_document(6), image_document(6), total=2))
+    with pytest.raises(errors.IncompleteListingError) as caught:
+        await api.list_whole()
+    assert (caught.value.seen, caught.value.total) == (1, 2)
 
 
 async def test_an_id_that_comes_twice_and_differs_is_an_error(server: Server, api: ImagesAPI) -> None:
     other = image_document(6) | {"name": "another"}
     server.answer_with(lambda request: page(image_document(6), other, total=2))
-    with pytest.raises(errors.IncompleteListingError, match="image 6 is listed twice, and not the same"):
+    with pytest.raises(errors.IncompleteListingError, match="page 1 lists the id 6 twice, and not the same"):
         await api.list_whole()
 
 

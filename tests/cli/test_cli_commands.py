@@ -221,6 +221,31 @@ async def test_a_list_that_is_shorter_than_announced_shows_what_there_is(server:
     assert re.fullmatch(r"do-images: INCOMPLETE: .*1 images read; the server counts 3.*\n", ended.stderr)
 
 
+@pytest.mark.parametrize("numbers", [[8, 8, 7], [1, 1, 1]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["audit"],
+        ["prune", "--name", "*", "--keep-last", "1"],
+        ["replicate", "--name", "*", "--to", "ams3"],
+    ],
+)
+async def test_an_image_that_a_page_repeats_does_not_make_a_list_whole(
+    server: Server, command: list[str], numbers: list[int]
+) -> None:
+    server.answer_with(
+        lambda request: reply({"images": [image_document(each) for each in numbers], "meta": {"total": 3}})
+    )
+    ended = await do_images_here(*command, **account(server))
+    assert ended.status == 4
+    counts = f"{len(set(numbers))} images read; the server counts 3"
+    assert re.fullmatch(rf"do-images: incomplete: .*{counts}.*\n", ended.stderr, re.IGNORECASE)
+    assert {request.method for request in server.received} == {"GET"}
+    if command == ["list"]:
+        assert len(ended.stdout.splitlines()) == 1 + len(set(numbers))
+
+
 # --- get, create, update, wait ---
 
 
