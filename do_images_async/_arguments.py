@@ -70,8 +70,9 @@ def check_image_key(image_id: object) -> int | str:
     if not isinstance(image_id, str):
         raise TypeError(f"image_id must be an int, or the slug of a public image, not {shown(image_id)}")
     if len(image_id) <= _MOST_DIGITS and image_id.isascii() and image_id.isdigit():
+        number = check_image_id(int(image_id))
         raise ValueError(
-            f"image_id must be an int to name an image by its id: pass {image_id}, not {image_id!r}"
+            f"image_id must be an int to name an image by its id: pass {number}, not {image_id!r}"
         )
     if not _SLUG.fullmatch(image_id) or len(image_id) > 255:
         raise ValueError(
@@ -133,7 +134,7 @@ def check_seconds(value: object, name: str, *, zero: bool = False) -> float:
     # An int may be too large for a float, and is less than infinity all the same.
     if not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
         allowed = "at least 0" if zero else "more than 0"
-        raise ValueError(f"{name} must be {allowed} seconds, not {shown(value)}")
+        raise ValueError(f"{name} must be {allowed} seconds and finite, not {shown(value)}")
     return value
 
 
@@ -162,16 +163,21 @@ def check_header(value: object, name: str) -> str:
     return text
 
 
-def read_base_url(value: object, *, allow_insecure_http: bool = False) -> URL | TypeError | ValueError:
+def read_base_url(
+    value: object, name: str = "base_url", *, allow_insecure_http: bool = False
+) -> URL | TypeError | ValueError:
     """Return the API's address, without `/v2` at its end, or the error that says what is wrong with it.
 
-    The caller raises the error after it has deleted the value, which can hold a password: a traceback shows
-    local variables.
+    The error names the argument or variable that `value` came from. The caller raises it after deleting the
+    value, which can hold a password: a traceback shows local variables.
     """
     try:
         return _check_base_url(value, check_bool(allow_insecure_http, "allow_insecure_http"))
     except (TypeError, ValueError) as error:
-        return type(error)(*error.args)  # its traceback has the value among the local variables
+        # A new one: the traceback of this one has the value among the local variables.
+        message = str(error)
+        named = message.startswith("base_url")
+        return type(error)(name + message.removeprefix("base_url") if named else message)
 
 
 def is_insecure(url: URL) -> bool:

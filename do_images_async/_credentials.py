@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 DEFAULT_BASE_URL: Final = "https://api.digitalocean.com"
+BASE_URL_VARIABLE: Final = "DIGITALOCEAN_API_URL"
 TOKEN_VARIABLES: Final = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
@@ -39,19 +40,27 @@ _JSON_ESCAPE = re.compile(r"\\(?:u00([0-9a-fA-F]{2})|([\"\\/]))")
 
 def token_from_environment() -> str | None:
     """Return the token in the first environment variable that is set and not empty."""
-    return next((token for name in TOKEN_VARIABLES if (token := os.environ.get(name))), None)
+    variable = _token_variable()
+    return None if variable is None else os.environ[variable]
+
+
+def _token_variable() -> str | None:
+    return next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
 
 
 def base_url_from_environment() -> str:
     """Return `DIGITALOCEAN_API_URL`, or the provider's own address where it is not set."""
-    return os.environ.get("DIGITALOCEAN_API_URL") or DEFAULT_BASE_URL
+    return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
 
 
-def choose_base_url(given: str | None, *, from_environment: bool) -> str:
-    """Return the address given, or the default; the environment's only if the token comes from there too."""
-    if given is not None:
-        return given
-    return base_url_from_environment() if from_environment else DEFAULT_BASE_URL
+def choose_base_url(given: str | None, *, from_environment: bool) -> tuple[str, str]:
+    """Return the address given, or the default, and the name of the argument or variable that it came from.
+
+    The environment's is taken only if the token comes from there too.
+    """
+    if given is None and from_environment:
+        return base_url_from_environment(), BASE_URL_VARIABLE
+    return DEFAULT_BASE_URL if given is None else given, "base_url"
 
 
 def read_token_source(value: object) -> Token | TokenProvider | TypeError | ValueError:
@@ -60,22 +69,26 @@ def read_token_source(value: object) -> Token | TokenProvider | TypeError | Valu
     The error is returned, as by `read_token`.
     """
     if value is None:
-        value = token_from_environment()
-        if value is None:
+        variable = _token_variable()
+        if variable is None:
             return ValueError(f"no token: pass one, or set {' or '.join(TOKEN_VARIABLES)}")
+        return read_token(os.environ[variable], variable)
     return cast("TokenProvider", value) if callable(value) else read_token(value)
 
 
-def read_token(value: object) -> Token | TypeError | ValueError:
+def read_token(value: object, name: str = "token") -> Token | TypeError | ValueError:
     """Return the token that a caller passed, or the error that says what is wrong with it.
 
-    The error is returned, so that the caller can delete its own reference to the value before it raises the
-    error: then not even a traceback that prints local variables shows the token.
+    The error names the argument or variable that `value` came from. It is returned, so that the caller can
+    delete its own reference to the value before it raises the error: then not even a traceback that prints
+    local variables shows the token.
     """
     if not isinstance(value, str):
-        return TypeError(f"token must be a str, not {type(value).__name__}")
+        return TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not _VISIBLE_ASCII.fullmatch(value):
-        return ValueError("token must be visible ASCII characters without spaces, at least one")
+        return ValueError(
+            f"{name} must be visible ASCII characters without spaces and line ends, at least one"
+        )
     return Token(value)
 
 

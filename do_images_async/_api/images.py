@@ -121,8 +121,8 @@ class ImagesAPI:
         on_event: EventHook | None = None,
         converter: ModelConverter | None = None,
     ) -> None:
-        chosen = choose_base_url(base_url, from_environment=token is None)
-        address = read_base_url(chosen, allow_insecure_http=allow_insecure_http)
+        chosen, name = choose_base_url(base_url, from_environment=token is None)
+        address = read_base_url(chosen, name, allow_insecure_http=allow_insecure_http)
         secret = read_token_source(token)
         # What is raised from here on has neither a token nor a URL's password among its local variables.
         del token, base_url, chosen

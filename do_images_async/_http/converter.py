@@ -10,6 +10,7 @@ wrong value is.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -135,9 +136,13 @@ class _MsgspecHook:
     def loads(self, data: bytes) -> Any:
         try:
             return self._decoder.decode(data)
-        except _REJECTIONS:
-            pass
-        return self._fallback(msgspec.json.decode(data), self._kind)
+        except _REJECTIONS as error:
+            rejection = error
+        try:
+            value = msgspec.json.decode(data)
+        except msgspec.ValidationError:  # a number too large for a float: only this decoder knows its path
+            raise rejection from None
+        return self._fallback(value, self._kind)
 
     def __call__(self, value: Any, _: Any) -> Any:
         try:
@@ -438,9 +443,20 @@ def _first_problem(error: Exception) -> tuple[Exception, str, str]:
 
 def is_json(body: bytes) -> bool:
     """Return whether a body is valid JSON."""
+    body = body.removeprefix(BOM)
     try:
-        msgspec.json.decode(body.removeprefix(BOM))
+        msgspec.json.decode(body)
+    except msgspec.ValidationError:  # no damage, if all that is wrong is a number too large for a float
+        return _is_json_with_large_numbers(body)
     except _REJECTIONS:
+        return False
+    return True
+
+
+def _is_json_with_large_numbers(body: bytes) -> bool:
+    try:
+        json.loads(body, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
         return False
     return True
 

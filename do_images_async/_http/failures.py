@@ -6,6 +6,7 @@ and none of their quotes, leaves this package.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -52,6 +53,8 @@ _PERMANENT: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
+_TLS_SETTING: Final = re.compile(r" ssl:(default|True|False)(?= \[)")
+"""The words of aiohttp for how certificates are checked; it says them of http, too."""
 _PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (
         aiohttp.ClientConnectorCertificateError,
@@ -88,7 +91,8 @@ def in_words(error: Exception) -> str:
         return f"the response is not HTTP ({_parser_error(error)})"
     own: type[object] = type(error)
     name = next((phrase for kind, phrase in _PHRASES if isinstance(error, kind)), own.__qualname__)
-    return " ".join(f"{name}: {error}".split())
+    text = _TLS_SETTING.sub("", str(error)) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
+    return " ".join(f"{name}: {text}".split())
 
 
 def _with_phrase(status: int) -> str:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
+from typing import cast
 
 import attrs
 
 from do_images_async._arguments import check_range, check_seconds
 
-__all__ = ["DOCUMENTED", "STARVED_PART", "Level", "TokenBucket", "check_buckets", "check_reserve"]
+__all__ = [
+    "DOCUMENTED",
+    "STARVED_PART",
+    "Level",
+    "TokenBucket",
+    "check_buckets",
+    "check_reserve",
+    "read_buckets",
+]
 
 _SECOND = 1_000_000_000
 
@@ -122,6 +131,15 @@ class Level:
         else:
             first = again
         return first + cycles * self.period
+
+
+def read_buckets(buckets: object) -> tuple[TokenBucket, ...]:
+    """Return the buckets of an iterable; raise TypeError if it is none, or something else is in it."""
+    if not isinstance(buckets, Iterable):
+        raise TypeError(f"buckets must be an iterable of TokenBucket, not {buckets!r}")
+    read = tuple(cast("Iterable[TokenBucket]", buckets))
+    check_buckets(read)
+    return read
 
 
 def check_buckets(buckets: Iterable[object]) -> None:

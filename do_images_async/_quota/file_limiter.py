@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from do_images_async._arguments import check_text
 from do_images_async._credentials import read_token
-from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_reserve
+from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_reserve, read_buckets
 from do_images_async._quota.permits import PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit
 from do_images_async._quota.worker import Worker, WorkerOptions
@@ -122,7 +122,7 @@ class FileRateLimiter:
             raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
         check_text(base_url, "base_url")
         options = WorkerOptions(
-            buckets=tuple(buckets) or DOCUMENTED,
+            buckets=read_buckets(buckets) or DOCUMENTED,
             on_store_failure=on_store_failure,
             lease=lease,
             grace=grace,

@@ -247,7 +247,7 @@ def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPP
 
 def _check_limit(value: float, name: str) -> None:
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number from 0, not {value}")
+        raise ValueError(f"{name} must be a finite number from 0, not {value}")
 
 
 def _duration(age: timedelta) -> str:

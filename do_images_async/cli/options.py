@@ -82,14 +82,14 @@ class _Number(click.FloatRange):
         except click.BadParameter:
             number = math.nan
         if not math.isfinite(number):
-            self.fail(f"{value!r} is not a number {self._allowed}.", param, ctx)
+            self.fail(f"{value!r} is not a {self._allowed}.", param, ctx)
         return number
 
 
-AMOUNT = _Number("from 0")
-AMOUNT_ABOVE_ZERO = _Number("above 0", above_zero=True)
-FRACTION = _Number("from 0 to 1", maximum=1)
-USD = _Number("of USD from 0 to 1,000,000", maximum=1_000_000)
+AMOUNT = _Number("finite number from 0")
+AMOUNT_ABOVE_ZERO = _Number("finite number above 0", above_zero=True)
+FRACTION = _Number("number from 0 to 1", maximum=1)
+USD = _Number("number of USD from 0 to 1,000,000", maximum=1_000_000)
 
 
 def split(values: tuple[str, ...]) -> list[str]:

@@ -23,6 +23,8 @@ __all__ = ["PLAN_SCHEMA", "AccountPlan", "PlannedImage", "PrunePlan", "account_p
 PLAN_SCHEMA: Final = 1
 """The version of the plan's format."""
 
+_PUBLICITY: Final = {True: "public", False: "private", None: "neither public nor private"}
+
 
 @attrs.frozen(kw_only=True)
 class PlannedImage:
@@ -48,6 +50,8 @@ class PlannedImage:
         """Return the property, relevant to the plan, that has changed since; None if none has."""
         for name in ("name", "created_at", "public", "type"):
             before, now = getattr(self, name), getattr(image, name)
+            if before != now and name == "public":
+                return f"it was {_PUBLICITY[before]} and is {_PUBLICITY[now]}"
             if before != now:
                 return f"its {name} was {_said(before)} and is {_said(now)}"
         if image.status != ImageStatus.AVAILABLE:  # each removed image was available

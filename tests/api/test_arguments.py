@@ -501,17 +501,21 @@ def test_without_a_token_the_error_names_the_variables(
 
 
 def test_a_bad_token_in_the_environment_is_refused_and_not_shown(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("DIGITALOCEAN_TOKEN", "secret-part\n")
-    with pytest.raises(ValueError, match="token") as caught:
-        ImagesAPI.from_env()
-    assert "secret-part" not in str(caught.value)
+    for variable in ("DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN"):
+        environment.setenv(variable, "secret-part\n")
+        expected = f"^{variable} must be visible ASCII characters without spaces and line ends"
+        with pytest.raises(ValueError, match=expected) as caught:
+            ImagesAPI.from_env()
+        assert "secret-part" not in str(caught.value)
 
 
 def test_a_bad_url_in_the_environment_is_refused(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DIGITALOCEAN_TOKEN", TOKEN)
     environment.setenv("DIGITALOCEAN_API_URL", "http://evil.example")
-    with pytest.raises(ValueError, match="https"):
+    with pytest.raises(ValueError, match=r"^DIGITALOCEAN_API_URL must be https"):
         ImagesAPI.from_env()
+    with pytest.raises(ValueError, match=r"^base_url must be an absolute https URL"):
+        ImagesAPI(base_url="junk")
 
 
 def test_an_empty_url_in_the_environment_is_the_default(environment: pytest.MonkeyPatch) -> None:
@@ -571,7 +575,9 @@ def test_a_client_with_a_bad_argument_is_not_made(name: str, value: Any, kind: t
 def test_a_bad_retry_policy_is_refused(options: dict[str, Any], kind: type[Exception]) -> None:
     (name,) = options
     allowed = (
-        "be an int|be at least 1" if name == "attempts" else "be a number of seconds|be at least 0 seconds"
+        "be an int|be at least 1"
+        if name == "attempts"
+        else "be a number of seconds|be at least 0 seconds and finite"
     )
     with pytest.raises(kind, match=f"^{name} must ({allowed}), not "):
         RetryPolicy(**options)
@@ -656,11 +662,16 @@ async def test_a_change_of_another_field_is_its_images_error(
     assert not server.connections
 
 
-@pytest.mark.parametrize("key", ["110000010", "7", "0" * 19])
+@pytest.mark.parametrize("key", ["110000010", "7", "0012"])
 async def test_row_95_an_id_in_a_string_is_told_to_be_an_int(api: ImagesAPI, key: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"image_id must be an int to name an image by its id: pass {key}, not"
-    ):
+    expected = f"image_id must be an int to name an image by its id: pass {int(key)}, not {key!r}"
+    with pytest.raises(ValueError, match=expected):
+        await api.get(key)
+
+
+@pytest.mark.parametrize("key", ["0" * 19, "9" * 19])
+async def test_row_95_digits_that_are_no_id_are_not_proposed(api: ImagesAPI, key: str) -> None:
+    with pytest.raises(ValueError, match=r"^image_id must be from 1 to 2\*\*63 - 1, not"):
         await api.get(key)
 
 

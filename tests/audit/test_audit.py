@@ -398,7 +398,7 @@ async def test_arguments_that_can_not_be_used(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf])
 def test_limits_that_can_not_be_used(limit: float) -> None:
     for rule in (older_than, oversized, stuck_import):
-        with pytest.raises(ValueError, match="must be a number from 0"):
+        with pytest.raises(ValueError, match="must be a finite number from 0"):
             rule(limit)
 
 

@@ -174,7 +174,7 @@ async def test_what_is_left_out_is_said(emulator: ImagesEmulator) -> None:
         (["--require-tag", "prod,,x"], "--require-tag"),
         (["--ignore-tag", " "], "--ignore-tag"),
         (["--ignore-rule", "odl"], "--ignore-rule"),
-        (["--older-than", "a year"], "'--older-than': 'a year' is not a number from 0."),
+        (["--older-than", "a year"], "'--older-than': 'a year' is not a finite number from 0."),
         (["--price", "nan"], "'--price': 'nan' is not a number of USD"),
         (["--price", "1e308"], "'1e308' is not a number of USD from 0 to 1,000,000"),
         (["--droplets", "/dev/null"], "--droplets: /dev/null is not JSON"),

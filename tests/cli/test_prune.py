@@ -431,6 +431,8 @@ async def test_a_plan_does_not_delete_what_has_changed_since(
     assert ended.status == 5
     assert "3 of 4 images deleted (30 GB), 1 changed since the plan, so not deleted" in ended.stderr
     assert emulator.requests.count("DELETE", f"/v2/images/{changed}") == 0
+    if "public" in change:
+        assert "it was private and is public" in " ".join(ended.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ HERE = {
             "--wait-timeout is for --wait",
         ),
         ("transfer 5 --region nyc1 --poll-interval 9", "--poll-interval is for --wait"),
+        ("wait 5 --poll-interval inf", "'--poll-interval': 'inf' is not a finite number above 0."),
+        ("audit --older-than inf", "'--older-than': 'inf' is not a finite number from 0."),
         ("convert 5 --wait-timeout 9", "--wait-timeout is for --wait"),
         ("list -o json --columns ID", "--columns is for a table or CSV: json has no columns"),
         ("get 5 -o ndjson --no-header", "--no-header is for a table or CSV: ndjson has no columns"),

@@ -400,3 +400,11 @@ async def test_row_62_the_client_shows_no_token_and_is_not_pickled(server: Serve
     for travel in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError):
             travel(api)
+
+
+async def test_no_connection_over_http_says_nothing_of_tls() -> None:
+    port = unused_port()
+    async with ImagesAPI(TOKEN, base_url=f"http://127.0.0.1:{port}", retry=ONCE) as api:
+        with pytest.raises(errors.TransportError) as caught:
+            await api.get(7)
+    assert f"no connection: Cannot connect to host 127.0.0.1:{port} [" in str(caught.value)

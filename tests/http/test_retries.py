@@ -206,6 +206,27 @@ async def test_a_request_answered_without_json_is_retried(
     assert server.methods == [method] * 2
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"image": {"id": 42, "size_gigabytes": 1e999}}', b'{"image": {"id": 1e999}}']
+)
+async def test_a_number_that_no_float_holds_is_named_and_not_retried(
+    server: Server, api: ImagesAPI, body: bytes
+) -> None:
+    server.script(content(body))
+    error = await failure(api, "GET")
+    assert isinstance(error, errors.DecodeError)
+    assert not error.transient
+    place = "size_gigabytes" if b"size" in body else "id"
+    assert str(error).endswith(f"Number out of range - at `$.image.{place}`")
+    assert server.methods == ["GET"]
+
+
+async def test_a_body_that_is_cut_off_after_such_a_number_is_retried(server: Server, api: ImagesAPI) -> None:
+    server.script(content(b'{"image": {"id": 42, "size_gigabytes": 1e999'), image_reply(42))
+    await CALLS["GET"](api)
+    assert server.methods == ["GET", "GET"]
+
+
 async def test_a_creation_answered_without_json_is_not_retried(server: Server, api: ImagesAPI) -> None:
     server.script(content(b'{"image": {"id"', status=202), image_reply(42))
     error = await failure(api, "POST")

@@ -322,7 +322,7 @@ def test_row_92_from_env_shows_no_secret_either(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
     monkeypatch.setenv("DIGITALOCEAN_API_URL", f"https://user:{PASSWORD}@example.com")
     for make in (ImagesAPI, ImagesAPI.from_env):
-        with pytest.raises(ValueError, match="base_url") as caught:
+        with pytest.raises(ValueError, match="DIGITALOCEAN_API_URL") as caught:
             make()
         for secret in (TOKEN, PASSWORD):
             assert_not_shown(secret, caught.value)

@@ -593,3 +593,9 @@ async def test_a_file_that_is_lost_between_two_requests_is_said_once_in_the_log(
         with pytest.raises(QuotaWaitError):
             await limiter.acquire(max_wait=0)
     assert caplog.messages == [f"the quota is not shared with others: {path}: Is a directory"]
+
+
+@pytest.mark.parametrize("buckets", [TokenBucket(1, per=1), 5, [5], "ab"])
+def test_wrong_buckets_are_named(tmp_path: Path, buckets: Any) -> None:
+    with pytest.raises(TypeError, match=r"^buckets must be "):
+        FileRateLimiter(tmp_path / "quota.db", buckets=buckets)
