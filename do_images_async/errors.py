@@ -174,17 +174,22 @@ class DecodeError(DOImagesError):
 class WrongResourceError(DecodeError):
     """The answer is about another image or action than was asked for; the client does not use it.
 
-    After a write, `outcome_unknown` is True.
+    So is a page of a listing with an image that the listing's filter leaves out. After a write,
+    `outcome_unknown` is True.
 
     Attributes:
-        asked: the id, slug or name that the request was about.
-        answered: the same of the answer.
+        asked: the id, slug or name that the request was about; of a listing, the filter's value.
+        answered: the same of the answer; of a listing, the image's id.
     """
 
-    def __init__(self, *, kind: str, asked: int | str, answered: int | str) -> None:
+    def __init__(
+        self, *, kind: str, asked: int | str, answered: int | str, message: str | None = None
+    ) -> None:
         self.asked = asked
         self.answered = answered
-        super().__init__(f"asked about {kind} {asked!r}, but the answer is about {kind} {answered!r}")
+        super().__init__(
+            message or f"asked about {kind} {asked!r}, but the answer is about {kind} {answered!r}"
+        )
 
 
 class QuotaWaitError(DOImagesError):

@@ -9,9 +9,18 @@ from __future__ import annotations
 import unicodedata
 
 from do_images_async.errors import WrongResourceError
-from do_images_async.models import Action, Image
+from do_images_async.models import Action, Image, ImageType
 
-__all__ = ["check_action", "check_image", "check_name", "comparable", "has_tag", "mismatch", "region_of"]
+__all__ = [
+    "check_action",
+    "check_image",
+    "check_listed",
+    "check_name",
+    "comparable",
+    "has_tag",
+    "mismatch",
+    "region_of",
+]
 
 
 def check_image(image: Image, key: int | str, *, write: bool = False, name: str | None = None) -> Image:
@@ -77,9 +86,36 @@ def mismatch(kind: str, asked: int | str, answered: int | str, *, write: bool) -
     return error
 
 
+def check_listed(image: Image, *, type: str | None, private: bool | None, tag_name: str | None) -> None:  # noqa: A002
+    """Check that an image belongs to the listing with these filters; what it does not say is believed.
+
+    Only what can't be is refused. `private` lists the images of a user, which the provider's, public and with
+    a slug, are not. The public types have no field of their own, and old distributions are `public: false`;
+    but none is a backup or custom image.
+
+    Raises:
+        WrongResourceError: it does not.
+    """
+    if tag_name is not None and not has_tag(image, tag_name):
+        raise _unasked("images with the tag", tag_name, image.id, "does not have it")
+    if private and image.public and image.slug:
+        raise _unasked("images with private", "true", image.id, "is a public one of the provider")
+    if type is not None and image.public is False and image.type in (ImageType.BACKUP, ImageType.CUSTOM):
+        raise _unasked("images of the type", type, image.id, f"is a private {image.type} image")
+
+
+def _unasked(kind: str, asked: str, image_id: int, why: str) -> WrongResourceError:
+    message = f"asked for {kind} {asked!r}, but the answer has image {image_id}, which {why}"
+    return WrongResourceError(kind=kind, asked=asked, answered=image_id, message=message)
+
+
 def has_tag(image: Image, tag: str) -> bool:
     """Return whether an image has a tag, in which case does not matter; or does not tell its tags."""
-    return image.tags is None or tag.casefold() in map(str.casefold, image.tags)
+    return image.tags is None or _folded(tag) in map(_folded, image.tags)
+
+
+def _folded(tag: str) -> str:
+    return comparable(tag).casefold()
 
 
 def comparable(name: str) -> str:

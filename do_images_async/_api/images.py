@@ -295,6 +295,7 @@ class ImagesAPI:
             IncompleteListingError: `strict`, and the list did not come to rest, has fewer different images
                 than its total, has repeats or a gap and no total, or a page holds one image twice and not the
                 same; or page after page brings nothing new, as from a server that ignores the page's number.
+            WrongResourceError: a page holds an image that a filter should have left out.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
@@ -342,7 +343,7 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            IncompleteListingError: as for `list` with `strict`.
+            IncompleteListingError, WrongResourceError: as for `list` with `strict`.
             DOImagesError: a page failed; `page` is its number.
         """
         check_hook(progress, "progress")
@@ -380,6 +381,7 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
+            WrongResourceError: the page holds an image that a filter should have left out.
             DOImagesError: the request failed.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
@@ -747,6 +749,7 @@ class ImagesAPI:
             body=ImageListBody,
             per_page=per_page,
             filters=filters.query(),
+            check=filters.check,
         )
 
     def _send(

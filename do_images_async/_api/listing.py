@@ -8,12 +8,13 @@ from typing import Generic, Literal, Protocol, TypedDict, TypeVar, get_args
 
 import attrs
 
+from do_images_async._api.identity import check_listed
 from do_images_async._api.pagination import Item, LinkedPages, Page, read_whole
 from do_images_async._arguments import check_bool, check_choice, check_range, check_text
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
-from do_images_async.models import RateLimit
+from do_images_async.models import Image, RateLimit
 
 __all__ = ["ImageFilters", "ListType", "Listing", "PageFields", "check_listing", "page_fields"]
 
@@ -48,6 +49,10 @@ class ImageFilters:
         if self.tag_name is not None:
             query["tag_name"] = check_text(self.tag_name, "tag_name")
         return query
+
+    def check(self, image: Image) -> None:
+        """Check that an image belongs to the listing; raises `WrongResourceError` as `check_listed` does."""
+        check_listed(image, type=self.type, private=self.private, tag_name=self.tag_name)
 
 
 class ListBody(Protocol[T_co]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import copy
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,26 +89,92 @@ async def test_a_private_image_is_not_the_answer_to_a_slug(server: Server, api: 
 NEWER = "2026-01-01T00:00:00Z"
 
 
-@pytest.mark.parametrize(
-    ("filters", "other"),
-    [
-        ({}, {"public": True}),
-        ({"tag_name": "prod"}, {"tags": ["dev"]}),
-        ({"tag_name": "prod"}, {"tags": []}),
-    ],
-)
-async def test_latest_leaves_out_what_the_server_should_not_have_listed(
-    server: Server, api: ImagesAPI, filters: dict[str, str], other: dict[str, object]
+async def test_latest_leaves_out_a_public_image_among_the_private_ones(
+    server: Server, api: ImagesAPI
 ) -> None:
-    server.answer_with(
-        lambda _: listed(
-            image_document(1, tags=["Prod"]),
-            image_document(2, **{"tags": ["prod"], "created_at": NEWER} | other),
-        )
-    )
-    image = await api.latest(**filters)  # type: ignore[arg-type]
+    server.answer_with(lambda _: listed(image_document(1), image_document(2, public=True, created_at=NEWER)))
+    image = await api.latest()
     assert image is not None
     assert image.id == 1
+
+
+PROVIDED: dict[str, object] = {"public": True, "slug": "ubuntu-24-04-x64"}
+NOT_ASKED_FOR: list[tuple[dict[str, Any], dict[str, object], str]] = [
+    (
+        {"tag_name": "prod"},
+        {"tags": ["dev"]},
+        "the tag 'prod', but the answer has image 2, which does not have it",
+    ),
+    ({"tag_name": "prod"}, {"tags": []}, "the tag 'prod', but the answer has image 2"),
+    ({"tag_name": "prod"}, {"tags": ["prod-2"]}, "the tag 'prod', but the answer has image 2"),
+    ({"private": True}, PROVIDED, "private 'true', but the answer has image 2, which is a public one"),
+    (
+        {"type": "application"},
+        {"type": "custom"},
+        "the type 'application', .* image 2, which is a private custom",
+    ),
+    (
+        {"type": "distribution"},
+        {"type": "backup"},
+        "the type 'distribution', .* image 2, which is a private backup",
+    ),
+]
+LISTINGS: dict[str, Callable[[ImagesAPI, dict[str, Any]], Awaitable[object]]] = {
+    "list": lambda api, filters: collected(api.list(**filters)),
+    "list_pages": lambda api, filters: collected(api.list_pages(**filters)),
+    "list_page": lambda api, filters: api.list_page(**filters),
+    "list_whole": lambda api, filters: api.list_whole(**filters),
+    "latest": lambda api, filters: api.latest(**{"private": False} | filters),
+}
+
+
+async def collected(items: AsyncIterable[object]) -> list[object]:
+    return [each async for each in items]
+
+
+@pytest.mark.parametrize(("filters", "other", "message"), NOT_ASKED_FOR)
+@pytest.mark.parametrize("call", LISTINGS.values(), ids=LISTINGS.keys())
+async def test_an_image_that_the_filter_should_have_left_out_fails_the_listing(
+    server: Server,
+    api: ImagesAPI,
+    call: Callable[[ImagesAPI, dict[str, Any]], Awaitable[object]],
+    filters: dict[str, Any],
+    other: dict[str, object],
+    message: str,
+) -> None:
+    """A server, or something in front of it, that ignores the filter."""
+    server.answer_with(lambda _: listed(image_document(1, tags=["prod"]), image_document(2, **other)))
+    with pytest.raises(errors.WrongResourceError, match=message) as caught:
+        await call(api, filters)
+    assert (caught.value.answered, caught.value.page) == (2, None if call is LISTINGS["list_page"] else 1)
+    assert not caught.value.outcome_unknown
+    assert str(copy.copy(caught.value)) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("filters", "fields"),
+    [
+        ({"tag_name": "prod"}, {"tags": ["Web", "PROD"]}),
+        ({"tag_name": "Prod "}, {"tags": ["prod"]}),
+        ({"tag_name": "prod"}, {"tags": None}),
+        ({"private": True}, {"public": None, "slug": "golden"}),
+        ({"private": True}, {"public": True, "slug": None}),
+        ({"private": True}, {"public": True, "slug": ""}),
+        ({"private": False}, PROVIDED),
+        ({"private": False}, {}),
+        ({"type": "distribution"}, PROVIDED | {"type": "base"}),
+        ({"type": "distribution"}, PROVIDED | {"type": "snapshot"}),
+        ({"type": "distribution"}, {"public": False, "slug": None, "type": "snapshot"}),
+        ({"type": "application"}, {"public": False, "slug": None, "type": None}),
+        ({"type": "application"}, PROVIDED | {"type": "custom"}),
+    ],
+)
+async def test_an_image_that_may_fit_the_filter_is_believed(
+    server: Server, api: ImagesAPI, filters: dict[str, Any], fields: dict[str, object]
+) -> None:
+    """Recorded answers have old distributions that are not public, and images that lack fields."""
+    server.answer_with(lambda _: listed(image_document(1, **fields)))
+    assert [image.id async for image in api.list(**filters)] == [1]
 
 
 @pytest.mark.parametrize("stored", ["golden", "golden ", " golden"])

@@ -93,7 +93,7 @@ async def test_pages_know_their_number(server: Server, api: ImagesAPI) -> None:
 
 
 async def test_every_page_asks_for_the_same_filters(server: Server, api: ImagesAPI) -> None:
-    server.answer_with(listing(30))
+    server.answer_with(listing(30, tags=["x"]))
     await ids(api.list(type="application", private=True, tag_name="x", per_page=10))
     filters = {"type": "application", "private": "true", "tag_name": "x", "per_page": "10"}
     assert sorted(request.query["page"] for request in server.received) == ["1", "2", "3"]
@@ -513,9 +513,11 @@ async def test_the_page_sizes_at_the_bounds_are_fine(server: Server, api: Images
     ["a&b=c", "a#b", "a+b", "a b", "50%", "%41", "caf\u00e9", "\U0001f427", "a\0b", "a;b", "?", "\n", "x=y"],
 )
 async def test_tags_arrive_as_they_are(server: Server, api: ImagesAPI, tag: str) -> None:
-    server.answer_with(listing(3))
+    server.answer_with(
+        lambda _: reply({"images": [image_document(1, tags=[tag])], "links": {}, "meta": {"total": 1}})
+    )
     await ids(api.list(tag_name=tag, per_page=2))
-    assert [request.query["tag_name"] for request in server.received] == [tag, tag]
+    assert [request.query["tag_name"] for request in server.received] == [tag]
 
 
 async def test_not_private_is_not_the_same_as_not_given(server: Server, api: ImagesAPI) -> None:

@@ -13,7 +13,7 @@ def page(*documents: object, total: int) -> Answer:
 
 
 async def test_a_whole_listing_holds_every_image_once(server: Server, api: ImagesAPI) -> None:
-    server.answer_with(listing(25))
+    server.answer_with(listing(25, tags=["x"]))
     pages: list[ImagePage] = []
     whole = await api.list_whole(private=True, tag_name="x", per_page=10, progress=pages.append)
     assert [image.id for image in whole] == list(range(1, 26))

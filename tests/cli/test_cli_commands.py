@@ -246,6 +246,19 @@ async def test_an_image_that_a_page_repeats_does_not_make_a_list_whole(
         assert len(ended.stdout.splitlines()) == 1 + len(set(numbers))
 
 
+@pytest.mark.parametrize(
+    "command", [["list", "-q"], ["latest"], ["replicate", "--to", "ams3"]], ids=lambda command: command[0]
+)
+async def test_images_without_the_tag_are_not_listed_as_having_it(server: Server, command: list[str]) -> None:
+    """What ignores the filter would have `list --tag old | delete -` delete all images."""
+    server.answer_with(listing(3, tags=["web"]))
+    ended = await do_images_here(*command, "--tag", "golden", **account(server))
+    assert (ended.status, ended.stdout) == (3, "")
+    why = "asked for images with the tag 'golden', but the answer has image 1, which does not have it"
+    assert ended.stderr.startswith(f"do-images: {why}")
+    assert {request.method for request in server.received} == {"GET"}
+
+
 # --- get, create, update, wait ---
 
 

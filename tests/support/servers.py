@@ -289,8 +289,10 @@ async def _read_request(reader: asyncio.StreamReader, connection: int) -> Receiv
     return Received(method, target, headers, body, connection)
 
 
-def listing(count: int, *, first_id: int = 1, links: bool = True, total: bool = True) -> Script:
-    """Return a function that answers as a list of `count` images in pages."""
+def listing(
+    count: int, *, first_id: int = 1, links: bool = True, total: bool = True, **fields: object
+) -> Script:
+    """Return a function that answers as a list of `count` images with these fields, in pages."""
 
     def answer(request: Received) -> Answer:
         page = int(request.query["page"])
@@ -298,7 +300,7 @@ def listing(count: int, *, first_id: int = 1, links: bool = True, total: bool = 
         start = (page - 1) * per_page
         numbers = range(start, min(start + per_page, count))
         document: dict[str, object] = {
-            "images": [image_document(first_id + number) for number in numbers],
+            "images": [image_document(first_id + number, **fields) for number in numbers],
         }
         if links:
             following = {"next": f"https://x/v2/images?page={page + 1}"} if start + per_page < count else {}
