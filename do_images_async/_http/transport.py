@@ -194,7 +194,7 @@ class Transport:
                     unknown = unknown or _has_maybe_written(attempt)
                     attempt.ended(error)
                     if attempt.sent_and_cancelled(error):
-                        note_error(_unfinished(attempt))
+                        note_error(_unfinished(attempt, unknown=unknown))
                     raise
                 if isinstance(result, Reply):
                     self._budget.earn()
@@ -205,6 +205,7 @@ class Transport:
                     attempt.ended()
                     return Reply(cast("T", None), result.error.rate_limit)
                 unknown = unknown or leaves_outcome_unknown(call.method, result.failure)
+                result.error.outcome_unknown = result.error.outcome_unknown or unknown
                 if isinstance(result.error, AuthenticationError) and not renewed:
                     # With a new token it is a new request: it gets one attempt more than `retry` allows.
                     renewed = await self._renew(attempt, options)
@@ -439,7 +440,12 @@ def _has_maybe_written(attempt: Attempt[Any]) -> bool:
     return attempt.may_have_been_sent and leaves_outcome_unknown(attempt.call.method, failure)
 
 
-def _unfinished(attempt: Attempt[Any]) -> RequestTimeoutError:
-    """Return the error of an attempt that was cancelled when its caller's time was up."""
+def _unfinished(attempt: Attempt[Any], *, unknown: bool) -> RequestTimeoutError:
+    """Return the error of an attempt that was cancelled, as when its caller's time was up.
+
+    `unknown` says whether the call may have been executed.
+    """
     reason = "not done when the caller's time was up"
-    return RequestTimeoutError(reason, method=attempt.call.method, url=str(attempt.url))
+    error = RequestTimeoutError(reason, method=attempt.call.method, url=str(attempt.url))
+    error.outcome_unknown = unknown
+    return error

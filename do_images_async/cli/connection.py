@@ -14,6 +14,7 @@ from yarl import URL
 
 from do_images_async import ImagesAPI, RetryPolicy
 from do_images_async._credentials import base_url_from_environment
+from do_images_async.cli.in_flight import note_event
 from do_images_async.cli.logs import is_logging, start_log
 from do_images_async.cli.quota import shared_quota, warn_of_unshared_quota
 from do_images_async.cli.tokens import Credential, TokenSource, find_token
@@ -55,6 +56,7 @@ class Connection:
                     limiter=limiter,
                     retry=RetryPolicy(attempts=self.retries + 1),
                     timeout=self.timeout,
+                    on_event=note_event,
                 )
             except ValueError as error:
                 raise click.ClickException(_blamed(str(error), self.credential.origin)) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections import deque
@@ -15,11 +14,10 @@ import attrs
 from do_images_async import Image, ImagesAPI, fan_out
 from do_images_async.cli.columns import as_record
 from do_images_async.cli.connection import Connection
-from do_images_async.cli.in_flight import to_its_end
+from do_images_async.cli.in_flight import Interruption, NotSentError, UnfinishedError
 from do_images_async.cli.options import image_id
 from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
-from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted, printable
 from do_images_async.errors import DOImagesError
 
@@ -58,6 +56,7 @@ class Deletion:
         found: the images that may be deleted.
         outcomes: whether each image was deleted, by its id, once its deletion has ended; None if that is
             unknown.
+        interruption: the interruption of the deletion.
         errors: why images were not deleted, or perhaps not.
     """
 
@@ -68,6 +67,7 @@ class Deletion:
     found: list[Image] = attrs.field(factory=list[Image], init=False)
     outcomes: dict[int, bool | None] = attrs.field(factory=dict[int, bool | None], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
+    interruption: Interruption = attrs.field(factory=Interruption, init=False)
     _unwritten: deque[Image] = attrs.field(factory=deque[Image], init=False)
 
     @property
@@ -103,44 +103,38 @@ class Deletion:
     async def delete(self, shown: Watch) -> None:
         """Delete the images that were found, and write a line for each.
 
-        If it is interrupted, or can't write, it begins no further deletion and waits for those in flight.
+        If it is interrupted, or can't write, it sends nothing more and waits for deletions in flight.
 
         Raises:
-            Stopped: it was interrupted, or a line could not be written.
+            Stopped: a line could not be written.
         """
         self._unwritten.extend(self.found)
-        try:
-            async with (
-                self.connection.open() as api,
-                show_words(
-                    api.limiter,
-                    shown,
-                    lambda: f"{self._deleted:,}/{counted(len(self.found), 'image')} deleted",
-                ),
-                aclosing(
-                    fan_out(
-                        lambda image: self._delete(api, image),
-                        self.found,
-                        concurrency=_AT_ONCE,
-                    )
-                ) as outcomes,
-            ):
-                async for outcome in outcomes:
-                    outcome.result()
-                    self._write_ended()
-        except asyncio.CancelledError:
-            self.finish(dry_run=False)
-            for error in self.errors:
-                self.connection.explain(error)
-                complain(message_with_notes(error))
-            raise Stopped(Exit.INTERRUPTED, f"interrupted: {self.summary}", partial=True) from None
+        async with (
+            self.connection.open() as api,
+            show_words(
+                api.limiter,
+                shown,
+                lambda: f"{self._deleted:,}/{counted(len(self.found), 'image')} deleted",
+            ),
+            aclosing(
+                fan_out(
+                    lambda image: self._delete(api, image),
+                    self.found,
+                    concurrency=_AT_ONCE,
+                )
+            ) as outcomes,
+        ):
+            async for outcome in outcomes:
+                outcome.result()
+                self._write_ended()
 
     async def _delete(self, api: ImagesAPI, image: Image) -> None:
         try:
-            await to_its_end(api.delete(image.id))
-        except asyncio.CancelledError:
+            await self.interruption.to_its_end(lambda: api.delete(image.id), "deletion")
+        except NotSentError:
+            self.outcomes[image.id] = False
+        except UnfinishedError:
             self.outcomes[image.id] = None
-            raise
         except Exception as error:  # noqa: BLE001  (a defect, too, must not hide what was deleted before)
             self.errors.append(error)
             unknown = isinstance(error, DOImagesError) and error.outcome_unknown

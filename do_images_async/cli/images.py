@@ -235,8 +235,9 @@ def delete_command(
     """Delete images, after showing them and asking.
 
     The ids are arguments, or the words of stdin where - stands for them. Costs two requests for each image;
-    with --dry-run one. When it is interrupted, it begins no further deletion and waits for those in flight;
-    the report says which images were deleted, and which perhaps were ("deleted": null in JSON).
+    with --dry-run one. When it is interrupted, it sends nothing more and waits ten seconds for deletions in
+    flight; interrupted again, it leaves them. The report says which images were deleted, and which perhaps
+    were ("deleted": null in JSON).
 
     \b
     Examples:
@@ -256,13 +257,24 @@ def delete_command(
         if not dry_run:
             if deletion.found and not yes:
                 _ask(deletion.found)  # outside of the event loop, so that Ctrl-C ends it
-            try:
-                run_interruptibly(deletion.delete(shown))
-            finally:
-                changes.append(deletion.summary)
+            _delete(deletion, shown, changes)
         deletion.finish(dry_run=dry_run)
+        if deletion.interruption.begun:
+            _complain_of(deletion.errors, connection)
+            raise Stopped(Exit.INTERRUPTED, f"interrupted: {deletion.summary}", partial=True)
         _raise_last(deletion.errors, connection)
     return Exit.OK
+
+
+def _delete(deletion: Deletion, shown: Watch, changes: list[str]) -> None:
+    """Delete, and add to the changes what was deleted, also if it is interrupted."""
+    try:
+        run_interruptibly(deletion.delete(shown), deletion.interruption)
+    except Stopped as stopped:
+        if stopped.status is not Exit.INTERRUPTED:
+            raise
+    finally:
+        changes.append(deletion.summary)
 
 
 def _ask(images: Sequence[Image]) -> None:
@@ -274,12 +286,16 @@ def _ask(images: Sequence[Image]) -> None:
 
 def _raise_last(errors: Sequence[BaseException], connection: Connection) -> None:
     """Report all errors but the last one on stderr, and raise the last one."""
+    _complain_of(errors[:-1], connection)
+    if errors:
+        connection.explain(errors[-1])
+        raise Stopped(Exit.API_ERROR, message_with_notes(errors[-1]), partial=True)
+
+
+def _complain_of(errors: Sequence[BaseException], connection: Connection) -> None:
     for error in errors:
         connection.explain(error)
-    for error in errors[:-1]:
         complain(message_with_notes(error))
-    if errors:
-        raise Stopped(Exit.API_ERROR, message_with_notes(errors[-1]), partial=True)
 
 
 def _run(call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any], words: str) -> Image:

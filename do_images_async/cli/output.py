@@ -12,14 +12,18 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, Protocol, TextIO, cast
+from typing import BinaryIO, Final, Protocol, TextIO, cast
 
 import attrs
 
 from do_images_async.cli.files import partial_of
+from do_images_async.cli.signals import stopping_is_held
 from do_images_async.cli.status import Exit, Stopped
-from do_images_async.cli.streams import abandon
+from do_images_async.cli.streams import abandon, wait_until_writable
 from do_images_async.cli.text import printable_lines
+
+_WRITABLE: Final = 512
+"""The bytes that a pipe takes at once if it takes any (POSIX's least PIPE_BUF)."""
 
 __all__ = ["Stdout", "Target", "destination", "stdout", "told_if_lost", "write", "write_file"]
 
@@ -79,8 +83,11 @@ def _write_all(raw: io.RawIOBase, content: bytes) -> None:
     With `PYTHONUNBUFFERED` nothing else would write the rest, or find out why it can't be written.
     """
     left = memoryview(content)
+    held = stopping_is_held()
     while left:
-        written = raw.write(left)
+        if held:
+            wait_until_writable(raw)
+        written = raw.write(left[:_WRITABLE] if held else left)
         if written is None:  # a pipe that does not block, and is full
             _wait_until_writable(raw)
         else:

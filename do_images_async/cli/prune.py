@@ -17,6 +17,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.confirmation import check_somebody_is_there, confirm
 from do_images_async.cli.connection import Connection
 from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
+from do_images_async.cli.in_flight import Interruption
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
@@ -37,6 +38,7 @@ from do_images_async.cli.prune_text import (
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted
+from do_images_async.errors import DOImagesError
 from do_images_async.retention import Policy
 from do_images_async.retention import plan as decide
 
@@ -130,7 +132,8 @@ def prune_command(
 
     The plan costs two requests for every 200 images: the list is read until it has come to rest. A deletion
     costs two requests: the image is read first, and not deleted if its name, date, type, status or being
-    public has changed since the plan, or it has got a tag to keep.
+    public has changed since the plan, or it has got a tag to keep. When it is interrupted, it sends nothing
+    more and waits ten seconds for deletions in flight; interrupted again, it leaves them.
 
     \b
     Examples:
@@ -279,8 +282,12 @@ def _carry_out(
         size = f"{plan.gigabytes:,.6g} GB"
         confirm(f"Delete {counted(plan.removed, 'image')} ({size})?")
     with open_journal(options["journal"], plan.digest) as journal:
-        removals = [Removal(each, plan.policy, connections[each.account], journal) for each in plan.accounts]
-        stopped_by = run_interruptibly(remove_all(removals, watch(options)))
+        interruption = Interruption()
+        removals = [
+            Removal(each, plan.policy, connections[each.account], journal, interruption)
+            for each in plan.accounts
+        ]
+        stopped_by = _remove(removals, watch(options), interruption)
     outcomes = [each for removal in removals for each in removal.done]
     strange = [removal.plan.account for removal in removals if planned_earlier and removal.found_none]
     done = summary(plan, outcomes, strange)
@@ -289,6 +296,16 @@ def _carry_out(
     if strange and stopped_by is None:
         raise Stopped(Exit.REFUSED, done, partial=True)
     return _status(plan, outcomes, done, stopped_by)
+
+
+def _remove(
+    removals: list[Removal], shown: Watch, interruption: Interruption
+) -> DOImagesError | Stopped | None:
+    """Remove the images; return what stopped it, also an interruption: the outcomes are in `removals`."""
+    try:
+        return run_interruptibly(remove_all(removals, shown), interruption)
+    except Stopped as stopped:
+        return stopped
 
 
 def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
@@ -304,10 +321,12 @@ def _too_many(plan: PrunePlan, options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _status(plan: PrunePlan, outcomes: Sequence[Removed], done: str, stopped_by: BaseException | None) -> int:
+def _status(
+    plan: PrunePlan, outcomes: Sequence[Removed], done: str, stopped_by: DOImagesError | Stopped | None
+) -> int:
     """Report the outcome on stderr, and return the exit status or raise an error that has one."""
     found = {each.outcome for each in outcomes}
-    if isinstance(stopped_by, asyncio.CancelledError):
+    if isinstance(stopped_by, Stopped) and stopped_by.status is Exit.INTERRUPTED:
         raise Stopped(Exit.INTERRUPTED, f"interrupted: {done}", partial=True)
     if isinstance(stopped_by, Stopped):
         raise Stopped(stopped_by.status, f"{stopped_by}; {done}", partial=True)

@@ -10,7 +10,7 @@ import attrs
 
 from do_images_async import ImagesAPI, fan_out
 from do_images_async.cli.connection import Connection
-from do_images_async.cli.in_flight import to_its_end
+from do_images_async.cli.in_flight import Interruption
 from do_images_async.cli.journal import DELETED, DELETING, Journal
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage
@@ -64,6 +64,7 @@ class Removal:
         policy: the rules: an image that meanwhile has a tag to keep is not deleted.
         connection: the account.
         journal: the journal, written before and after each deletion.
+        interruption: the interruption of the command.
         done: the outcomes so far.
     """
 
@@ -71,6 +72,7 @@ class Removal:
     policy: Policy
     connection: Connection
     journal: Journal
+    interruption: Interruption
     done: list[Removed] = attrs.field(factory=list[Removed], init=False)
 
     @property
@@ -81,7 +83,7 @@ class Removal:
     async def run(self, shown: Watch) -> None:
         """Remove the images, the oldest first; failures are added to `done`.
 
-        If cancelled, it begins no further deletion and waits for those in flight.
+        If cancelled, it sends nothing more and waits for deletions in flight.
 
         Raises:
             Stopped: the journal can't be written.
@@ -123,18 +125,17 @@ class Removal:
 
     async def _delete(self, api: ImagesAPI, image: PlannedImage, *, begun: bool) -> None:
         try:
-            await to_its_end(api.delete(image.id))
+            await self.interruption.to_its_end(lambda: api.delete(image.id), "deletion")
         except NotFoundError:
             # Another client deleted it a moment ago, unless an earlier run's request did.
             self._note(image, DELETED if begun else GONE)
         except DOImagesError as error:
-            if error.outcome_unknown:
-                await self._settle(api, image, error)
-            else:
+            if not error.outcome_unknown:
                 self._note(image, FAILED, error)
-        except asyncio.CancelledError:
-            self._note(image, UNKNOWN, "interrupted while it was being deleted")
-            raise
+            elif self.interruption.begun:
+                self._note(image, UNKNOWN, error)
+            else:
+                await self._settle(api, image, error)
         else:
             self._note(image, DELETED)
 
@@ -175,7 +176,7 @@ class Removal:
         )
 
 
-async def remove_all(removals: list[Removal], shown: Watch) -> BaseException | None:
+async def remove_all(removals: list[Removal], shown: Watch) -> DOImagesError | Stopped | None:
     """Remove from all accounts at once; return the error that stopped it, if any.
 
     An account that is stopped does not stop the others, unless the journal can't be written.
@@ -183,16 +184,14 @@ async def remove_all(removals: list[Removal], shown: Watch) -> BaseException | N
     tasks = [asyncio.create_task(removal.run(shown)) for removal in removals]
     try:
         return await _first_error(tasks)
-    except asyncio.CancelledError as error:
-        return error
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _first_error(tasks: list[asyncio.Task[None]]) -> BaseException | None:
-    error: BaseException | None = None
+async def _first_error(tasks: list[asyncio.Task[None]]) -> DOImagesError | Stopped | None:
+    error: DOImagesError | None = None
     for task in asyncio.as_completed(tasks):
         try:
             await task

@@ -8,16 +8,21 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from do_images_async.cli.signals import interrupt_again, on_stopping
-from do_images_async.cli.status import INTERRUPTED, Exit, Stopped
+from do_images_async.cli.in_flight import Interruption
+from do_images_async.cli.signals import hold_stopping, interrupt_again, on_stopping
+from do_images_async.cli.status import INTERRUPTED, Exit, Stopped, message_with_notes
+from do_images_async.errors import DOImagesError
 
 __all__ = ["run_interruptibly"]
 
 T = TypeVar("T")
 
 
-def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
+def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption | None = None) -> T:
     """Run a coroutine to its end; Ctrl-C, SIGTERM or SIGHUP cancels it, and it may still return a result.
+
+    With an `interruption` it changes something: what is in flight may still end, and when the coroutine has
+    ended, no signal keeps the report from being written, unless its reader does not read it.
 
     `asyncio.run` would do the same but for a moment: a signal that comes just before the loop begins to wait
     is seen only when the wait is over, which may be half a minute. A signal handler of the loop wakes it.
@@ -26,19 +31,32 @@ def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
         Stopped: it was interrupted and returned nothing.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_cancelled_by_signal(main))
+        return runner.run(_cancelled_by_signal(main, interruption))
 
 
-async def _cancelled_by_signal(main: Coroutine[Any, Any, T]) -> T:
+async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Interruption | None) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
-    on_stopping(loop, task.cancel)
+
+    def interrupt() -> None:
+        if interruption is not None and not task.done():
+            interruption.interrupt()
+        task.cancel()
+
+    on_stopping(loop, interrupt)
     try:
         return await task
     except asyncio.CancelledError:
         raise Stopped(Exit.INTERRUPTED, INTERRUPTED) from None
+    except DOImagesError as error:
+        if interruption is None or not interruption.begun:
+            raise
+        raise Stopped(Exit.INTERRUPTED, f"interrupted; {message_with_notes(error)}") from None
     finally:
-        interrupt_again(loop)
+        if interruption is None:
+            interrupt_again(loop)
+        else:
+            hold_stopping(loop)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio  # which a help does without
 
-__all__ = ["STOPPING", "ignore_stopping", "interrupt_again", "on_stopping", "terminate_as_ctrl_c"]
+__all__ = [
+    "STOPPING",
+    "hold_stopping",
+    "ignore_stopping",
+    "interrupt_again",
+    "on_stopping",
+    "releasing_stopping",
+    "stopping_is_held",
+    "terminate_as_ctrl_c",
+]
 
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -62,8 +71,61 @@ def on_stopping(loop: asyncio.AbstractEventLoop, callback: Callable[[], object])
 
 def interrupt_again(loop: asyncio.AbstractEventLoop) -> None:
     """Undo `on_stopping`: the signals interrupt this process as Ctrl-C does."""
-    with suppress(*_NO_SIGNALS):
+    _leave_loop(loop, signal.default_int_handler)
+
+
+def hold_stopping(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo `on_stopping`: the signals do nothing more, except in `releasing_stopping`."""
+    _leave_loop(loop, _held)
+
+
+@contextmanager
+def releasing_stopping() -> Generator[None]:
+    """Let signals that `hold_stopping` holds raise KeyboardInterrupt if they come in the block."""
+    _held.released = True
+    try:
+        yield
+    finally:
+        _held.released = False
+
+
+def stopping_is_held() -> bool:
+    """Return whether `hold_stopping` holds the signals."""
+    return any(signal.getsignal(number) is _held for number in STOPPING)
+
+
+class _Held:
+    """The handler of signals that are held."""
+
+    released = False
+
+    def __call__(self, *_: object) -> None:
+        if self.released:
+            for number in STOPPING:
+                if signal.getsignal(number) is self:
+                    signal.signal(number, signal.default_int_handler)
+            raise KeyboardInterrupt
+
+
+_held: Final = _Held()
+
+
+def _leave_loop(loop: asyncio.AbstractEventLoop, handler: Callable[..., object]) -> None:
+    with suppress(*_NO_SIGNALS), _blocked():
         for number in STOPPING:
             loop.remove_signal_handler(number)
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _blocked() -> Generator[None]:
+    """Let the system keep the signals until the block ends, while their handlers are changed."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

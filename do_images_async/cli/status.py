@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
 import click
 
+from do_images_async.cli.signals import stopping_is_held
+from do_images_async.cli.streams import wait_until_writable
 from do_images_async.cli.text import masked, printable
 
 __all__ = ["INTERRUPTED", "Exit", "Stopped", "complain", "message_with_notes"]
@@ -48,6 +51,8 @@ class Stopped(Exception):  # noqa: N818  (not an error if, e.g., the reader of a
 
 def complain(message: str) -> None:
     """Write one line to stderr if possible, with tokens masked and control characters made visible."""
+    if stopping_is_held():
+        wait_until_writable(sys.stderr)
     with suppress(OSError):
         click.echo(f"do-images: {printable(masked(message))}", err=True)
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-__all__ = ["abandon", "flush_streams", "open_streams"]
+from do_images_async.cli.signals import releasing_stopping
+
+if TYPE_CHECKING:
+    import io
+
+__all__ = ["abandon", "flush_streams", "open_streams", "wait_until_writable"]
 
 
 def open_streams() -> None:
@@ -36,6 +42,19 @@ def flush_streams() -> None:
             stream.flush()
         except (OSError, ValueError):
             abandon(stream)
+
+
+def wait_until_writable(stream: io.IOBase | TextIO) -> None:
+    """Wait until a stream takes data; a signal that is held ends the wait, for its reader may never read.
+
+    Raises:
+        KeyboardInterrupt: there was a signal while it waited.
+    """
+    with suppress(OSError, ValueError):  # no descriptor; on Windows, no socket
+        descriptor = stream.fileno()
+        if not select.select([], [descriptor], [], 0)[1]:
+            with releasing_stopping():
+                select.select([], [descriptor], [])
 
 
 def abandon(stream: TextIO) -> None:

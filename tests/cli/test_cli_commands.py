@@ -374,7 +374,9 @@ async def test_delete_that_is_interrupted_waits_for_those_in_flight_and_says_whi
     stdout, stderr = await running.communicate()
     gone = [each for each in ids if each not in emulator.images]
     assert running.returncode == 130
-    assert stderr.decode() == f"do-images: interrupted: {len(gone)} of {len(ids)} images deleted\n"
+    waiting, told = stderr.decode().splitlines()
+    assert waiting.startswith("do-images: interrupted; waiting for ")
+    assert told == f"do-images: interrupted: {len(gone)} of {len(ids)} images deleted"
     assert 1 <= len(gone) < len(ids)
     if form == "text":
         assert [line.split()[:2] for line in stdout.decode().splitlines()] == [

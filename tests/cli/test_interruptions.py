@@ -1,0 +1,188 @@
+"""A command that changes something and is interrupted: what is sent, waited for and reported."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from do_images_async.testing import Fault, ImagesEmulator
+from tests.support.cli_processes import account, at_the_first, start
+from tests.support.servers import eventually
+from tests.support.slow import fewer
+
+STOPPING = fewer([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[ImagesEmulator]:
+    """Serve twelve images, web-0 to web-11, the oldest first."""
+    async with ImagesEmulator(images=0, quotas=None) as running:
+        for age in range(12):
+            running.images.add(name=f"web-{age}", created_at=f"2026-01-01T00:00:{age:02}Z")
+        yield running
+
+
+def ids(emulator: ImagesEmulator) -> list[int]:
+    return [each["id"] for each in emulator.images if not each["public"]]
+
+
+async def begun(emulator: ImagesEmulator, *arguments: str) -> Process:
+    return await start(arguments, account(emulator, emulator.token))
+
+
+async def line_of(process: Process) -> str:
+    """Return the next line of stderr."""
+    assert process.stderr is not None
+    return (await process.stderr.readline()).decode()
+
+
+async def ended(process: Process) -> tuple[int | None, str, str]:
+    stdout, stderr = await process.communicate()
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+def stall_some(emulator: ImagesEmulator, method: str = "DELETE") -> list[int]:
+    """Let three images' requests have no answer; return their ids."""
+    some = ids(emulator)[1:4]
+    for each in some:
+        emulator.faults.add(Fault(method=method, path=f"*/{each}", broken="stall", times=None))
+    return some
+
+
+async def interrupt_again_and_again(process: Process, number: int, times: int) -> None:
+    """Interrupt, and when it waits for what is in flight, so many times again."""
+    process.send_signal(number)
+    assert await line_of(process) == (
+        "do-images: interrupted; waiting for 3 deletions in flight, again to leave\n"
+    )
+    for _ in range(times):
+        process.send_signal(number)
+        await asyncio.sleep(0)  # one by one
+
+
+def deleted_by(form: str, text: str) -> dict[int, str]:
+    """Return the outcome of each image in a report of `prune`."""
+    if form == "json":
+        outcomes = json.loads(text)["outcomes"]
+        return {each["id"]: each["outcome"] for each in outcomes}
+    if form == "csv":
+        rows = csv.DictReader(io.StringIO(text))
+        return {int(each["id"]): each["outcome"] for each in rows if each["outcome"]}
+    rows_of_text = [line.split() for line in text.splitlines()]
+    return {int(row[1]): row[0] for row in rows_of_text if row and row[0] in ("deleted", "unknown", "failed")}
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("times", fewer([2, 1, 5]))
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+async def test_no_number_of_signals_loses_the_report_of_prune(
+    emulator: ImagesEmulator, tmp_path: Path, form: str, times: int, number: int
+) -> None:
+    every, stalled = ids(emulator), stall_some(emulator)
+    journal = tmp_path / "journal"
+    process = await begun(
+        *(emulator, "prune", "--name", "web-*", "--keep-last", "1", "--max-delete-fraction", "1"),
+        *("--apply", "--yes", "--journal", str(journal), "-o", form),
+    )
+    await eventually(lambda: emulator.requests.count("DELETE", status=204) == 8, within=60)
+    await interrupt_again_and_again(process, number, times)
+    status, stdout, stderr = await ended(process)
+    assert (status, stderr) == (
+        130,
+        "do-images: interrupted: 8 of 11 images deleted (20 GB), 3 perhaps deleted\n",
+    )
+    told = {each: "unknown" if each in stalled else "deleted" for each in every[:-1]}
+    assert deleted_by(form, stdout) == told
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert {each["id"]: each["event"] for each in events} == told
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("times", fewer([2, 1, 5]))
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_no_number_of_signals_loses_the_report_of_delete(
+    emulator: ImagesEmulator, form: str, times: int, number: int
+) -> None:
+    every, stalled = ids(emulator), stall_some(emulator)
+    process = await begun(emulator, "delete", *map(str, every), "--yes", "-o", form)
+    await eventually(lambda: emulator.requests.count("DELETE", status=204) == 9, within=60)
+    await interrupt_again_and_again(process, number, times)
+    status, stdout, stderr = await ended(process)
+    words = ", ".join(map(str, stalled))
+    assert status == 130
+    assert stderr == f"do-images: interrupted: 9 of 12 images deleted, 3 perhaps deleted: {words}\n"
+    if form == "json":
+        told = {each["id"]: each["deleted"] for each in json.loads(stdout)}
+        assert told == {each: None if each in stalled else True for each in every}
+    else:
+        lines = [line.partition(" web-")[0] for line in stdout.splitlines()]
+        assert lines == [f"{'perhaps ' * (each in stalled)}deleted {each}" for each in every]
+
+
+def journalled(path: Path) -> Sequence[Any]:
+    return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("number", STOPPING)
+async def test_a_refused_deletion_is_not_sent_again_and_not_called_perhaps_deleted(
+    emulator: ImagesEmulator, tmp_path: Path, number: int
+) -> None:
+    emulator.faults.add(Fault(method="DELETE", status=429, headers={"retry-after": "300"}, times=None))
+    image, other = ids(emulator)[:2]
+    process = await begun(emulator, "delete", str(image), "--yes", "-o", "json")
+    await eventually(lambda: emulator.requests.count("DELETE", status=429) == 1, within=60)
+    await asyncio.sleep(0.1)  # the answer travels; if it is still in flight, the result is the same
+    process.send_signal(number)
+    status, stdout, stderr = await ended(process)
+    assert status == 130
+    assert [each["deleted"] for each in json.loads(stdout)] == [False]
+    assert "was answered 429" in stderr
+    assert stderr.endswith("do-images: interrupted: 0 of 1 image deleted\n")
+    assert emulator.requests.count("DELETE") == 1
+    assert {image, other} < set(ids(emulator))
+
+
+async def test_prune_reports_a_refused_deletion_as_failed_when_it_is_interrupted(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    emulator.faults.add(Fault(method="DELETE", status=429, headers={"retry-after": "300"}, times=None))
+    journal = tmp_path / "journal"
+    process = await begun(
+        *(emulator, "prune", "--name", "web-*", "--keep-last", "11"),
+        *("--apply", "--yes", "--journal", str(journal), "-o", "json"),
+    )
+    await eventually(lambda: emulator.requests.count("DELETE", status=429) == 1, within=60)
+    await asyncio.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    status, stdout, stderr = await ended(process)
+    assert status == 130
+    assert stderr.endswith("do-images: interrupted: 0 of 1 image deleted (0 GB), 1 failed\n")
+    assert list(deleted_by("json", stdout).values()) == ["failed"]
+    assert "was answered 429" in stdout
+    assert journalled(journal) == ["deleting", "failed"]
+    assert emulator.requests.count("DELETE") == 1
+
+
+@pytest.mark.parametrize("number", STOPPING)
+async def test_a_deletion_is_not_retried_after_a_signal(emulator: ImagesEmulator, number: int) -> None:
+    """Its first attempt fails after the signal; a 503 leaves open whether the image was deleted."""
+    emulator.faults.add(Fault(method="DELETE", status=503, delay=1.0, times=None))
+    image = ids(emulator)[0]
+    process = await begun(emulator, "delete", str(image), "--yes")
+    at_the_first(emulator, "DELETE", lambda: process.send_signal(number))
+    status, stdout, stderr = await ended(process)
+    assert status == 130
+    assert stdout.startswith(f"perhaps deleted {image} web-0")
+    first, *_, last = stderr.splitlines()
+    assert first == "do-images: interrupted; waiting for 1 deletion in flight, again to leave"
+    assert last == f"do-images: interrupted: 0 of 1 image deleted, 1 perhaps deleted: {image}"
+    assert emulator.requests.count("DELETE") == 1
