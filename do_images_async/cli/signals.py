@@ -16,9 +16,9 @@ __all__ = [
     "ignore_stopping",
     "interrupt_again",
     "on_stopping",
-    "releasing_stopping",
     "stopping_is_held",
     "terminate_as_ctrl_c",
+    "wait_held",
 ]
 
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -29,6 +29,10 @@ STOPPING: Final = tuple(number for number in signal.Signals if number.name in _N
 
 _NO_SIGNALS: Final = (NotImplementedError, RuntimeError, ValueError)
 """The errors of `add_signal_handler` on Windows and off the main thread, of asyncio and of uvloop."""
+
+
+_PATIENCE: Final = 2.0
+"""Seconds that the reader of a report may take for the next part of it after a signal."""
 
 
 def terminate_as_ctrl_c() -> None:
@@ -75,18 +79,8 @@ def interrupt_again(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def hold_stopping(loop: asyncio.AbstractEventLoop) -> None:
-    """Undo `on_stopping`: the signals do nothing more, except in `releasing_stopping`."""
+    """Undo `on_stopping`: the signals do nothing more, except in `wait_held`."""
     _leave_loop(loop, _held)
-
-
-@contextmanager
-def releasing_stopping() -> Generator[None]:
-    """Let signals that `hold_stopping` holds raise KeyboardInterrupt if they come in the block."""
-    _held.released = True
-    try:
-        yield
-    finally:
-        _held.released = False
 
 
 def stopping_is_held() -> bool:
@@ -94,17 +88,60 @@ def stopping_is_held() -> bool:
     return any(signal.getsignal(number) is _held for number in STOPPING)
 
 
-class _Held:
-    """The handler of signals that are held."""
+def wait_held(wait: Callable[[float | None], bool]) -> None:
+    """Wait for the reader of a report while signals are held.
 
-    released = False
+    A signal gives the reader some seconds more; another one, or the end of that time, ends the wait.
+
+    Args:
+        wait: waits so many seconds, or for ever with None; returns whether the reader is there.
+
+    Raises:
+        KeyboardInterrupt: the reader is not there in time. From then on each signal interrupts the process.
+    """
+    try:
+        _wait_with_signals(wait)
+    except KeyboardInterrupt:
+        for number in STOPPING:
+            if signal.getsignal(number) is _held:
+                signal.signal(number, signal.default_int_handler)
+        raise
+
+
+def _wait_with_signals(wait: Callable[[float | None], bool]) -> None:
+    if not _held.signalled:
+        with suppress(KeyboardInterrupt), _held.released():
+            wait(None)
+            return
+    with _held.released():
+        if not wait(_PATIENCE):
+            raise KeyboardInterrupt
+
+
+class _Held:
+    """The handler of signals that are held.
+
+    Attributes:
+        signalled: whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.signalled = False
+        self._raises = False
 
     def __call__(self, *_: object) -> None:
-        if self.released:
-            for number in STOPPING:
-                if signal.getsignal(number) is self:
-                    signal.signal(number, signal.default_int_handler)
+        self.signalled = True
+        if self._raises:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def released(self) -> Generator[None]:
+        """Raise KeyboardInterrupt for signals that come in the block."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
 
 
 _held: Final = _Held()

@@ -6,9 +6,10 @@ import os
 import select
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
-from do_images_async.cli.signals import releasing_stopping
+from do_images_async.cli.signals import wait_held
 
 if TYPE_CHECKING:
     import io
@@ -45,16 +46,20 @@ def flush_streams() -> None:
 
 
 def wait_until_writable(stream: io.IOBase | TextIO) -> None:
-    """Wait until a stream takes data; a signal that is held ends the wait, for its reader may never read.
+    """Wait until a stream takes data; signals that are held end the wait, for its reader may never read.
 
     Raises:
-        KeyboardInterrupt: there was a signal while it waited.
+        KeyboardInterrupt: there was a signal, and it takes none.
     """
     with suppress(OSError, ValueError):  # no descriptor; on Windows, no socket
         descriptor = stream.fileno()
-        if not select.select([], [descriptor], [], 0)[1]:
-            with releasing_stopping():
-                select.select([], [descriptor], [])
+        if not _is_writable(descriptor, 0):
+            wait_held(partial(_is_writable, descriptor))
+
+
+def _is_writable(descriptor: int, seconds: float | None) -> bool:
+    """Wait so many seconds, or for ever, until it takes data; return whether it does."""
+    return bool(select.select([], [descriptor], [], seconds)[1])
 
 
 def abandon(stream: TextIO) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import fcntl
 import io
 import json
+import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
@@ -186,3 +188,23 @@ async def test_a_deletion_is_not_retried_after_a_signal(emulator: ImagesEmulator
     assert first == "do-images: interrupted; waiting for 1 deletion in flight, again to leave"
     assert last == f"do-images: interrupted: 0 of 1 image deleted, 1 perhaps deleted: {image}"
     assert emulator.requests.count("DELETE") == 1
+
+
+@pytest.mark.parametrize("number", STOPPING)
+async def test_a_signal_while_the_report_waits_for_its_reader_does_not_cut_it(number: int) -> None:
+    """A reader that takes its time, such as a pager, gets all of it; the work is done, so the status is 0."""
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        for age in range(60):
+            emulator.images.add(name=f"web-{age}", created_at=f"2026-01-01T00:00:{age:02}Z")
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        arguments = ("prune", "--name", "web-*", "--keep-last", "56", "--apply", "--yes", "-q", "-o", "json")
+        process = await start(arguments, account(emulator, emulator.token), stdout=writer)
+        os.close(writer)
+        first = await asyncio.to_thread(os.read, reader, 1)  # it is writing, and the pipe is full
+        process.send_signal(number)
+        with os.fdopen(reader, "rb") as stream:
+            stdout = first + await asyncio.to_thread(stream.read)
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"do-images: 4 of 4 images deleted (10 GB)\n")
+    assert [each["outcome"] for each in json.loads(stdout)["outcomes"]] == ["deleted"] * 4
