@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,6 +13,7 @@ import attrs
 import click
 
 from do_images_async import Action, Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async._api.polling import poll
 from do_images_async._arguments import check_text
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
@@ -31,10 +32,13 @@ from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
+from do_images_async.errors import DOImagesError
 
 __all__ = ["replicate_command"]
 
 _IMAGES_AT_ONCE: Final = 8
+_LONGEST_LAG: Final = 60.0
+"""Seconds in which an image may not yet show a region to which its transfer is completed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -93,8 +97,8 @@ def replicate_command(
     images are those with the ids, or those of yours that have the tag and such a name.
 
     Costs one request for each image that lacks nothing, and one more if ids are given; otherwise also
-    those of `actions`, one for each transfer, and one for each poll. With --tag or --name also two
-    for every 200 images of the list.
+    those of `actions`, one for each transfer, one for each poll, and one to see that the image is there.
+    With --tag or --name also two for every 200 images of the list.
 
     \b
     Examples:
@@ -180,6 +184,36 @@ class _Replication:
             for region in self.regions:
                 if region not in known:
                     self._fail(image, region, message_with_notes(error))
+        await self._verify(api, image)
+
+    async def _verify(self, api: ImagesAPI, image: Image) -> None:
+        """Read the image until it is in the regions that it was copied to; fail the copies to the others."""
+        copied = {
+            copy.region: copy for copy in self.copies if copy.image_id == image.id and copy.status == "copied"
+        }
+        if not copied:
+            return
+        present: Collection[str] = ()
+        timeout = min(self.wait_timeout, _LONGEST_LAG)
+        reason = f"the image is not there after {timeout:g} s"
+        try:
+            polled = await poll(
+                partial(api.get, image.id),
+                lambda read: copied.keys() <= set(read.regions),
+                timeout=timeout,
+                poll_interval=self.poll_interval,
+            )
+        except DOImagesError as error:
+            self.connection.explain(error)
+            reason = f"the image could not be read: {message_with_notes(error)}"
+        else:
+            present = () if polled.last is None else polled.last.regions
+        for region, copy in copied.items():
+            if region not in present:
+                message = f"action {copy.action_id} is completed, but {reason}"
+                failed = attrs.evolve(copy, status="failed", message=message)
+                self.copies[self.copies.index(copy)] = failed
+                self.errors += 1
 
     def _begin(self, image: Image, region: str, action: Action) -> None:
         if (image.id, region) not in self.begun:

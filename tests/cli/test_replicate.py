@@ -83,6 +83,34 @@ async def test_a_region_that_fails_leaves_the_others_done(emulator: ImagesEmulat
     assert (await replicate(emulator, *arguments)).stderr == "do-images: 1 of 3 copies failed\n"
 
 
+async def test_a_copy_counts_when_the_image_shows_the_region(emulator: ImagesEmulator) -> None:
+    """The action is completed before the image shows the region: the first look, and the one after it."""
+    number = ids(emulator)["golden-1"]
+    path = f"/v2/images/{number}"
+    lagging = {"image": dict(emulator.images[number])}
+    emulator.faults.add(Fault(method="GET", path=path, status=200, body=lagging, times=3))
+    ended = await replicate(emulator, "--name", "golden-1", "--to", "sgp1", "-o", "json")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert [row["status"] for row in json.loads(ended.stdout)] == ["copied"]
+    assert emulator.requests.count("GET", path) == 4
+
+
+@pytest.mark.slow
+async def test_a_copy_that_the_image_never_shows_has_failed(emulator: ImagesEmulator) -> None:
+    number = ids(emulator)["golden-1"]
+    without = {"image": dict(emulator.images[number])}
+    emulator.faults.add(
+        Fault(method="GET", path=f"/v2/images/{number}", status=200, body=without, times=None)
+    )
+    arguments = ("--tag", "golden", "--to", "sgp1", "--wait-timeout", "5", "-o", "json")
+    ended = await replicate(emulator, *arguments)
+    assert (ended.status, ended.stderr) == (3, "do-images: 1 of 2 copies failed\n")
+    rows = {row["name"]: row for row in json.loads(ended.stdout)}
+    assert rows["golden-2"]["status"] == "copied"
+    assert rows["golden-1"]["status"] == "failed"
+    assert "is completed, but the image is not there after 5 s" in rows["golden-1"]["message"]
+
+
 async def test_an_image_that_is_not_there_is_said(emulator: ImagesEmulator) -> None:
     ended = await replicate(emulator, "999", "--to", "sgp1", "-o", "json")
     assert ended.status == 3
