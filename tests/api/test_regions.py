@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -61,22 +62,27 @@ async def test_a_second_run_costs_one_request_and_changes_nothing(
     assert len(emulator.actions) == 1
 
 
-async def test_a_transfer_in_progress_is_waited_for_and_not_doubled(
-    emulator: ImagesEmulator, account: ImagesAPI
-) -> None:
-    image = emulator.images.add(regions=["nyc3"])
-    begun = await account.actions.transfer(image, "ams3")
+async def test_a_transfer_in_progress_is_waited_for_and_not_doubled() -> None:
+    passed = 0.0
     reports: list[tuple[str, int]] = []
 
     def progress(region: str, action: Action) -> None:
+        nonlocal passed
         reports.append((region, action.id))
+        passed = 60.0  # it ends, once it was seen
 
-    outcomes = await ensure(account, image, "ams3", progress=progress)
-    done = outcomes["ams3"].result()
-    assert done is not None
-    assert done.id == begun.id
-    assert set(reports) == {("ams3", begun.id)}
-    assert emulator.requests.count("POST") == 1
+    async with (
+        ImagesEmulator(images=0, action_seconds=60, clock=lambda: time.time() + passed) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as account,
+    ):
+        image = emulator.images.add(regions=["nyc3"])
+        begun = await account.actions.transfer(image, "ams3")
+        outcomes = await ensure(account, image, "ams3", progress=progress)
+        done = outcomes["ams3"].result()
+        assert done is not None
+        assert done.id == begun.id
+        assert set(reports) == {("ams3", begun.id)}
+        assert emulator.requests.count("POST") == 1
 
 
 async def test_many_at_once_begin_each_transfer_once(emulator: ImagesEmulator, account: ImagesAPI) -> None:
