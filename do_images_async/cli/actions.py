@@ -60,6 +60,9 @@ def transfer_command(
 ) -> int:
     """Copy an image to other regions; it stays where it is, too.
 
+    A region whose transfer could not be begun has no row: stderr names it, and says whether the transfer may
+    have been begun all the same.
+
     Costs one request for each region; with --wait one more for each poll.
 
     \b

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from do_images_async import Image, ImagesAPI
+from do_images_async import Image, ImagesAPI, ImageStatus
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import IMAGE_COLUMNS
 from do_images_async.cli.completion import complete_regions
@@ -34,6 +34,7 @@ from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted, printable
+from do_images_async.errors import ImportFailedError
 
 __all__ = [
     "create_command",
@@ -148,7 +149,10 @@ def create_command(
 
     words = f"importing {printable(name)} to {printable(region)}"
     with told_if_lost(changes), rows.destination() as target:
-        rows.write(target, [_run(create, options, words)], IMAGE_COLUMNS)
+        image = _run(create, options, words)
+        rows.write(target, [image], IMAGE_COLUMNS)
+        if image.status is ImageStatus.DELETED:  # the import has failed already, as --wait would say
+            raise Stopped(Exit.API_ERROR, str(ImportFailedError(image)), partial=True)
     return Exit.OK
 
 

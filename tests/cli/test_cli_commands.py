@@ -513,6 +513,16 @@ async def test_an_action_that_is_answered_as_errored_is_a_failure(
     assert [each["status"] for each in json.loads(ended.stdout)] == [status]
 
 
+async def test_an_import_that_is_answered_as_failed_is_a_failure(server: Server) -> None:
+    failed = image_document(7, name="golden", status="deleted", error_message="no such file")
+    server.script(reply({"image": failed}, status=202))
+    arguments = ("create", "golden", "--url", "https://example.com/a.img", "--region", "nyc3", "-o", "json")
+    ended = await do_images_here(*arguments, **account(server))
+    assert ended.status == 3
+    assert ended.stderr == "do-images: image 7 ended as deleted: no such file\n"
+    assert [each["id"] for each in json.loads(ended.stdout)] == [7]
+
+
 async def test_actions_that_are_fewer_than_announced_are_shown_as_incomplete(server: Server) -> None:
     action = {"id": 3, "status": "completed", "type": "transfer"}
     server.answer_with(
