@@ -5,6 +5,7 @@ None of them holds the token or an aiohttp exception, whose `request_info` does.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from do_images_async.models import Action, Image, RateLimit
@@ -196,14 +197,16 @@ class QuotaWaitError(DOImagesError):
     """The quota would make the call wait longer than `max_wait`; nothing was sent.
 
     Attributes:
-        wait: seconds until a permit can be had, at the earliest.
+        wait: seconds that the call would have waited in all, at least as far as is known; always more than
+            `max_wait`.
         max_wait: the seconds that were allowed.
     """
 
     def __init__(self, *, wait: float, max_wait: float) -> None:
         self.wait = wait
         self.max_wait = max_wait
-        super().__init__(f"the quota allows the next request in {wait:.1f} s; max_wait is {max_wait:g} s")
+        shown = math.ceil(wait * 10) / 10  # not a rounded one that is no more than `max_wait`
+        super().__init__(f"the quota would make the call wait {shown:.1f} s; max_wait is {max_wait:g} s")
 
 
 class QuotaStoreError(DOImagesError):

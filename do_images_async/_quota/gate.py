@@ -103,7 +103,20 @@ class Gate:
     def earliest(self, now: int, sent: int, in_flight: int) -> int:
         """Return when the next request may go at the earliest, whatever the responses until then say."""
         probe = self.remaining.opens_at(now, sent, in_flight)
-        return max(self.closing.opens_at(now), now if probe is None else probe, self.pacing.opens_at(now))
+        due = max(self.closing.opens_at(now), now if probe is None else probe, self.pacing.opens_at(now))
+        return due if in_flight else max(due, self._until_counted(now, sent))
+
+    def _until_counted(self, now: int, sent: int) -> int:
+        """Return until when requests that ended without a response hold back the next one.
+
+        None is in flight. More tokens may come back until then.
+        """
+        ceiling = self.remaining.ceiling
+        left = self.capacity if ceiling is None else min(self.capacity, ceiling - sent)
+        paced = self.pacing.are_others_here(now, self.period)
+        allowed = self.in_flight.opens_at(now, 0, left, self.heard_at or 0, paced=paced)
+        others_until = self.pacing.others_at + self.period if paced else now
+        return min(allowed or now, max(others_until, self.in_flight.cautious_until))
 
     def granted(self, now: int, serial: int) -> None:
         """Note that a request goes now."""

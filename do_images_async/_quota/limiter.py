@@ -41,6 +41,7 @@ __all__ = ["RateLimiter"]
 
 _SECOND = 1_000_000_000
 _NO_REPORT = Report()
+_UNKNOWN_WAIT = 1.0  # seconds that a call is told if only a response can end its wait
 
 
 class _Methods(msgspec.Struct, frozen=True):
@@ -86,7 +87,8 @@ class RateLimiter:
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
         slow_start: begin with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to
             full width), and again after each silence of the shortest window: nobody knows what was spent
-            before. A call with `max_wait=0` ends it. False where nobody else can have spent anything.
+            before. It refuses no call: one whose `max_wait` has passed while tokens are free goes, and ends
+            it. False where nobody else can have spent anything.
         clock: monotonic time in integer nanoseconds.
 
     Raises:
@@ -338,19 +340,46 @@ class RateLimiter:
     async def _wait(
         self, waiter: asyncio.Future[GrantedPermit], max_wait: float | None, reserve: int
     ) -> GrantedPermit:
+        if max_wait is None:
+            try:
+                return await waiter
+            except BaseException:
+                self._leave(waiter, reserve)
+                raise
         try:
             async with asyncio.timeout(max_wait):
-                return await waiter
+                return await asyncio.shield(waiter)
         except TimeoutError:
-            if waiter.done() and not waiter.cancelled():
+            self._end_slow_start(reserve)
+            if waiter.done():
                 return waiter.result()
             self._leave(waiter, reserve)
         except BaseException:
             self._leave(waiter, reserve)
             raise
         with self._lock:
-            wait = self._shortest_wait(self._clock(), reserve)
-        raise QuotaWaitError(wait=wait, max_wait=max_wait or 0.0)
+            raise QuotaWaitError(wait=max_wait + self._expected_wait(reserve), max_wait=max_wait)
+
+    def _end_slow_start(self, reserve: int) -> None:
+        """End a slow start that holds a call whose `max_wait` has passed, although tokens are free."""
+        with self._lock:
+            now = self._clock()
+            for level in self._levels:
+                level.collect(now)
+            if any(level.free <= reserve for level in self._levels):
+                return
+            if self._opens_at(now) != now:
+                self._gate.end_slow_start(self._in_flight + 1)
+        self._serve()
+
+    def _expected_wait(self, reserve: int) -> float:
+        """Return the seconds until a new call is granted; more than 0 also where a response decides it."""
+        now = self._clock()
+        opens = self._opens_at(now) or now
+        return self._shortest_wait(now, reserve) or (opens - now) / _SECOND or _UNKNOWN_WAIT
+
+    def _opens_at(self, now: int) -> int | None:
+        return self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
 
     def _leave(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> None:
         """Leave the queue; a permit that was granted meanwhile goes to the next call."""
@@ -411,7 +440,7 @@ class RateLimiter:
                 level.collect(now)
             if level.free <= reserve:
                 return None
-        if self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free) != now:
+        if self._opens_at(now) != now:
             return None
         for level in levels:
             level.free -= 1
@@ -521,7 +550,7 @@ class RateLimiter:
         if not self._queues:
             return None
         reserve = min(self._queues)
-        due = self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
+        due = self._opens_at(now)
         if due is None:
             return None
         for level in self._levels:

@@ -390,16 +390,17 @@ class SharedQuota:
             pacing=self._gate.is_pacing,
             serial=memory.serial,
             opens_in=(self._earliest(now) - now) / _SECOND,
+            at_least=(self._earliest(now, member.wants[0][0]) - now) / _SECOND if member.wants else 0.0,
             reserving=sum(
                 each.is_awaited(now) and any(reserve for reserve, _ in each.wants)
                 for each in memory.members.values()
             ),
         )
 
-    def _earliest(self, now: int) -> int:
+    def _earliest(self, now: int, reserve: int = 0) -> int:
         """Return when the next permit may be granted at the earliest, if no request proves to be unsent."""
         opens = self._gate.earliest(now, self._memory.granted, self._memory.held)
-        return max(opens, *(level.earliest(1, now) for level in self._levels))
+        return max(opens, *(level.earliest(reserve + 1, now) for level in self._levels))
 
     def _grant(
         self, name: str, member: Member, reserve: int, number: int, now: int

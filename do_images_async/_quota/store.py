@@ -68,8 +68,8 @@ class Exchange:
         elsewhere: how long ago requests were answered that the store has not heard of.
         settling: how long nobody gets anything, while others report such requests.
         wants: how many permits, by the reserve that they leave.
-        at_once: whether the first call in line can't wait for responses, which ends a slow start that holds
-            it back.
+        at_once: whether a call can't wait for responses any longer, which ends a slow start that holds it
+            back.
         slow_start: whether a store with an empty memory begins with one request in flight; see `RateLimiter`.
         clock: the worker's own time.
         constants: of the gate's policies, for a store that does not decide in Python.
@@ -116,6 +116,8 @@ class Reply:
         pacing: whether requests go out evenly; see `LimiterStats`.
         serial: of the request that was granted last, to any worker.
         opens_in: seconds until the next permit without a reserve may be granted, at the earliest.
+        at_least: the same for the wishes that were not granted. `wait` may be longer, where a response may
+            come at any moment, or shorter, where a request may prove to be unsent.
         age: if it is lost, how many seconds ago the memory that is left was written; None when none is left.
     """
 
@@ -129,6 +131,7 @@ class Reply:
     pacing: bool
     serial: int = 0
     opens_in: float = 0.0
+    at_least: float = 0.0
     reserving: int = 1
     age: float | None = None
 

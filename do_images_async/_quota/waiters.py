@@ -28,6 +28,7 @@ class Waiter:
         deadline: the loop's time until which it wants to wait.
         since: the loop's time at which it began to wait.
         informed: whether it knows how long it takes at the least.
+        is_last: whether the store is asked for the last time, since the deadline has come.
     """
 
     future: asyncio.Future[GrantedPermit]
@@ -36,6 +37,7 @@ class Waiter:
     deadline: float
     since: float
     informed: bool = False
+    is_last: bool = False
 
 
 class Waiters:
@@ -92,10 +94,20 @@ class Waiters:
         """Return how many calls wait, by the reserve that they leave, the lowest first."""
         return sorted(Counter(each.reserve for each in self._waiting if not each.future.done()).items())
 
-    def is_first_impatient(self, patience: float) -> bool:
-        """Return whether the first call in line waits for less than `patience` seconds."""
-        first = next((each for each in self._waiting if not each.future.done()), None)
-        return first is not None and first.max_wait is not None and first.max_wait < patience
+    def is_impatient(self, patience: float, now: float) -> bool:
+        """Return whether the first call in line waits for less than `patience` seconds, or a deadline came.
+
+        The store is asked now, for the last time by calls whose deadline came.
+        """
+        waiting = [each for each in self._waiting if not each.future.done()]
+        for waiter in waiting:
+            waiter.is_last = waiter.deadline <= now
+        first = waiting[0].max_wait if waiting else None
+        return (first is not None and first < patience) or any(each.is_last for each in waiting)
+
+    def first_deadline(self) -> float:
+        """Return the moment at which the first deadline comes."""
+        return min((each.deadline for each in self._waiting if not each.future.done()), default=math.inf)
 
     def grant(self, reserve: int, permits: Iterable[GrantedPermit]) -> list[GrantedPermit]:
         """Give permits to the calls of one reserve in turn; return those that no call waits for any more."""
@@ -110,16 +122,23 @@ class Waiters:
             waiter.future.set_result(permit)
         return left
 
-    def inform(self, wait: float, now: float) -> None:
-        """Tell all calls the shortest wait; those with a shorter `max_wait` raise `QuotaWaitError`."""
-        for waiter in list(self._waiting):
-            self._inform(waiter, wait, now)
+    def inform(self, wait: float, at_least: float, now: float) -> None:
+        """Tell all calls the shortest wait; those that do not wait as long raise `QuotaWaitError`.
 
-    def inform_newcomers(self, due: float, now: float) -> bool:
+        Args:
+            wait: the seconds until the store is asked again.
+            at_least: the seconds until a permit may be granted, whatever responses say.
+            now: the loop's time.
+        """
+        for waiter in list(self._waiting):
+            self._inform(waiter, wait, at_least, now)
+
+    def inform_newcomers(self, due: float, earliest: float, now: float) -> bool:
         """Inform calls behind one that knows its wait; return whether all calls know theirs.
 
         Args:
-            due: the loop's time at which the first in line may have a permit.
+            due, earliest: the loop's time at the end of `wait` and `at_least`; see `inform`.
+            now: the loop's time.
         """
         if due == math.inf:
             return False
@@ -129,7 +148,7 @@ class Waiters:
                 continue
             if waiter.reserve < informed:
                 return False
-            self._inform(waiter, max(0.0, due - now), now)
+            self._inform(waiter, max(0.0, due - now), max(0.0, earliest - now), now)
         return True
 
     def fail(self, error: Exception) -> None:
@@ -139,11 +158,15 @@ class Waiters:
             if not waiter.future.done():
                 waiter.future.set_exception(error)
 
-    def _inform(self, waiter: Waiter, wait: float, now: float) -> None:
-        if now + wait > waiter.deadline:
+    def _inform(self, waiter: Waiter, wait: float, at_least: float, now: float) -> None:
+        if waiter.is_last or (at_least and now + at_least > waiter.deadline):
             self._waiting.pop(waiter, None)
+            max_wait = waiter.max_wait or 0.0
+            error = QuotaWaitError(
+                wait=max_wait + now + (at_least or wait) - waiter.deadline, max_wait=max_wait
+            )
             if not waiter.future.done():
-                waiter.future.set_exception(QuotaWaitError(wait=wait, max_wait=waiter.max_wait or 0.0))
+                waiter.future.set_exception(error)
         elif not waiter.informed:
             waiter.informed = True
             if self.on_wait is not None:

@@ -149,6 +149,7 @@ class Worker:
         self._granted = 0
         self._in_flight = 0
         self._due = math.inf
+        self._earliest = 0.0
         self._flush_at = math.inf
         self._renew_at = math.inf
         self._wake = asyncio.Event()
@@ -356,7 +357,9 @@ class Worker:
         due = min(self._flush_at, self._renew_at if self._in_flight else math.inf)
         if not self._waiters:
             return due
-        return min(due, self._due) if self._waiters.inform_newcomers(self._due, now) else now
+        if not self._waiters.inform_newcomers(self._due, self._earliest, now):
+            return now
+        return min(due, self._due, self._waiters.first_deadline())
 
     async def _exchange(self) -> bool:
         """Make one exchange; return whether to go on."""
@@ -412,7 +415,7 @@ class Worker:
             elsewhere=[(now - spent.moment) // 1000 for spent in self._elsewhere],
             settling=microseconds(2 * _RETRY) if self._settling else 0,
             wants=[] if self._closed else self._wants(),
-            at_once=self._waiters.is_first_impatient(_SOONEST),
+            at_once=self._loop is not None and self._waiters.is_impatient(_SOONEST, self._loop.time()),
             slow_start=self._options.slow_start,
             clock=now // 1000,
             jitter=random.random(),  # noqa: S311  (for a wait)
@@ -454,8 +457,9 @@ class Worker:
             self._in_flight += len(permits)
             for permit in self._waiters.grant(reserve, permits):
                 permit.release()
+        self._earliest = now + reply.at_least
         if reply.wait is not None:
-            self._waiters.inform(reply.wait, now)
+            self._waiters.inform(reply.wait, reply.at_least, now)
 
     def _report_what_was_lost(self, reply: Reply, sent: int) -> None:
         """Prepare to report the recent requests that a store does not know, or no longer.

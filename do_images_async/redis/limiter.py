@@ -48,8 +48,9 @@ class RedisRateLimiter:
         on_wait: called when a call has to wait, with the seconds that it takes at the least.
         slow_start: with a Redis that holds nothing, or was not used for longer than the longest period, begin
             with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to full width):
-            nobody knows what was spent before. A call with a `max_wait` below 0.25 ends it. False where
-            nobody else can have spent anything.
+            nobody knows what was spent before. It refuses no call: one whose `max_wait` has passed while
+            tokens are free goes, and ends it; one below 0.25 does so at once. False where nobody else can
+            have spent anything.
 
     Raises:
         TypeError, ValueError: the token or another argument can't be used.

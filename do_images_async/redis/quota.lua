@@ -505,12 +505,25 @@ local function gate_room()
     return most, nil
 end
 
+-- Return until when requests that ended without a response hold back the next one, if none is in flight. More tokens
+-- may come back until then.
+local function until_counted()
+    if not in_flight_is_cautious() then return now end
+    local left = shortest.capacity
+    if state.ceiling then left = math.min(left, state.ceiling - state.granted) end
+    local more, opens = in_flight_room(math.max(left, 1))
+    if more > 0 then return now end
+    local others_until = pacing_are_others_here() and state.others_at + shortest.period or now
+    return math.min(opens, math.max(others_until, state.cautious_until))
+end
+
 -- Return when the next request may go at the earliest, whatever the responses until then say.
 local function gate_earliest()
     local due = math.max(now, state.closed_until)
     if state.interval then due = math.max(due, state.next_at) end
-    if not state.ceiling or state.granted < state.ceiling or state.held > 0 then return due end
-    return math.max(due, state.probe_at)
+    if state.held > 0 then return due end
+    if state.ceiling and state.granted >= state.ceiling then due = math.max(due, state.probe_at) end
+    return math.max(due, until_counted())
 end
 
 -- Note that a request goes now.
@@ -608,11 +621,12 @@ local function when_back(bucket, number)
     return entry[2] and tonumber(entry[2]) or now + bucket.period
 end
 
--- Return when the next permit may be granted at the earliest, if no request proves to be unsent; see `Level.earliest`.
-local function earliest()
+-- Return when the next permit that leaves a reserve may be granted at the earliest, if no request proves to be unsent;
+-- see `Level.earliest`.
+local function earliest(reserve)
     local due = gate_earliest()
     for _, bucket in ipairs(buckets) do
-        due = math.max(due, math.min(when_back(bucket, 1 - bucket.free), now + bucket.period))
+        due = math.max(due, math.min(when_back(bucket, reserve + 1 - bucket.free), now + bucket.period))
     end
     return due
 end
@@ -700,7 +714,8 @@ local function exchange(held)
     return answer_exchange({granted = granted, wait = due and due - now, free = free, finished = state.finished,
                             serial = state.serial, workers = redis.call('ZCARD', LEASES),
                             reserving = count_reserving(missing, rivals),
-                            pacing = state.interval ~= nil, opens_in = earliest() - now}, held)
+                            pacing = state.interval ~= nil, opens_in = earliest(0) - now,
+                            at_least = due and earliest(missing[1][1]) - now}, held)
 end
 
 -- Grant nothing for a while, in which workers report what they have spent and this memory lacks. What others have

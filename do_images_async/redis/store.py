@@ -137,4 +137,5 @@ def _reply(body: dict[str, Any]) -> Reply:
         serial=body.get("serial", 0),
         reserving=body.get("reserving", 1),
         opens_in=body.get("opens_in", 0) / 1_000_000,
+        at_least=body.get("at_least", 0) / 1_000_000,
     )

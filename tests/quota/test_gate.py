@@ -374,6 +374,74 @@ def test_a_call_that_must_not_wait_is_not_held_by_a_slow_start() -> None:
 # A permit for a block.
 
 
+@pytest.mark.parametrize("max_wait", [0, 0.001, 0.2, 0.5, 1.0, 2.0])
+def test_a_slow_start_refuses_no_call_whatever_its_max_wait(max_wait: float) -> None:
+    async def call(limiter: RateLimiter) -> None:
+        permit = await limiter.acquire(max_wait=max_wait)
+        await asyncio.sleep(0.3)
+        permit.settle()
+
+    async def main() -> None:
+        limiter = RateLimiter(clock=clock)
+        for _ in range(3):
+            await asyncio.gather(*(call(limiter) for _ in range(40)))
+            await asyncio.sleep(70)  # it starts slowly again
+
+    run_virtually(main())
+
+
+def test_behind_others_in_a_slow_start_a_call_is_let_go_in_its_turn() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(TokenBucket(4, per=60), clock=clock)
+        await limiter.acquire()
+        first = asyncio.create_task(limiter.acquire())
+        await let_run()
+        await limiter.acquire(max_wait=0.5)
+        await first
+        assert seconds() == 0.5
+        await limiter.acquire(max_wait=0)
+        with pytest.raises(QuotaWaitError):
+            await limiter.acquire(max_wait=0)
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("max_wait", [0, 0.5, 1.5])
+def test_a_request_without_a_response_holds_the_next_one_for_a_known_time(max_wait: float) -> None:
+    async def main() -> None:
+        limiter = limiter_of(TokenBucket(5000, per=3600))
+        (first,) = await take(limiter, 1)
+        first.settle(Report(remaining=3, counted=4997, reset_in=3000.0))
+        (second,) = await take(limiter, 1)
+        second.lose()
+        assert limiter.next_permit_in() == 2
+        with pytest.raises(QuotaWaitError) as caught:
+            await limiter.acquire(max_wait=max_wait)
+        assert (seconds(), caught.value.wait) == (0, 2)
+        await limiter.acquire(max_wait=2.5)
+        assert seconds() == 2
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("max_wait", [0, 0.5, 5.0])
+def test_where_only_a_response_can_tell_the_wait_is_still_said_to_be_longer_than_allowed(
+    max_wait: float,
+) -> None:
+    async def main() -> None:
+        limiter = limiter_of()
+        (permit,) = await take(limiter, 1)
+        permit.settle(refused(retry_after=1.0))
+        await asyncio.sleep(2)
+        await limiter.acquire(max_wait=5)  # the probe, which is not answered
+        with pytest.raises(QuotaWaitError) as caught:
+            await limiter.acquire(max_wait=max_wait)
+        assert caught.value.wait > max_wait
+        assert "wait 0.0 s" not in str(caught.value)
+
+    run_virtually(main())
+
+
 def test_a_permit_is_settled_at_the_end_of_its_block_and_lost_when_that_raises() -> None:
     async def main() -> None:
         limiter = limiter_of(TokenBucket(3, per=60, margin=0))

@@ -445,6 +445,7 @@ def check_the_wait(queue: Queue, patience: int) -> None:
         return
     assert hasty.error.max_wait * SECOND == max_wait
     assert hasty.waited in {0, max_wait}
+    assert hasty.error.wait > hasty.error.max_wait
     if hasty.waited == 0:
         event("refused at once")
         assert max_wait < hasty.error.wait * SECOND <= patient.waited

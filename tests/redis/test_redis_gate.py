@@ -13,7 +13,7 @@ import itertools
 import random
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from unittest import mock
 
@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.limiter import RateLimiter
 from do_images_async._quota.permits import GrantedPermit
-from do_images_async._quota.protocols import Report, Ticket
+from do_images_async._quota.protocols import Permit, Report, Ticket
 from do_images_async._quota.store import Answered, Exchange, Reply, microseconds
 from do_images_async.errors import QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
@@ -38,7 +38,7 @@ from tests.support.slow import examples, fewer
 from tests.support.starved import starve
 from tests.support.virtual_file import VirtualFile
 from tests.support.virtual_redis import SCRIPT_BY_ARGUMENT, START, virtual_redis
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import let_run, run_virtually
 
 __all__ = ["redis_server", "shared_redis"]  # fixtures
 
@@ -163,15 +163,28 @@ class Triplets:
         """
         reply = self._exchange(want=1, at_once=at_once)
         serials = list(reply["granted"][0][1])
-        try:
-            permit = await self.limiter.acquire(max_wait=0 if at_once else 1e-9)
-        except QuotaWaitError:
+        permit = await self._take(at_once=at_once)
+        if permit is None:
             assert serials == []
             return
         assert isinstance(permit, GrantedPermit)
         assert serials == [permit.ticket.serial]
         assert reply["finished"] == permit.ticket.finished
         self.in_flight.append((permit, permit.ticket, self.server.count(self.now / 1_000_000).report))
+
+    async def _take(self, *, at_once: bool) -> Permit | None:
+        """Return a permit of the limiter in this process if it grants one now."""
+        if at_once:
+            with suppress(QuotaWaitError):
+                return await self.limiter.acquire(max_wait=0)
+            return None
+        call = asyncio.ensure_future(self.limiter.acquire())
+        await let_run()
+        if call.done():
+            return call.result()
+        call.cancel()  # a `max_wait` that passes would end a slow start
+        await asyncio.wait([call])
+        return None
 
     def answer(self, which: int, change: ChangeReport = lambda report: report) -> None:
         """Give all three the response to one request in flight, and compare what they make of it."""
@@ -223,6 +236,7 @@ class Triplets:
         assert other.serial == reply["serial"]
         assert other.reserving == reply["reserving"]
         assert other.opens_in == pytest.approx(reply["opens_in"] / 1_000_000, abs=1e-4)
+        assert other.at_least == pytest.approx(reply.get("at_least", 0) / 1_000_000, abs=1e-4)
 
 
 numbers = itertools.count()

@@ -19,6 +19,7 @@ import pytest
 from do_images_async import TokenBucket
 from do_images_async._quota.protocols import Report
 from do_images_async._quota.worker import Worker, WorkerOptions
+from do_images_async.errors import QuotaWaitError
 from tests.redis.test_redis_loss_laws import RedisCopy, Slow, now, virtual_clock
 from tests.support.redis_servers import RedisServer, needs_redis, redis_server, shared_redis
 from tests.support.virtual_file import VirtualFile
@@ -146,6 +147,67 @@ def test_calls_that_can_not_wait_for_a_response_end_it(run: Run, max_wait: float
         other = make()
         await asyncio.gather(*(other.acquire(max_wait=max_wait) for _ in range(50)))
         assert seconds() < 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("max_wait", [0, 0.1, 0.2, 0.3, 0.5, 1, 2, 8])
+def test_it_refuses_no_call_whatever_its_max_wait(run: Run, max_wait: float) -> None:
+    async def test(make: Make) -> None:
+        async def call() -> None:
+            permit = await worker.acquire(max_wait=max_wait)
+            await asyncio.sleep(TRIP)
+            permit.settle()
+
+        worker = make()
+        await asyncio.gather(*(call() for _ in range(40)))
+
+    run(test)
+
+
+def test_a_call_behind_others_is_let_go_in_its_turn(run: Run) -> None:
+    async def test(make: Make) -> None:
+        worker = make()
+        await worker.acquire()
+        first = asyncio.create_task(worker.acquire())
+        await asyncio.sleep(0)
+        await worker.acquire(max_wait=0.6)
+        assert seconds() < 1.5
+        await first
+
+    run(test)
+
+
+@pytest.mark.parametrize("max_wait", [0, 0.5, 1.5, 3])
+def test_a_refused_call_would_have_waited_longer_than_it_says(run: Run, max_wait: float) -> None:
+    """Only a response can tell, to the one request that may go after a refusal."""
+
+    async def test(make: Make) -> None:
+        worker = make()
+        await call(worker, Report(refused=True, retry_after=1.0))
+        await worker.acquire()
+        begin = seconds()
+        with pytest.raises(QuotaWaitError) as caught:
+            await worker.acquire(max_wait=max_wait)
+        assert caught.value.wait > max_wait
+        assert seconds() >= begin + max_wait
+
+    run(test)
+
+
+@pytest.mark.parametrize("max_wait", [0, 0.5, 1])
+def test_a_request_without_a_response_holds_the_next_one_for_a_known_time(run: Run, max_wait: float) -> None:
+    async def test(make: Make) -> None:
+        worker = make(slow_start=False)
+        await call(worker, Report(remaining=3, counted=4997, reset_in=3000.0))
+        (await worker.acquire()).lose()
+        lost = seconds()
+        with pytest.raises(QuotaWaitError) as caught:
+            await worker.acquire(max_wait=max_wait)
+        assert 1 < caught.value.wait <= 2
+        assert seconds() < lost + 0.5, "at once"
+        assert 1 < worker.next_permit_in() <= 2
+        (await worker.acquire(max_wait=2)).release()
 
     run(test)
 
