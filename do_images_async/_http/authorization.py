@@ -15,7 +15,7 @@ from yarl import URL
 from do_images_async._credentials import Token, TokenProvider, read_token
 from do_images_async._quota.limiter import RateLimiter
 from do_images_async._quota.protocols import Limiter, LimiterOfTokens
-from do_images_async._quota.sharing import shared_limiter
+from do_images_async._quota.sharing import origin_of_quota, shared_limiter
 from do_images_async.errors import TokenError
 
 __all__ = ["Access", "Credentials"]
@@ -45,7 +45,7 @@ class Access:
         if limiter is None:
             self.limiter: Limiter = shared_limiter(token, origin, self)
         elif isinstance(limiter, LimiterOfTokens):
-            self.limiter = limiter.for_token(token.digest(), str(origin))
+            self.limiter = limiter.for_token(token.digest(), str(origin_of_quota(origin)))
         else:
             self.limiter = limiter
         self._headers = {**headers, AUTHORIZATION: token.authorization}

@@ -11,7 +11,7 @@ from yarl import URL
 from do_images_async._credentials import Token
 from do_images_async._quota.limiter import RateLimiter
 
-__all__ = ["shared_limiter"]
+__all__ = ["origin_of_quota", "shared_limiter"]
 
 
 class _Entry:
@@ -45,6 +45,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
+def origin_of_quota(origin: URL) -> URL:
+    """Return the one form of an origin: without its scheme's default port and a dot at the host's end."""
+    host = origin.host or ""
+    if host.endswith("."):
+        origin = origin.with_host(host.rstrip("."))
+    return origin.with_port(None) if origin.is_default_port() else origin
+
+
 def shared_limiter(token: Token, origin: URL, user: object) -> RateLimiter:
     """Return the limiter that everyone in this process shares who spends this token at this origin.
 
@@ -56,7 +64,7 @@ def shared_limiter(token: Token, origin: URL, user: object) -> RateLimiter:
         origin: the server that counts.
         user: who is going to use it; held weakly.
     """
-    key = (token.digest(), origin)
+    key = (token.digest(), origin_of_quota(origin))
     with _lock:
         for other in [each for each, entry in entries.items() if each != key and entry.done]:
             del entries[other]

@@ -12,11 +12,12 @@ import traceback
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from do_images_async import ImagesAPI, Limiter, RateLimiter, TokenBucket
+from do_images_async import FileRateLimiter, ImagesAPI, Limiter, RateLimiter, TokenBucket
 from do_images_async._quota import limiter as ratelimit
 from do_images_async._quota import sharing
 from do_images_async._quota.buckets import DOCUMENTED
@@ -40,6 +41,34 @@ async def test_clients_with_the_same_token_share_a_limiter() -> None:
 def test_another_token_or_origin_is_another_quota(changed: dict[str, Any]) -> None:
     same: dict[str, Any] = {"token": "dop_v1_a", "base_url": "https://api.digitalocean.com"}
     assert ImagesAPI(**same).limiter is not ImagesAPI(**(same | changed)).limiter
+
+
+SPELLINGS = [
+    ("https://api.digitalocean.com", "https://api.digitalocean.com:443"),
+    ("https://api.digitalocean.com", "https://api.digitalocean.com."),
+    ("https://api.digitalocean.com", "https://API.digitalocean.com.:443/v2/"),
+    ("http://127.0.0.1", "http://127.0.0.1:80"),
+    ("http://[::1]", "http://[::1]:80"),
+]
+"""Addresses of one server."""
+
+
+@pytest.mark.parametrize(("address", "spelling"), SPELLINGS)
+def test_another_spelling_of_an_origin_is_no_other_quota(address: str, spelling: str) -> None:
+    one = ImagesAPI("dop_v1_a", base_url=address)
+    assert ImagesAPI("dop_v1_a", base_url=spelling).limiter is one.limiter
+
+
+@pytest.mark.parametrize(("address", "spelling"), SPELLINGS)
+def test_nor_is_it_one_in_a_file(tmp_path: Path, address: str, spelling: str) -> None:
+    limiter = FileRateLimiter(tmp_path / "quota.db")
+    one = ImagesAPI("dop_v1_a", base_url=address, limiter=limiter)
+    assert ImagesAPI("dop_v1_a", base_url=spelling, limiter=limiter).limiter is one.limiter
+
+
+def test_another_port_is_another_quota() -> None:
+    one = ImagesAPI("dop_v1_a", base_url="https://api.digitalocean.com")
+    assert ImagesAPI("dop_v1_a", base_url="https://api.digitalocean.com:80").limiter is not one.limiter
 
 
 def test_a_limiter_that_is_passed_in_wins() -> None:
