@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
+import attrs
 import click
 
-from do_images_async import Action, ActionStatus, ImagesAPI
+from do_images_async import Action, ActionStatus, ImagesAPI, fan_out
+from do_images_async._api.waits import until_completed
+from do_images_async.cli.change import Change
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import ACTION_COLUMNS
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.in_flight import Interruption
 from do_images_async.cli.options import (
     IMAGE_ID,
     check_wait_options,
@@ -32,6 +37,8 @@ from do_images_async.cli.text import counted
 from do_images_async.errors import ActionFailedError, IncompleteListingError
 
 __all__ = ["actions_command", "convert_command", "transfer_command"]
+
+_AT_ONCE: Final = 32
 
 
 @click.command("transfer", cls=CheckedCommand)
@@ -75,73 +82,109 @@ def transfer_command(
     check_wait_options(wait=wait)
     slugs = region_slugs(regions, "--region")
     waiting = (wait_timeout, poll_interval) if wait else None
+    transfers = _Transfers(connection_of(options), image_id, slugs, waiting)
     changes: list[str] = []
     with told_if_lost(changes), rows.destination() as target:
-        return run_interruptibly(
-            _transfer(connection_of(options), image_id, slugs, waiting, rows, target, changes, watch(options))
-        )
-
-
-async def _transfer(
-    connection: Connection,
-    image_id: int,
-    regions: Sequence[str],
-    waiting: tuple[float, float] | None,
-    rows: Rows,
-    target: Target,
-    changes: list[str],
-    shown: Watch,
-) -> int:
-    last: dict[str, Action] = {}
-    errors: list[tuple[str, BaseException]] = []
-
-    def words() -> str:
-        states = (f"{region} {last[region].status if region in last else 'asked'}" for region in regions)
-        return f"image {image_id}: {', '.join(states)}"
-
-    async def begin(api: ImagesAPI, region: str) -> None:
         try:
-            last[region] = action = await api.actions.transfer(image_id, region)
-            _check_not_errored(action)
-        except Exception as error:  # noqa: BLE001  (reported below, each with its region)
-            errors.append((region, error))
-
-    interrupted = False
-    async with connection.open() as api, show_words(api.limiter, shown, words):
-        try:
-            if waiting is None:
-                await asyncio.gather(*(begin(api, region) for region in regions))
-            else:
-                errors += await _arrive(api, image_id, regions, waiting, last)
-        except asyncio.CancelledError:
-            interrupted = True
-    changes += [f"action {action.id} copies it to {region}" for region, action in last.items()]
-    rows.write(target, [last[region] for region in regions if region in last], ACTION_COLUMNS)
-    for _, error in errors:
-        connection.explain(error)
-    messages = [f"{region}: {message_with_notes(error)}" for region, error in errors]
-    if interrupted:
-        messages.append("interrupted: transfers that are under way go on; see `actions`")
-    for message in messages[:-1]:
-        complain(message)
-    if messages:
-        raise Stopped(Exit.INTERRUPTED if interrupted else Exit.API_ERROR, messages[-1], partial=True)
+            run_interruptibly(transfers.run(watch(options)), transfers.interruption)
+        except Stopped as stopped:
+            if stopped.status is not Exit.INTERRUPTED:
+                raise
+        changes += transfers.changes
+        rows.write(target, transfers.actions, ACTION_COLUMNS)
+        transfers.raise_errors()
     return Exit.OK
 
 
-async def _arrive(
-    api: ImagesAPI,
-    image_id: int,
-    regions: Sequence[str],
-    waiting: tuple[float, float],
-    last: dict[str, Action],
-) -> list[tuple[str, BaseException]]:
-    timeout, poll_interval = waiting
-    outcomes = api.actions.transfer_to_regions(
-        image_id, regions, timeout=timeout, poll_interval=poll_interval, progress=last.__setitem__
-    )
-    async with aclosing(outcomes):
-        return [(outcome.key, outcome.error) async for outcome in outcomes if outcome.error is not None]
+@attrs.define
+class _Transfers:
+    """The transfers of an image to regions.
+
+    Attributes:
+        connection: the account.
+        image_id: the image.
+        regions: the regions.
+        waiting: the longest wait for each, and the seconds between the first two polls; None for no wait.
+        last: the transfers as last seen, by region.
+        errors: the errors, each with its region.
+        interruption: the interruption of the command.
+    """
+
+    connection: Connection
+    image_id: int
+    regions: Sequence[str]
+    waiting: tuple[float, float] | None
+    last: dict[str, Action] = attrs.field(factory=dict[str, Action], init=False)
+    errors: list[tuple[str, BaseException]] = attrs.field(factory=list[tuple[str, BaseException]], init=False)
+    interruption: Interruption = attrs.field(factory=Interruption, init=False)
+
+    @property
+    def actions(self) -> list[Action]:
+        """Return the transfers as last seen, in the order of their regions."""
+        return [self.last[region] for region in self.regions if region in self.last]
+
+    @property
+    def changes(self) -> list[str]:
+        """Return what was begun, in words."""
+        return [f"action {action.id} copies it to {region}" for region, action in self.last.items()]
+
+    async def run(self, shown: Watch) -> None:
+        """Begin the transfers, and wait for them; failures are added to `errors`."""
+        async with self.connection.open() as api, show_words(api.limiter, shown, self._in_words):
+            calls = fan_out(lambda region: self._transfer(api, region), self.regions, concurrency=_AT_ONCE)
+            async with aclosing(calls):
+                async for call in calls:
+                    call.result()
+
+    def raise_errors(self) -> None:
+        """Report the errors on stderr, and the interruption.
+
+        Raises:
+            Stopped: there was one.
+        """
+        for _, error in self.errors:
+            self.connection.explain(error)
+        messages = [f"{region}: {message_with_notes(error)}" for region, error in self.errors]
+        interrupted = self.interruption.begun
+        if interrupted:
+            messages.append("interrupted: transfers that are under way go on; see `actions`")
+        for message in messages[:-1]:
+            complain(message)
+        if messages:
+            raise Stopped(Exit.INTERRUPTED if interrupted else Exit.API_ERROR, messages[-1], partial=True)
+
+    def _in_words(self) -> str:
+        states = (
+            f"{region} {self.last[region].status if region in self.last else 'asked'}"
+            for region in self.regions
+        )
+        return f"image {self.image_id}: {', '.join(states)}"
+
+    async def _transfer(self, api: ImagesAPI, region: str) -> None:
+        try:
+            begun = await self.interruption.to_its_end(
+                lambda: api.actions.transfer(self.image_id, region), "transfer"
+            )
+            self.last[region] = begun
+            if self.waiting is None or self.interruption.begun:
+                _check_not_errored(begun)
+                return
+            await self._wait(api, region, begun)
+        except Exception as error:  # noqa: BLE001  (reported later, each with its region)
+            self.errors.append((region, error))
+
+    async def _wait(self, api: ImagesAPI, region: str, begun: Action) -> None:
+        assert self.waiting is not None  # noqa: S101
+        timeout, poll_interval = self.waiting
+        await until_completed(
+            partial(api.actions.get_transfer, self.image_id, begun.id, region),
+            self.image_id,
+            begun.id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            begun=begun,
+            report=partial(self.last.__setitem__, region),
+        )
 
 
 def _check_not_errored(action: Action) -> None:
@@ -171,28 +214,23 @@ def convert_command(
     rows.check(ACTION_COLUMNS)
     check_wait_options(wait=wait)
 
-    changes: list[str] = []
+    change = Change[Action](rows, ACTION_COLUMNS)
 
     async def convert() -> Action:
         async with (
             connection_of(options).open() as api,
             show_words(api.limiter, watch(options), lambda: f"converting image {image_id}"),
         ):
-            begun = await api.actions.convert(image_id)
-            changes.append(f"action {begun.id} converts it")
-            if not wait:
+            begun = await change.make(
+                lambda: api.actions.convert(image_id), lambda action: f"action {action.id} converts it"
+            )
+            if not wait or change.interruption.begun:
                 return begun
             return await api.actions.wait(
                 image_id, begun.id, timeout=wait_timeout, poll_interval=poll_interval
             )
 
-    with told_if_lost(changes), rows.destination() as target:
-        action = run_interruptibly(convert())
-        rows.write(target, [action], ACTION_COLUMNS)
-        try:
-            _check_not_errored(action)
-        except ActionFailedError as error:
-            raise Stopped(Exit.API_ERROR, str(error), partial=True) from None
+    _check_not_errored(change.report(convert()))
     return Exit.OK
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from do_images_async import Image, ImagesAPI, ImageStatus
+from do_images_async.cli.change import Change
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import IMAGE_COLUMNS
 from do_images_async.cli.completion import complete_regions
@@ -130,29 +131,29 @@ def create_command(
     tag_names = split_given(tags, "--tag", "tag")
 
     region_slugs((region,), "--region")
-    changes: list[str] = []
+    change = Change[Image](rows, IMAGE_COLUMNS)
 
     async def create(api: ImagesAPI) -> Image:
-        image = await api.create_custom(
-            name=name,
-            url=url,
-            region=region,
-            distribution=distribution,
-            description=description,
-            tags=tag_names or None,
+        image = await change.make(
+            lambda: api.create_custom(
+                name=name,
+                url=url,
+                region=region,
+                distribution=distribution,
+                description=description,
+                tags=tag_names or None,
+            ),
+            lambda image: f"image {image.id} was created",
         )
-        changes.append(f"image {image.id} was created")
-        if not wait:
+        if not wait or change.interruption.begun:
             return image
         complain(f"image {image.id} is being imported")
         return await api.wait_until_available(image.id, timeout=wait_timeout, poll_interval=poll_interval)
 
     words = f"importing {printable(name)} to {printable(region)}"
-    with told_if_lost(changes), rows.destination() as target:
-        image = _run(create, options, words)
-        rows.write(target, [image], IMAGE_COLUMNS)
-        if image.status is ImageStatus.DELETED:  # the import has failed already, as --wait would say
-            raise Stopped(Exit.API_ERROR, str(ImportFailedError(image)), partial=True)
+    image = change.report(_opened(create, options, words))
+    if image.status is ImageStatus.DELETED:  # the import has failed already, as --wait would say
+        raise ImportFailedError(image)
     return Exit.OK
 
 
@@ -181,15 +182,14 @@ def update_command(
     if not changes:
         raise click.UsageError("give at least one of --image-name, --image-description, --image-distribution")
 
-    made: list[str] = []
+    change = Change[Image](rows, IMAGE_COLUMNS)
 
     async def update(api: ImagesAPI) -> Image:
-        image = await api.update(image_id, **changes)
-        made.append(f"image {image_id} was updated")
-        return image
+        return await change.make(
+            lambda: api.update(image_id, **changes), lambda _: f"image {image_id} was updated"
+        )
 
-    with told_if_lost(made), rows.destination() as target:
-        rows.write(target, [_run(update, options, f"updating {image_id}")], IMAGE_COLUMNS)
+    change.report(_opened(update, options, f"updating {image_id}"))
     return Exit.OK
 
 
@@ -214,7 +214,11 @@ def wait_command(*, image_id: int, wait_timeout: float, poll_interval: float, **
         return await api.wait_until_available(image_id, timeout=wait_timeout, poll_interval=poll_interval)
 
     with rows.destination() as target:
-        rows.write(target, [_run(wait, options, f"waiting for image {image_id}")], IMAGE_COLUMNS)
+        rows.write(
+            target,
+            [run_interruptibly(_opened(wait, options, f"waiting for image {image_id}"))],
+            IMAGE_COLUMNS,
+        )
     return Exit.OK
 
 
@@ -302,12 +306,11 @@ def _complain_of(errors: Sequence[BaseException], connection: Connection) -> Non
         complain(message_with_notes(error))
 
 
-def _run(call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any], words: str) -> Image:
-    async def run() -> Image:
-        async with (
-            connection_of(options).open() as api,
-            show_words(api.limiter, watch(options), lambda: words),
-        ):
-            return await call(api)
-
-    return run_interruptibly(run())
+async def _opened(
+    call: Callable[[ImagesAPI], Awaitable[Image]], options: dict[str, Any], words: str
+) -> Image:
+    async with (
+        connection_of(options).open() as api,
+        show_words(api.limiter, watch(options), lambda: words),
+    ):
+        return await call(api)

@@ -107,13 +107,15 @@ class _Call:
         if self._task is not None:
             self._task.cancel()
 
-    def why_unfinished(self) -> DOImagesError:
+    def why_unfinished(self) -> BaseException:
         """Return what is known of a call that was cancelled."""
         error = self.last.error
         if self.cut and isinstance(error, TransportError):
             if not error.outcome_unknown:
                 return NotSentError()
             return UnfinishedError(f"{error.method} {URL(error.url).path} was sent")
+        if self.goes_on:
+            return asyncio.CancelledError()
         if self.changed:
             return UnfinishedError(self.changed)
         return NotSentError() if error is None else error
@@ -180,6 +182,7 @@ class Interruption:
             UnfinishedError: it was interrupted, and may have been carried out.
             NotSentError: it was interrupted, and was not sent.
             DOImagesError: it failed, or its last attempt did before it was interrupted.
+            CancelledError: it was interrupted and `goes_on`, and no request was in flight.
         """
         if self.begun:
             raise NotSentError

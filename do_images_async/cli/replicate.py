@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
+from do_images_async.cli.in_flight import Interruption, NotSentError, UnfinishedError
 from do_images_async.cli.options import (
     IMAGE_ID,
     client_options,
@@ -120,9 +120,13 @@ def replicate_command(
         poll_interval=poll_interval,
     )
     with told_if_lost(replication.changes), rows.destination() as target:
-        return run_interruptibly(
-            _replicate(replication, image_ids, tag_name, names, rows, target, watch(options))
-        )
+        work = _replicate(replication, image_ids, tag_name, names, watch(options))
+        try:
+            run_interruptibly(work, replication.interruption)
+        except Stopped as stopped:
+            if stopped.status is not Exit.INTERRUPTED:
+                raise
+        return _report(replication, rows, target)
 
 
 @attrs.define(kw_only=True)
@@ -136,6 +140,8 @@ class _Replication:
         copies: the outcomes of images and regions so far.
         begun: the transfers that were started, or found in progress, by image and region.
         changes: the same in words.
+        images: the images.
+        interruption: the interruption of the command.
         errors: how many copies failed.
     """
 
@@ -149,6 +155,8 @@ class _Replication:
     )
     changes: list[str] = attrs.field(factory=list[str], init=False)
     errors: int = attrs.field(default=0, init=False)
+    images: list[Image] = attrs.field(factory=list[Image], init=False)
+    interruption: Interruption = attrs.field(factory=Interruption, init=False)
 
     async def ensure_id(self, api: ImagesAPI, image: Image) -> None:
         """Read an image, for its name and status, and copy it to the regions that lack it."""
@@ -168,23 +176,21 @@ class _Replication:
                 self._fail(image, region, f"the image is {image.status}, not available")
             return
         try:
-            outcomes = api.ensure_regions(
-                image.id,
-                self.regions,
-                timeout=self.wait_timeout,
-                poll_interval=self.poll_interval,
-                progress=partial(self._begin, image),
-            )
-            async with aclosing(outcomes):
-                async for outcome in outcomes:
-                    self._note(image, outcome)
+            await self.interruption.to_its_end(lambda: self._ensure(api, image), "transfer", goes_on=True)
+        except NotSentError:
+            return  # nothing of this image was begun
         except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
             self.connection.explain(error)
+            status = "unknown" if isinstance(error, UnfinishedError) else "failed"
             known = {copy.region for copy in self.copies if copy.image_id == image.id}
+            known.update(
+                region for image_id, region in self.begun if image_id == image.id and self.interruption.begun
+            )
             for region in self.regions:
                 if region not in known:
-                    self._fail(image, region, message_with_notes(error))
-        await self._verify(api, image)
+                    self._fail(image, region, message_with_notes(error), status)
+        if not self.interruption.begun:
+            await self._verify(api, image)
 
     async def _verify(self, api: ImagesAPI, image: Image) -> None:
         """Read the image until it is in the regions that it was copied to; fail the copies to the others."""
@@ -214,6 +220,18 @@ class _Replication:
                 failed = attrs.evolve(copy, status="failed", message=message)
                 self.copies[self.copies.index(copy)] = failed
                 self.errors += 1
+
+    async def _ensure(self, api: ImagesAPI, image: Image) -> None:
+        outcomes = api.ensure_regions(
+            image.id,
+            self.regions,
+            timeout=self.wait_timeout,
+            poll_interval=self.poll_interval,
+            progress=partial(self._begin, image),
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                self._note(image, outcome)
 
     def _begin(self, image: Image, region: str, action: Action) -> None:
         if (image.id, region) not in self.begun:
@@ -252,10 +270,10 @@ class _Replication:
             )
         )
 
-    def _fail(self, image: Image, region: str, message: str) -> None:
+    def _fail(self, image: Image, region: str, message: str, status: str = "failed") -> None:
         self.errors += 1
         self.copies.append(
-            _Copy(image_id=image.id, name=image.name, region=region, status="failed", message=message)
+            _Copy(image_id=image.id, name=image.name, region=region, status=status, message=message)
         )
 
 
@@ -264,32 +282,32 @@ async def _replicate(
     image_ids: Sequence[int],
     tag_name: str | None,
     names: Sequence[str],
-    rows: Rows,
-    target: Target,
     shown: Watch,
-) -> int:
-    images: list[Image] = []
-    interrupted = False
+) -> None:
+    """Find the images, and copy each to the regions that lack it."""
+    images = replication.images
 
     def words() -> str:
         total = len(images) * len(replication.regions)
         return f"{len(replication.copies):,}/{total:,} copies looked after"
 
     async with replication.connection.open() as api, show_words(api.limiter, shown, words):
-        try:
-            if image_ids:
-                images += [Image(id=image_id) for image_id in dict.fromkeys(image_ids)]
-            else:
-                whole = await api.list_whole(private=True, tag_name=tag_name)
-                images += [each for each in whole if not names or _matches(each, names)]
-            copy = replication.ensure_id if image_ids else replication.ensure
-            calls = fan_out(lambda image: copy(api, image), images, concurrency=_IMAGES_AT_ONCE)
-            async with aclosing(calls):
-                async for call in calls:
-                    call.result()
-        except asyncio.CancelledError:
-            interrupted = True
-            replication.note_unfinished()
+        if image_ids:
+            images += [Image(id=image_id) for image_id in dict.fromkeys(image_ids)]
+        else:
+            whole = await api.list_whole(private=True, tag_name=tag_name)
+            images += [each for each in whole if not names or _matches(each, names)]
+        copy = replication.ensure_id if image_ids else replication.ensure
+        calls = fan_out(lambda image: copy(api, image), images, concurrency=_IMAGES_AT_ONCE)
+        async with aclosing(calls):
+            async for call in calls:
+                call.result()
+
+
+def _report(replication: _Replication, rows: Rows, target: Target) -> int:
+    interrupted = replication.interruption.begun
+    if interrupted:
+        replication.note_unfinished()
     rows.write(target, replication.copies, _COLUMNS)
     if interrupted:
         message = "interrupted: transfers that are in progress go on; the next run waits for them"
@@ -297,7 +315,7 @@ async def _replicate(
     if replication.errors:
         done = f"{replication.errors:,} of {len(replication.copies):,} copies failed"
         raise Stopped(Exit.API_ERROR, done, partial=True)
-    if not images:
+    if not replication.images:
         complain("no image matches")
     return Exit.OK
 

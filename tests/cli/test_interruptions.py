@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from do_images_async.testing import Fault, ImagesEmulator
+from tests.conftest import TOKEN
 from tests.support.cli_processes import account, at_the_first, start
 from tests.support.servers import eventually
 from tests.support.slow import fewer
@@ -208,3 +209,118 @@ async def test_a_signal_while_the_report_waits_for_its_reader_does_not_cut_it(nu
         _, stderr = await process.communicate()
     assert (process.returncode, stderr) == (0, b"do-images: 4 of 4 images deleted (10 GB)\n")
     assert [each["outcome"] for each in json.loads(stdout)["outcomes"]] == ["deleted"] * 4
+
+
+# --- one change ---
+
+
+def image_of(emulator: ImagesEmulator) -> str:
+    image = next(each for each in emulator.images if not each["public"])
+    image["regions"] = ["nyc3"]
+    return str(image["id"])
+
+
+def changes(image: str) -> dict[str, tuple[str, ...]]:
+    return {
+        "create": ("create", "golden", "--image-url", "https://example.com/g", "--region", "nyc3"),
+        "update": ("update", image, "--name", "golden"),
+        "convert": ("convert", image),
+        "transfer": ("transfer", image, "--region", "sgp1"),
+        "replicate": ("replicate", "--name", "web-0", "--to", "sgp1"),
+    }
+
+
+@pytest.mark.parametrize("wait", fewer([(), ("--wait",)]))
+@pytest.mark.parametrize("command", ["create", "update", "convert", "transfer", "replicate"])
+async def test_a_change_in_flight_may_end_and_is_reported(
+    emulator: ImagesEmulator, command: str, wait: tuple[str, ...]
+) -> None:
+    if wait and command in ("update", "replicate"):
+        pytest.skip("it has no --wait")
+    method = "PUT" if command == "update" else "POST"
+    emulator.faults.add(Fault(method=method, delay=1.0))
+    image = image_of(emulator)
+    if command == "convert":
+        emulator.images[int(image)]["type"] = "backup"
+    process = await begun(emulator, *changes(image)[command], *wait, "-o", "json")
+    at_the_first(emulator, method, lambda: process.send_signal(signal.SIGINT))
+    status, stdout, stderr = await ended(process)
+    noun = "transfer" if command in ("transfer", "replicate") else "request"
+    first, last = stderr.splitlines()
+    assert first == f"do-images: interrupted; waiting for 1 {noun} in flight, again to leave"
+    (row,) = json.loads(stdout)
+    said = {
+        "create": f"interrupted; image {row.get('id')} was created",
+        "update": f"interrupted; image {row.get('id')} was updated",
+        "convert": f"interrupted; action {row.get('id')} converts it",
+        "transfer": "interrupted: transfers that are under way go on; see `actions`",
+        "replicate": "interrupted: transfers that are in progress go on; the next run waits for them",
+    }
+    assert (status, last) == (130, f"do-images: {said[command]}")
+    assert emulator.requests.count(method) == 1
+    assert row.get("name", "golden") == ("web-0" if command == "replicate" else "golden")
+    assert isinstance(row["action_id" if command == "replicate" else "id"], int)
+
+
+@pytest.mark.parametrize("command", ["create", "update", "convert", "transfer", "replicate"])
+async def test_a_change_that_is_left_in_flight_may_have_been_carried_out(
+    emulator: ImagesEmulator, command: str
+) -> None:
+    method = "PUT" if command == "update" else "POST"
+    emulator.faults.add(Fault(method=method, broken="stall", times=None))
+    image = image_of(emulator)
+    process = await begun(emulator, *changes(image)[command])
+    at_the_first(emulator, method, lambda: process.send_signal(signal.SIGINT))
+    assert " in flight, again to leave" in await line_of(process)
+    process.send_signal(signal.SIGINT)
+    status, stdout, stderr = await ended(process)
+    path = {"create": "", "update": f"/{image}"}.get(command, f"/{image}/actions")
+    sentence = f"{method} /v2/images{path} was sent: it may have been carried out"
+    assert status == 130
+    if command == "replicate":
+        assert "unknown" in stdout
+        assert "may have been carried out" in " ".join(stdout.split())
+    elif command == "transfer":
+        assert stderr.startswith(f"do-images: sgp1: {sentence}\n")
+    else:
+        assert stderr == f"do-images: interrupted; {sentence}\n"
+    assert emulator.requests.count(method) <= 1
+
+
+async def test_a_refused_change_is_said_to_be_refused(emulator: ImagesEmulator) -> None:
+    emulator.faults.add(Fault(method="POST", status=429, headers={"retry-after": "300"}, times=None))
+    process = await begun(emulator, *changes("")["create"])
+    await eventually(lambda: emulator.requests.count("POST", status=429) == 1, within=60)
+    await asyncio.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    status, _, stderr = await ended(process)
+    last = stderr.splitlines()[-1]
+    assert status == 130
+    assert last.startswith("do-images: interrupted; POST ")
+    assert "was answered 429" in last
+    assert "may have been" not in last
+    assert emulator.requests.count("POST") == 1
+
+
+async def test_a_change_that_was_never_sent_is_said_to_be_so() -> None:
+    """Its proxy does not answer, so that there is no connection to send it on."""
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        process = await start(
+            (*changes("")["create"], "--proxy", f"http://127.0.0.1:{port}"),
+            {"DIGITALOCEAN_TOKEN": TOKEN, "DIGITALOCEAN_API_URL": "https://api.example.com"},
+        )
+        await asked.wait()
+        process.send_signal(signal.SIGINT)
+        assert " in flight, again to leave" in await line_of(process)
+        process.send_signal(signal.SIGINT)
+        status, stdout, stderr = await ended(process)
+    assert (status, stdout, stderr) == (130, "", "do-images: interrupted; the request was not sent\n")

@@ -1,0 +1,72 @@
+"""A command that makes one change: its report, also when it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from do_images_async.cli.columns import Column
+from do_images_async.cli.in_flight import Interruption
+from do_images_async.cli.output import told_if_lost
+from do_images_async.cli.rows import Rows
+from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.status import Exit, Stopped
+
+__all__ = ["Change"]
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
+
+
+@attrs.define
+class Change(Generic[T]):
+    """One change, and the object that it made or changed.
+
+    Attributes:
+        rows: the output.
+        columns: the columns of the object.
+        interruption: the interruption of the command.
+    """
+
+    rows: Rows
+    columns: Sequence[Column[T]]
+    interruption: Interruption = attrs.field(factory=Interruption, init=False)
+    _made: list[T] = attrs.field(factory=list[T], init=False)
+    _words: list[str] = attrs.field(factory=list[str], init=False)
+
+    async def make(self, begin: Callable[[], Awaitable[T]], words: Callable[[T], str]) -> T:
+        """Await the call that makes the change; an interruption lets its request in flight end.
+
+        Args:
+            begin: begins the call.
+            words: returns what was changed, in words.
+
+        Raises:
+            DOImagesError: the call failed, or was interrupted.
+        """
+        made = await self.interruption.to_its_end(begin)
+        self._made.append(made)
+        self._words.append(words(made))
+        return made
+
+    def report(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run the work, and write its object; if it is interrupted after the change, the changed one.
+
+        Raises:
+            Stopped: it was interrupted, or the object can't be written.
+        """
+        with told_if_lost(self._words), self.rows.destination() as target:
+            result = self._run(work)
+            self.rows.write(target, [result], self.columns)
+        if self.interruption.begun:
+            raise Stopped(Exit.INTERRUPTED, "; ".join(["interrupted", *self._words]))
+        return result
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return run_interruptibly(work, self.interruption)
+        except Stopped as stopped:
+            if stopped.status is not Exit.INTERRUPTED or not self._made:
+                raise
+            return self._made[-1]
