@@ -272,9 +272,10 @@ class ImagesAPI:
         The API's pages are offsets: when images are created or deleted meanwhile, one may be repeated and
         another left out. Repeats are dropped (but without `strict` not those within one page, which are the
         server's). When totals or repeats show that the list moved, all pages are read again, and what is new
-        comes at the end. A listing that still moves after the fourth reading, or in two equal readings has
-        fewer different images than its largest total, is logged as a warning with both counts; so is one
-        without a total in which a page is smaller than a later one or repeats an image of an earlier one.
+        comes at the end. A listing that still moves after the fourth reading, or that has fewer different
+        images than its largest total, is logged as a warning with both counts; so is one without a total in
+        which a page is smaller than a later one or repeats an image of an earlier one, and, with its id, an
+        image that a filter should have left out. With `strict` these are errors.
 
         Costs one request for each page, `ceil(total / per_page)` in all, the first page's included; up to
         four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
@@ -295,7 +296,7 @@ class ImagesAPI:
             IncompleteListingError: `strict`, and the list did not come to rest, has fewer different images
                 than its total, has repeats or a gap and no total, or a page holds one image twice and not the
                 same; or page after page brings nothing new, as from a server that ignores the page's number.
-            WrongResourceError: a page holds an image that a filter should have left out.
+            WrongResourceError: `strict`, and a page holds an image that a filter should have left out.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
@@ -381,7 +382,6 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            WrongResourceError: the page holds an image that a filter should have left out.
             DOImagesError: the request failed.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
@@ -749,7 +749,7 @@ class ImagesAPI:
             body=ImageListBody,
             per_page=per_page,
             filters=filters.query(),
-            check=filters.check,
+            admit=filters.check,
         )
 
     def _send(

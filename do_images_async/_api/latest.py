@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeGuard, get_args
 
 import attrs
 
+from do_images_async._api.identity import has_tag
 from do_images_async._api.listing import ImageFilters, ListType
 from do_images_async._arguments import check_bool, check_choice, check_text
 from do_images_async.models import Image, ImageStatus
@@ -57,8 +58,10 @@ class LatestFilter:
         """Return whether an image matches the filters and is available."""
         if image.status not in (ImageStatus.AVAILABLE, None):
             return False
-        # The API filters by the tag, and by this one as well; what it does not say is believed.
+        # The API applies these two as well; what it does not say is believed.
         if self.private and image.public:
+            return False
+        if self.tag_name is not None and not has_tag(image, self.tag_name):
             return False
         if self.name is not None and not fnmatchcase(image.name, self.name):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Generic, Literal, Protocol, TypedDict, TypeVar, get_args
@@ -14,9 +15,12 @@ from do_images_async._arguments import check_bool, check_choice, check_range, ch
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
+from do_images_async.errors import WrongResourceError
 from do_images_async.models import Image, RateLimit
 
 __all__ = ["ImageFilters", "ListType", "Listing", "PageFields", "check_listing", "page_fields"]
+
+logger = logging.getLogger("do_images_async")
 
 ListType = Literal["distribution", "application"]
 
@@ -76,6 +80,7 @@ class Listing(Generic[T]):
         per_page: items in a page, 1 to 200.
         filters: more parameters of the query.
         check: raises an error for an item that does not belong to the listing.
+        admit: raises `WrongResourceError` for an item that the filters should have left out; see `pages`.
     """
 
     transport: Transport
@@ -85,6 +90,7 @@ class Listing(Generic[T]):
     per_page: int
     filters: Mapping[str, str] = attrs.field(factory=dict[str, str])
     check: Callable[[T], object] | None = None
+    admit: Callable[[T], object] | None = None
 
     async def items(self, *, concurrency: int, strict: bool) -> AsyncGenerator[T, None]:
         """Yield every item once; see `read_whole`."""
@@ -94,8 +100,13 @@ class Listing(Generic[T]):
                     yield item
 
     def pages(self, *, concurrency: int, strict: bool) -> AsyncGenerator[Page[T], None]:
-        """Yield every page; see `read_whole`."""
-        return read_whole(self.page, concurrency=concurrency, strict=strict)
+        """Yield every page; see `read_whole`.
+
+        An item that the filters should have left out is an error with `strict`; otherwise the first one is
+        logged as a warning. The API page has one example for all filters, and an answer like it is readable.
+        """
+        fetch = self.page if self.admit is None else _Filtered(self, self.admit, strict).page
+        return read_whole(fetch, concurrency=concurrency, strict=strict)
 
     async def page(self, number: int) -> Page[T]:
         """Read one page; one request.
@@ -123,6 +134,29 @@ class Listing(Generic[T]):
             next_page=_next_page(links, total, count=count, page=number, per_page=self.per_page),
             rate_limit=reply.rate_limit,
         )
+
+
+@attrs.define
+class _Filtered(Generic[T]):
+    """The pages of a listing, whose items are checked against its filters."""
+
+    listing: Listing[T]
+    admit: Callable[[T], object]
+    strict: bool
+    warned: bool = False
+
+    async def page(self, number: int) -> Page[T]:
+        page = await self.listing.page(number)
+        try:
+            for item in page.items:
+                self.admit(item)
+        except WrongResourceError as error:
+            if self.strict:
+                raise
+            if not self.warned:
+                self.warned = True
+                logger.warning("the listing holds what was not asked for: %s", error)
+        return page
 
 
 class PageFields(TypedDict):

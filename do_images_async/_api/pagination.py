@@ -34,6 +34,8 @@ _STALLED_PAGES: Final = 3
 _STALLED_PAGES_MOVING: Final = 12
 """The same while the total changes from page to page: the list may grow as fast as it is read."""
 
+_MAY_LACK: Final = "the listing %s and may lack items: %d read, the server counts %s"
+
 
 class Item(Protocol):
     """What a listing lists, such as an image or an action, as pagination uses it."""
@@ -177,7 +179,7 @@ async def read_whole(
         concurrency: pages that are prefetched ahead of the one being read, at most.
         strict: read until a whole pass shows no movement and brings nothing new. Otherwise such a pass is
             needed only after movement; if none comes, a warning is logged. What one page repeats is then
-            kept: it is the server's own way.
+            kept, and a warning is logged if the total counts it.
 
     Raises:
         DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
@@ -195,6 +197,8 @@ async def read_whole(
                 if before is None or len(page):
                     yield page
         if current.is_last(before, strict=strict):
+            if current.lacks_items:
+                logger.warning(_MAY_LACK, "repeats items on a page", len(seen), current.total)
             return
         at_rest = current.equals(before)  # although its pages hold less than its total
         before = current
@@ -213,9 +217,7 @@ async def read_whole(
         if at_rest
         else f"did not come to rest in {PASSES} passes"
     )
-    logger.warning(
-        "the listing %s and may lack items: %d read, the server counts %s", reason, len(seen), total
-    )
+    logger.warning(_MAY_LACK, reason, len(seen), total)
 
 
 class _Pass:
@@ -298,8 +300,9 @@ class _Pass:
     def _is_short(self) -> bool:
         """Return whether the pages may hold less than the listing.
 
-        A total counts items that differ: an item that comes twice, in one page or in two, stands where
-        another may be missing. Of totals that differ the largest counts: two passes in which they differ
+        A total counts items that differ: an item that comes twice stands where another may be missing. On one
+        page it is the server's way (the API page's own example does so), and counts only with `strict`. Of
+        totals that differ the largest counts: two passes in which they differ
         alike show no rest. If the total is missing or too small, so does a repeated item; and a page that is
         smaller than another, although more follow, shows that a part may be missing. A page that only repeats
         others stands where another may be, whatever the total is.
@@ -308,7 +311,12 @@ class _Pass:
             return True
         if self.total is None or self.total < self._distinct:
             return self._repeats or self._has_gap
-        return self._distinct < self.total
+        return (self._distinct if self._strict else self._held) < self.total
+
+    @property
+    def lacks_items(self) -> bool:
+        """Return whether it brought fewer different items than its total."""
+        return self.total is not None and self._distinct < self.total
 
     def _look_for_a_gap(self, page: Page[T]) -> None:
         if len(page):
@@ -332,7 +340,7 @@ class _Pass:
         if total is None or total < self._distinct:
             more = full and not self._linked
         else:
-            more = self._held < total or (page.full and self._distinct < total)
+            more = self._held < total or (self._distinct < total and page.full and not self._has_links)
             announced = max(announced, -(-total // self._page_size))
         if more or (new and not self._proves_its_end(page)):
             announced = max(announced, page.number + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from do_images_async import Action, Image, ImagesAPI, converter, errors, fan_out
 from tests.conftest import FAST, TOKEN
-from tests.support.servers import Answer, Received, Server, image_document, reply
+from tests.support.servers import Answer, Received, Server, image_document, listing, reply
 
 ACTION: dict[str, Any] = {"id": 5, "type": "transfer", "resource_id": 42, "region_slug": "ams3"}
 
@@ -119,12 +120,12 @@ NOT_ASKED_FOR: list[tuple[dict[str, Any], dict[str, object], str]] = [
         "the type 'distribution', .* image 2, which is a private backup",
     ),
 ]
+PUBLIC_TOO: dict[str, Any] = {"private": False}
 LISTINGS: dict[str, Callable[[ImagesAPI, dict[str, Any]], Awaitable[object]]] = {
-    "list": lambda api, filters: collected(api.list(**filters)),
-    "list_pages": lambda api, filters: collected(api.list_pages(**filters)),
-    "list_page": lambda api, filters: api.list_page(**filters),
+    "list": lambda api, filters: collected(api.list(**filters, strict=True)),
+    "list_pages": lambda api, filters: collected(api.list_pages(**filters, strict=True)),
     "list_whole": lambda api, filters: api.list_whole(**filters),
-    "latest": lambda api, filters: api.latest(**{"private": False} | filters),
+    "latest": lambda api, filters: api.latest(**PUBLIC_TOO | filters),
 }
 
 
@@ -146,7 +147,7 @@ async def test_an_image_that_the_filter_should_have_left_out_fails_the_listing(
     server.answer_with(lambda _: listed(image_document(1, tags=["prod"]), image_document(2, **other)))
     with pytest.raises(errors.WrongResourceError, match=message) as caught:
         await call(api, filters)
-    assert (caught.value.answered, caught.value.page) == (2, None if call is LISTINGS["list_page"] else 1)
+    assert (caught.value.answered, caught.value.page) == (2, 1)
     assert not caught.value.outcome_unknown
     assert str(copy.copy(caught.value)) == str(caught.value)
 
@@ -170,11 +171,28 @@ async def test_an_image_that_the_filter_should_have_left_out_fails_the_listing(
     ],
 )
 async def test_an_image_that_may_fit_the_filter_is_believed(
-    server: Server, api: ImagesAPI, filters: dict[str, Any], fields: dict[str, object]
+    server: Server,
+    api: ImagesAPI,
+    filters: dict[str, Any],
+    fields: dict[str, object],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Recorded answers have old distributions that are not public, and images that lack fields."""
     server.answer_with(lambda _: listed(image_document(1, **fields)))
     assert [image.id async for image in api.list(**filters)] == [1]
+    assert [image.id async for image in api.list(**filters, strict=True)] == [1]
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+async def test_without_strict_what_the_filter_should_have_left_out_is_logged_once(
+    server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The API page has one example for all filters: an answer like it can be read."""
+    server.answer_with(listing(9, tags=["web"]))
+    assert len([image async for image in api.list(tag_name="prod", per_page=3)]) == 9
+    [warning] = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "asked for images with the tag 'prod', but the answer has image 1" in warning
+    assert await api.latest(tag_name="prod", strict=False) is None
 
 
 @pytest.mark.parametrize("stored", ["golden", "golden ", " golden"])

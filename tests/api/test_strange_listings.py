@@ -207,6 +207,7 @@ class Pages:
     pages: list[list[int]]
     total: int | None
     last: int | None = None
+    has_links: bool = True
 
     def __call__(self, request: Received) -> Answer:
         number = int(request.query["page"])
@@ -215,7 +216,8 @@ class Pages:
         pages = (
             {} if self.last is None else {"last": f"https://api.digitalocean.com/v2/images?page={self.last}"}
         )
-        return reply({"images": images, "links": {"pages": pages}, "meta": {"total": self.total}})
+        links = {"links": {"pages": pages}} if self.has_links else {}
+        return reply({"images": images, "meta": {"total": self.total}} | links)
 
 
 TWICE = {
@@ -244,13 +246,16 @@ async def test_an_image_that_comes_twice_does_not_make_up_for_one_that_is_missin
     assert isinstance(strict.error, errors.IncompleteListingError)
     assert strict.says_so(strange.total)
     assert strict.ids == list(dict.fromkeys(reading.ids))
-    assert strict.requests == reading.requests == 2 * (reading.requests // 2), "two equal readings"
+    once = len(set(reading.ids)) < len(reading.ids) == strange.total
+    assert strict.requests == reading.requests * (1 + once), "no page tells more when it is read again"
 
 
 @pytest.mark.parametrize("strict", [False, True])
 async def test_rows_that_come_twice_are_read_to_the_last_one(strict: bool) -> None:
     """A query that joins tables gives some images twice, and its total may count each once."""
-    reading = await read(Pages([[5, 6, 6], [7, 8, 8], [9]], total=5), per_page=3, strict=strict)
+    reading = await read(
+        Pages([[5, 6, 6], [7, 8, 8], [9]], total=5, has_links=False), per_page=3, strict=strict
+    )
     assert sorted(set(reading.ids)) == [5, 6, 7, 8, 9]
     assert not reading.error
     assert not reading.warnings
