@@ -10,7 +10,20 @@ import attrs
 
 from do_images_async._arguments import check_range, check_seconds
 
-__all__ = ["Failure", "RetryBudget", "RetryPolicy", "classify_status", "leaves_outcome_unknown", "may_retry"]
+__all__ = [
+    "BUDGET_IS_SPENT",
+    "Failure",
+    "RetryBudget",
+    "RetryPolicy",
+    "classify_status",
+    "leaves_outcome_unknown",
+    "may_retry",
+]
+
+BUDGET_IS_SPENT: Final = (
+    "no retry: too many of this client's calls fail, so its retry budget is spent (see RetryPolicy)"
+)
+"""The note on an error that was not retried for this reason, and the log's line."""
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -52,6 +65,10 @@ class RetryPolicy:
 
     Retried are 429, 408, 500, 502 to 504, Cloudflare's 520 to 530, a connection that fails, a timeout and a
     damaged body; but no POST that the server may have executed.
+
+    However many `attempts`, each client has a retry budget, so that a storm of failures does not multiply the
+    traffic: 50 retries, and one more for every ten successes, up to 50. Once it is spent, calls fail with
+    their first error, which has a note that says so. A 429 takes nothing from it.
 
     Args:
         attempts: attempts at most, the first one included; 1 sends once.

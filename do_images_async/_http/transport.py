@@ -35,6 +35,7 @@ from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
 from do_images_async._http.responses import Answer, beginning, error_of, hour_has_left, pause_of
 from do_images_async._http.retry import (
+    BUDGET_IS_SPENT,
     Failure,
     RetryBudget,
     classify_status,
@@ -272,7 +273,8 @@ class Transport:
         if problem.failure is Failure.RATE_LIMITED:
             return 0.0  # the limiter makes all calls wait, this one too
         if not self._budget.spend():
-            logger.warning("no retry: too many of this client's calls fail")
+            problem.error.add_note(BUDGET_IS_SPENT)
+            logger.warning(BUDGET_IS_SPENT)
             return None
         delay = options.retry.delay(number)
         return delay if pause is None else max(delay, min(pause, options.retry.cap))

@@ -21,6 +21,7 @@ import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async._http.retry import BUDGET_IS_SPENT
 from do_images_async.events import AttemptEnded, Event
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.calls import CALLS, EVERY_METHOD, IDEMPOTENT, Method, failure, success
@@ -174,6 +175,10 @@ async def test_many_failures_do_not_multiply_the_traffic(server: Server, api: Im
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(result) for result in results} == {errors.ServerError}
     assert len(server.received) == 80 + 50
+    # The error of a call that ran out of attempts says nothing of the budget.
+    unlucky = [getattr(result, "__notes__", []) for result in results]
+    assert unlucky.count([BUDGET_IS_SPENT]) + unlucky.count([]) == 80
+    assert unlucky.count([BUDGET_IS_SPENT]) >= 80 - 50 // 3
     server.answer_with(lambda _: success(method))
     for _ in range(11):
         await CALLS[method](api)

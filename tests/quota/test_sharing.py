@@ -60,10 +60,11 @@ def test_another_spelling_of_an_origin_is_no_other_quota(address: str, spelling:
 
 
 @pytest.mark.parametrize(("address", "spelling"), SPELLINGS)
-def test_nor_is_it_one_in_a_file(tmp_path: Path, address: str, spelling: str) -> None:
-    limiter = FileRateLimiter(tmp_path / "quota.db")
-    one = ImagesAPI("dop_v1_a", base_url=address, limiter=limiter)
-    assert ImagesAPI("dop_v1_a", base_url=spelling, limiter=limiter).limiter is one.limiter
+async def test_nor_is_it_one_in_a_file(tmp_path: Path, address: str, spelling: str) -> None:
+    async with FileRateLimiter(tmp_path / "quota.db") as limiter:
+        one = ImagesAPI("dop_v1_a", base_url=address, limiter=limiter)
+        (await one.limiter.acquire()).release()
+        assert ImagesAPI("dop_v1_a", base_url=spelling, limiter=limiter).limiter is one.limiter
 
 
 def test_another_port_is_another_quota() -> None:
