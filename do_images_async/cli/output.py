@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, Protocol, TextIO, cast
 import attrs
 
 from do_images_async.cli.files import partial_of
+from do_images_async.cli.live import clear_displays
 from do_images_async.cli.signals import stopping_is_held
 from do_images_async.cli.status import Exit, Stopped
 from do_images_async.cli.streams import abandon, wait_until_writable
@@ -55,6 +56,7 @@ class Stdout:
         Raises:
             Stopped: it can't be written, as on a full disk, or the reader has left, as `head` does.
         """
+        clear_displays()
         if not styled and self.stream.isatty():
             text = printable_lines(text)
         try:

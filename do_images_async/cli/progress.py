@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from do_images_async import Limiter
+from do_images_async.cli.live import registered
 from do_images_async.cli.status import complain
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
-    from rich.progress import TaskID
 
 __all__ = ["Progress", "Watch", "show_progress", "show_words"]
 
@@ -171,33 +172,60 @@ async def _log(line: Callable[[], tuple[str, int, int | None]], watch: Watch) ->
 
 async def _paint(line: Callable[[], tuple[str, int, int | None]], watch: Watch) -> None:
     await asyncio.sleep(watch.patience)
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    from do_images_async.cli.terminal import progress_console  # rich is slow to import
-
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=16),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-    )
-    # By default it replaces stdout and stderr, which would lose the output of others.
-    # No refresh from rich's own thread: the limiter must be read in the event loop's thread.
-    with Bar(
-        *columns,
-        console=progress_console(),
-        redirect_stdout=False,
-        redirect_stderr=False,
-        auto_refresh=False,
-        transient=True,
-    ) as bar:
-        await _repaint(bar, bar.add_task("", total=None), line)
+    painter = _Painter()
+    with registered(painter):
+        try:
+            while True:
+                painter.paint(*line())
+                await asyncio.sleep(_INTERVAL)
+        finally:
+            painter.clear()
 
 
-async def _repaint(bar: Bar, task: TaskID, line: Callable[[], tuple[str, int, int | None]]) -> None:
-    while True:
-        description, completed, total = line()
-        bar.update(task, completed=completed, total=total, description=description)
-        bar.refresh()
-        await asyncio.sleep(_INTERVAL)
+class _Painter:
+    """Paints the progress on the terminal; each time it was cleared, in a new line."""
+
+    def __init__(self) -> None:
+        from do_images_async.cli.terminal import progress_console  # rich is slow to import
+
+        self._console = progress_console()
+        self._began = time.monotonic()
+        self._bar: Bar | None = None
+
+    def paint(self, description: str, completed: int, total: int | None) -> None:
+        if self._bar is None:
+            self._bar = self._begin()
+        for task in self._bar.task_ids:
+            self._bar.update(task, completed=completed, total=total, description=description)
+        self._bar.refresh()
+
+    def clear(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with suppress(OSError):  # the terminal is gone
+                bar.stop()
+
+    def _begin(self) -> Bar:
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            SpinnerColumn(),
+            BarColumn(bar_width=16),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+        )
+        # By default it replaces stdout and stderr, which would lose the output of others.
+        # No refresh from rich's own thread: the limiter must be read in the event loop's thread.
+        bar = Bar(
+            *columns,
+            console=self._console,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            auto_refresh=False,
+            transient=True,
+        )
+        task = bar.add_task("", total=None)
+        bar.tasks[task].start_time = bar.get_time() - (time.monotonic() - self._began)
+        bar.start()
+        return bar

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from do_images_async.cli.live import clear_displays
 from do_images_async.cli.signals import stopping_is_held
 from do_images_async.cli.streams import wait_until_writable
 from do_images_async.cli.text import masked, printable
@@ -51,6 +52,7 @@ class Stopped(Exception):  # noqa: N818  (not an error if, e.g., the reader of a
 
 def complain(message: str) -> None:
     """Write one line to stderr if possible, with tokens masked and control characters made visible."""
+    clear_displays()
     if stopping_is_held():
         wait_until_writable(sys.stderr)
     with suppress(OSError):

@@ -8,6 +8,8 @@ import fcntl
 import io
 import json
 import os
+import pty
+import re
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +20,7 @@ import pytest
 
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
-from tests.support.cli_processes import account, at_the_first, start
+from tests.support.cli_processes import account, at_the_first, drain, start
 from tests.support.servers import eventually
 from tests.support.slow import fewer
 
@@ -324,3 +326,48 @@ async def test_a_change_that_was_never_sent_is_said_to_be_so() -> None:
         process.send_signal(signal.SIGINT)
         status, stdout, stderr = await ended(process)
     assert (status, stdout, stderr) == (130, "", "do-images: interrupted; the request was not sent\n")
+
+
+# --- lines beside the progress ---
+
+
+async def test_no_line_on_a_terminal_begins_in_that_of_the_progress(emulator: ImagesEmulator) -> None:
+    """Stdout and stderr are one terminal; the progress is erased before each line that stays."""
+    images = ids(emulator)[:4]
+
+    for each in images:
+        emulator.faults.add(Fault(method="DELETE", path=f"*/{each}", delay=1.5))
+    terminal, side = pty.openpty()
+    process = await start(
+        ("delete", *map(str, images), "--yes"),
+        account(emulator, emulator.token),
+        stdin=side,
+        stdout=side,
+        stderr=side,
+    )
+    os.close(side)
+    text = await asyncio.to_thread(drain, terminal)
+    assert await process.wait() == 0
+    assert "images deleted" in text, "the progress was shown"
+    assert lines_that_stay(text) == [
+        f"deleted {each} web-{n} (snapshot, 2.5 GB)" for n, each in enumerate(images)
+    ]
+
+
+def lines_that_stay(text: str) -> list[str]:
+    """Return the lines that a terminal shows in the end."""
+    lines, row, column = [""], 0, 0
+    for code in re.findall(r"\x1b\[[\d;?]*[A-Za-z]|.|\n|\r", text):
+        if code == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif code == "\r":
+            column = 0
+        elif code == "\x1b[2K":
+            lines[row] = ""
+        elif code == "\x1b[1A":
+            row -= 1
+        elif not code.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + code + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines if line.strip()]
