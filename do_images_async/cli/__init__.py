@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-from do_images_async.cli.signals import ignore_stopping
+from do_images_async.cli.signals import exit_on_stopping, ignore_stopping
 from do_images_async.cli.streams import flush_streams, open_streams
 
 __all__ = ["main"]
@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command that `sys.argv` names and return the exit status, as `do-images --help` lists them."""
+    exit_on_stopping()
     open_streams()
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:

@@ -72,6 +72,7 @@ class _Commands(click.Group):
             return None
         found = getattr(import_module(f"do_images_async.cli.{command.module}"), command.attribute)
         assert isinstance(found, click.Command)  # noqa: S101
+        terminate_as_ctrl_c()  # before, there is nothing to report, and `main` lets signals end it
         return found
 
     def invoke(self, ctx: click.Context) -> object:
@@ -140,7 +141,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     with stdout():
         try:
-            terminate_as_ctrl_c()
             if "_DO_IMAGES_COMPLETE" in os.environ:
                 import_module("do_images_async.cli.shells").register()
             return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))

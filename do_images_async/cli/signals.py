@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STOPPING",
+    "exit_on_stopping",
     "hold_stopping",
     "ignore_stopping",
     "interrupt_again",
@@ -27,6 +29,11 @@ STOPPING: Final = tuple(number for number in signal.Signals if number.name in _N
 """The signals that interrupt a command; Windows has no SIGHUP."""
 
 
+_USUAL: Final = {
+    number: signal.default_int_handler if number.name == "SIGINT" else signal.SIG_DFL for number in STOPPING
+}
+"""The handlers with which Python starts."""
+
 _NO_SIGNALS: Final = (NotImplementedError, RuntimeError, ValueError)
 """The errors of `add_signal_handler` on Windows and off the main thread, of asyncio and of uvloop."""
 
@@ -35,12 +42,29 @@ _PATIENCE: Final = 2.0
 """Seconds that the reader of a report may take for the next part of it after a signal."""
 
 
+def exit_on_stopping() -> None:
+    """Let the signals end this process at once, while it imports what it needs.
+
+    An exception in the middle of an import may be lost, or reach the user as a traceback.
+    """
+    for number, usual in _USUAL.items():
+        if signal.getsignal(number) is usual:
+            with suppress(ValueError):  # off the main thread
+                signal.signal(number, _exit)
+
+
 def terminate_as_ctrl_c() -> None:
     """Let SIGTERM and SIGHUP interrupt this process as Ctrl-C does, unless ignored or with a handler."""
     with suppress(ValueError):  # off the main thread
         for number in STOPPING:
-            if signal.getsignal(number) is signal.SIG_DFL:
+            if signal.getsignal(number) in (signal.SIG_DFL, _exit):
                 signal.signal(number, signal.default_int_handler)
+
+
+def _exit(*_: object) -> None:
+    with suppress(OSError):
+        os.write(2, b"do-images: interrupted before it was complete\n")
+    os._exit(130)
 
 
 def ignore_stopping() -> None:

@@ -82,3 +82,26 @@ async def test_a_report_that_is_interrupted_still_tells_what_was_deleted(number:
         assert process.returncode == 130
         assert stderr.startswith(b"do-images: interrupted; 4 of 4 images deleted")
         assert emulator.requests.count("DELETE") == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("module", fewer(["aiohttp", "click", "cattrs", "rich"], 2))
+async def test_a_signal_during_the_imports_is_an_interruption_without_a_traceback(
+    module: str, number: signal.Signals
+) -> None:
+    """Where an import catches all exceptions, as some do, that of Ctrl-C would be lost."""
+    program = (
+        "import os, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            try:\n"
+        f"                os.kill(os.getpid(), {number:d})\n"
+        "            except BaseException:\n"
+        "                pass\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from do_images_async.cli import main\n"
+        "sys.exit(main())"
+    )
+    status, stdout, stderr = await python(program, "list")
+    assert (status, stdout, stderr) == (130, b"", b"do-images: interrupted before it was complete\n")
