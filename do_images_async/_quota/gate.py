@@ -70,8 +70,7 @@ class Gate:
 
     def copy(self) -> Gate:
         """Return a copy, on which grants can be tried without changing this gate."""
-        in_flight = attrs.evolve(self.in_flight, granted=dict(self.in_flight.granted))
-        return attrs.evolve(self, in_flight=in_flight, pacing=attrs.evolve(self.pacing))
+        return attrs.evolve(self, in_flight=self.in_flight.copy(), pacing=attrs.evolve(self.pacing))
 
     def opens_at(self, now: int, sent: int, in_flight: int, free: int) -> int | None:
         """Return when the next request may go: now or later; None when a response has to come first.
@@ -114,7 +113,8 @@ class Gate:
         ceiling = self.remaining.ceiling
         left = self.capacity if ceiling is None else min(self.capacity, ceiling - sent)
         paced = self.pacing.are_others_here(now, self.period)
-        allowed = self.in_flight.opens_at(now, 0, left, self.heard_at or 0, paced=paced)
+        in_flight = self.in_flight.copy()  # a question changes nothing
+        allowed = in_flight.opens_at(now, 0, left, self.heard_at or 0, paced=paced)
         others_until = self.pacing.others_at + self.period if paced else now
         return min(allowed or now, max(others_until, self.in_flight.cautious_until))
 

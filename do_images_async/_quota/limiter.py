@@ -298,6 +298,8 @@ class RateLimiter:
         self._disowned = self._serial
 
     def _learn(self, now: int, ticket: Ticket, report: Report) -> None:
+        for level in self._levels:
+            level.collect(now)  # what has come back no longer counts on the server either
         others = self._gate.answered(
             now,
             ticket,

@@ -441,6 +441,9 @@ class InFlight:
     cautious_until: int = 0
     granted: dict[int, int] = attrs.field(factory=dict[int, int])
 
+    def copy(self) -> InFlight:
+        return attrs.evolve(self, granted=dict(self.granted))
+
     def is_cautious(self, now: int, *, paced: bool) -> bool:
         return paced or now < self.cautious_until
 

@@ -53,7 +53,7 @@ async def run(command: str, emulator: ImagesEmulator, folder: Path) -> Ended:
     if " replicate " in command:
         command += " --poll-interval 0.02"
     names = account(emulator, emulator.token)
-    tokens = dict.fromkeys(("PROD_TOKEN", "LAB_TOKEN"), emulator.token)
+    tokens = {"PROD_TOKEN": emulator.token, "LAB_TOKEN": emulator.tokens.issue()}
     if not RUN_SLOW:  # without a shell; `test_docs` runs the page's first command in one
         with contextlib.chdir(folder):
             return await do_images_here(*shlex.split(command.removeprefix("do-images ")), **names, **tokens)
