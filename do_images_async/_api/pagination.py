@@ -302,10 +302,10 @@ class _Pass:
 
         A total counts items that differ: an item that comes twice stands where another may be missing. On one
         page it is the server's way (the API page's own example does so), and counts only with `strict`. Of
-        totals that differ the largest counts: two passes in which they differ
-        alike show no rest. If the total is missing or too small, so does a repeated item; and a page that is
-        smaller than another, although more follow, shows that a part may be missing. A page that only repeats
-        others stands where another may be, whatever the total is.
+        totals that differ the largest counts: two passes in which they differ alike show no rest. If the
+        total is missing or too small, so does a repeated item; and a page that is smaller than another,
+        although more follow, shows that a part may be missing. A page that only repeats others stands where
+        another may be, whatever the total is.
         """
         if self._repeats_a_page:
             return True

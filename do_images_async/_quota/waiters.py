@@ -92,22 +92,25 @@ class Waiters:
 
     def wants(self) -> list[tuple[int, int]]:
         """Return how many calls wait, by the reserve that they leave, the lowest first."""
-        return sorted(Counter(each.reserve for each in self._waiting if not each.future.done()).items())
+        return sorted(Counter(each.reserve for each in self._open()).items())
 
-    def is_impatient(self, patience: float, now: float) -> bool:
-        """Return whether the first call in line waits for less than `patience` seconds, or a deadline came.
-
-        The store is asked now, for the last time by calls whose deadline came.
-        """
-        waiting = [each for each in self._waiting if not each.future.done()]
-        for waiter in waiting:
+    def mark_last(self, now: float) -> None:
+        """Note for which calls the store is asked for the last time, since their deadline has come."""
+        for waiter in self._open():
             waiter.is_last = waiter.deadline <= now
+
+    def is_impatient(self, patience: float) -> bool:
+        """Return whether the first call waits for less than `patience` seconds, or a deadline has come."""
+        waiting = self._open()
         first = waiting[0].max_wait if waiting else None
         return (first is not None and first < patience) or any(each.is_last for each in waiting)
 
     def first_deadline(self) -> float:
         """Return the moment at which the first deadline comes."""
-        return min((each.deadline for each in self._waiting if not each.future.done()), default=math.inf)
+        return min((each.deadline for each in self._open()), default=math.inf)
+
+    def _open(self) -> list[Waiter]:
+        return [each for each in self._waiting if not each.future.done()]
 
     def grant(self, reserve: int, permits: Iterable[GrantedPermit]) -> list[GrantedPermit]:
         """Give permits to the calls of one reserve in turn; return those that no call waits for any more."""

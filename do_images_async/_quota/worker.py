@@ -401,6 +401,8 @@ class Worker:
         # The store gave up what an idle worker had, nothing, when its lease ended: that is no loss.
         idle = not (self._in_flight or self._answered or self._lost or self._unsent)
         self._number += 1
+        if self._loop is not None:
+            self._waiters.mark_last(self._loop.time())
         exchange = Exchange(
             number=str(self._number),
             worker=self._membership.name,
@@ -415,7 +417,7 @@ class Worker:
             elsewhere=[(now - spent.moment) // 1000 for spent in self._elsewhere],
             settling=microseconds(2 * _RETRY) if self._settling else 0,
             wants=[] if self._closed else self._wants(),
-            at_once=self._loop is not None and self._waiters.is_impatient(_SOONEST, self._loop.time()),
+            at_once=self._loop is not None and self._waiters.is_impatient(_SOONEST),
             slow_start=self._options.slow_start,
             clock=now // 1000,
             jitter=random.random(),  # noqa: S311  (for a wait)
