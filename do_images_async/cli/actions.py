@@ -31,7 +31,7 @@ from do_images_async.cli.options import (
 from do_images_async.cli.output import Target, told_if_lost
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
-from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.running import run_interruptibly, run_to_report
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted
 from do_images_async.errors import ActionFailedError, IncompleteListingError
@@ -85,11 +85,7 @@ def transfer_command(
     transfers = _Transfers(connection_of(options), image_id, slugs, waiting)
     changes: list[str] = []
     with told_if_lost(changes), rows.destination() as target:
-        try:
-            run_interruptibly(transfers.run(watch(options)), transfers.interruption)
-        except Stopped as stopped:
-            if stopped.status is not Exit.INTERRUPTED:
-                raise
+        run_to_report(transfers.run(watch(options)), transfers.interruption)
         changes += transfers.changes
         rows.write(target, transfers.actions, ACTION_COLUMNS)
         transfers.raise_errors()
@@ -169,13 +165,12 @@ class _Transfers:
             if self.waiting is None or self.interruption.begun:
                 _check_not_errored(begun)
                 return
-            await self._wait(api, region, begun)
+            await self._wait(api, region, begun, self.waiting)
         except Exception as error:  # noqa: BLE001  (reported later, each with its region)
             self.errors.append((region, error))
 
-    async def _wait(self, api: ImagesAPI, region: str, begun: Action) -> None:
-        assert self.waiting is not None  # noqa: S101
-        timeout, poll_interval = self.waiting
+    async def _wait(self, api: ImagesAPI, region: str, begun: Action, waiting: tuple[float, float]) -> None:
+        timeout, poll_interval = waiting
         await until_completed(
             partial(api.actions.get_transfer, self.image_id, begun.id, region),
             self.image_id,

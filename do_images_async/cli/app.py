@@ -15,8 +15,8 @@ import click
 
 from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
-from do_images_async.cli.signals import terminate_as_ctrl_c
-from do_images_async.cli.status import INTERRUPTED, Exit, Stopped, complain, message_with_notes
+from do_images_async.cli.signals import INTERRUPTED, terminate_as_ctrl_c
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError
 

@@ -32,7 +32,7 @@ from do_images_async.cli.options import (
 from do_images_async.cli.output import Target, destination, told_if_lost
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
-from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.running import run_interruptibly, run_to_report
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import counted, printable
 from do_images_async.errors import ImportFailedError
@@ -277,10 +277,7 @@ def delete_command(
 def _delete(deletion: Deletion, shown: Watch, changes: list[str]) -> None:
     """Delete, and add to the changes what was deleted, also if it is interrupted."""
     try:
-        run_interruptibly(deletion.delete(shown), deletion.interruption)
-    except Stopped as stopped:
-        if stopped.status is not Exit.INTERRUPTED:
-            raise
+        run_to_report(deletion.delete(shown), deletion.interruption)
     finally:
         changes.append(deletion.summary)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import selectors
 import stat
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from do_images_async.cli.files import partial_of
 from do_images_async.cli.live import clear_displays
 from do_images_async.cli.signals import stopping_is_held
 from do_images_async.cli.status import Exit, Stopped
-from do_images_async.cli.streams import abandon, wait_until_writable
+from do_images_async.cli.streams import abandon, is_writable, wait_until_writable
 from do_images_async.cli.text import printable_lines
 
 _WRITABLE: Final = 512
@@ -91,15 +90,9 @@ def _write_all(raw: io.RawIOBase, content: bytes) -> None:
             wait_until_writable(raw)
         written = raw.write(left[:_WRITABLE] if held else left)
         if written is None:  # a pipe that does not block, and is full
-            _wait_until_writable(raw)
+            is_writable(raw.fileno(), None)
         else:
             left = left[written:]
-
-
-def _wait_until_writable(raw: io.RawIOBase) -> None:
-    with selectors.DefaultSelector() as selector:
-        selector.register(raw, selectors.EVENT_WRITE)
-        selector.select()
 
 
 _stdout: ContextVar[Stdout | None] = ContextVar("_stdout", default=None)

@@ -30,7 +30,7 @@ from do_images_async.cli.options import (
 from do_images_async.cli.output import Target, told_if_lost
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
-from do_images_async.cli.running import run_interruptibly
+from do_images_async.cli.running import run_to_report
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.errors import DOImagesError
 
@@ -121,11 +121,7 @@ def replicate_command(
     )
     with told_if_lost(replication.changes), rows.destination() as target:
         work = _replicate(replication, image_ids, tag_name, names, watch(options))
-        try:
-            run_interruptibly(work, replication.interruption)
-        except Stopped as stopped:
-            if stopped.status is not Exit.INTERRUPTED:
-                raise
+        run_to_report(work, replication.interruption)
         return _report(replication, rows, target)
 
 

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from do_images_async.cli.in_flight import Interruption
-from do_images_async.cli.signals import hold_stopping, interrupt_again, on_stopping
-from do_images_async.cli.status import INTERRUPTED, Exit, Stopped, message_with_notes
+from do_images_async.cli.signals import INTERRUPTED, hold_stopping, interrupt_again, on_stopping
+from do_images_async.cli.status import Exit, Stopped, message_with_notes
 from do_images_async.errors import DOImagesError
 
-__all__ = ["run_interruptibly"]
+__all__ = ["run_interruptibly", "run_to_report"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,15 @@ def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption |
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_cancelled_by_signal(main, interruption))
+
+
+def run_to_report(main: Coroutine[Any, Any, None], interruption: Interruption) -> None:
+    """Run work whose report is written afterwards, also if it is interrupted; see `run_interruptibly`."""
+    try:
+        run_interruptibly(main, interruption)
+    except Stopped as stopped:
+        if stopped.status is not Exit.INTERRUPTED:
+            raise
 
 
 async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Interruption | None) -> T:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import asyncio  # which a help does without
 
 __all__ = [
+    "INTERRUPTED",
     "STOPPING",
     "exit_on_stopping",
     "hold_stopping",
@@ -22,6 +23,9 @@ __all__ = [
     "terminate_as_ctrl_c",
     "wait_held",
 ]
+
+INTERRUPTED: Final = "interrupted before it was complete"
+"""The message of a command that was interrupted and has nothing else to report."""
 
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -63,7 +67,7 @@ def terminate_as_ctrl_c() -> None:
 
 def _exit(*_: object) -> None:
     with suppress(OSError):
-        os.write(2, b"do-images: interrupted before it was complete\n")
+        os.write(2, f"do-images: {INTERRUPTED}\n".encode())
     os._exit(130)
 
 

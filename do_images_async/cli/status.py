@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from enum import IntEnum
-from typing import Final
 
 import click
 
@@ -14,9 +13,7 @@ from do_images_async.cli.signals import stopping_is_held
 from do_images_async.cli.streams import wait_until_writable
 from do_images_async.cli.text import masked, printable
 
-__all__ = ["INTERRUPTED", "Exit", "Stopped", "complain", "message_with_notes"]
-
-INTERRUPTED: Final = "interrupted before it was complete"
+__all__ = ["Exit", "Stopped", "complain", "message_with_notes"]
 
 
 class Exit(IntEnum):

@@ -14,7 +14,7 @@ from do_images_async.cli.signals import wait_held
 if TYPE_CHECKING:
     import io
 
-__all__ = ["abandon", "flush_streams", "open_streams", "wait_until_writable"]
+__all__ = ["abandon", "flush_streams", "is_writable", "open_streams", "wait_until_writable"]
 
 
 def open_streams() -> None:
@@ -53,11 +53,11 @@ def wait_until_writable(stream: io.IOBase | TextIO) -> None:
     """
     with suppress(OSError, ValueError):  # no descriptor; on Windows, no socket
         descriptor = stream.fileno()
-        if not _is_writable(descriptor, 0):
-            wait_held(partial(_is_writable, descriptor))
+        if not is_writable(descriptor, 0):
+            wait_held(partial(is_writable, descriptor))
 
 
-def _is_writable(descriptor: int, seconds: float | None) -> bool:
+def is_writable(descriptor: int, seconds: float | None) -> bool:
     """Wait so many seconds, or for ever, until it takes data; return whether it does."""
     return bool(select.select([], [descriptor], [], seconds)[1])
 
