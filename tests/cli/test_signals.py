@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
@@ -11,8 +10,7 @@ from asyncio.subprocess import PIPE
 
 import pytest
 
-from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import account, environment, start
+from tests.support.cli_processes import environment, pruning_into_a_pipe
 from tests.support.slow import fewer
 
 STOPPING = fewer([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -67,15 +65,8 @@ async def test_a_signal_while_the_event_loop_ends_is_an_interruption(number: sig
 
 @pytest.mark.parametrize("number", STOPPING)
 async def test_a_report_that_is_interrupted_still_tells_what_was_deleted(number: signal.Signals) -> None:
-    async with ImagesEmulator(images=0, quotas=None) as emulator:
-        for age in range(60):
-            emulator.images.add(name=f"web-{age}", created_at=f"2026-01-01T00:00:{age:02}Z")
-        reader, writer = os.pipe()
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-        arguments = ("prune", "--name", "web-*", "--keep-last", "56", "--apply", "--yes", "-q", "-o", "json")
-        process = await start(arguments, account(emulator, emulator.token), stdout=writer)
-        os.close(writer)
-        assert await asyncio.to_thread(os.read, reader, 1) == b"{"  # it is writing, and the pipe is full
+    async with pruning_into_a_pipe() as (emulator, process, reader):
+        assert await asyncio.to_thread(os.read, reader, 1) == b"{"
         process.send_signal(number)
         _, stderr = await process.communicate()
         os.close(reader)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import os
 import pty
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TextIO
 from unittest.mock import patch
 
@@ -32,6 +33,7 @@ __all__ = [
     "in_terminal",
     "in_terminal_here",
     "in_watched_terminal",
+    "pruning_into_a_pipe",
     "start",
 ]
 
@@ -69,6 +71,24 @@ async def start(
         stdout=stdout,
         stderr=stderr,
     )
+
+
+@asynccontextmanager
+async def pruning_into_a_pipe() -> AsyncGenerator[tuple[ImagesEmulator, Process, int]]:
+    """Start a `prune` that deletes 4 of 60 images, and whose report is larger than its pipe.
+
+    Yields the emulator, the process, and the pipe's other end, which the caller reads and closes. When its
+    first byte is there, the command is writing, and the pipe is full.
+    """
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        for age in range(60):
+            emulator.images.add(name=f"web-{age}", created_at=f"2026-01-01T00:00:{age:02}Z")
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        arguments = ("prune", "--name", "web-*", "--keep-last", "56", "--apply", "--yes", "-q", "-o", "json")
+        process = await start(arguments, account(emulator, emulator.token), stdout=writer)
+        os.close(writer)
+        yield emulator, process, reader
 
 
 async def do_images(*arguments: str, stdin: str = "", **variables: str) -> Ended:
