@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes `-n auto` means: more than cores, since tests wait, and slow ones more."""
-    return (os.cpu_count() or 1) + (4 if config.getoption("--run-slow") else 2)
+    return (os.cpu_count() or 1) + (4 if config.getoption("--run-slow") else 3)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -161,6 +161,7 @@ async def test_a_worker_outlives_redis_and_the_api(own_redis: RedisServer) -> No
     assert emulator.requests.count(status=429) == 0
 
 
+@pytest.mark.slow
 async def test_sigterm_ends_the_jobs_under_way_and_leaves_the_rest(redis_server: RedisServer) -> None:
     count = 10
     async with (

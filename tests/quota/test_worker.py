@@ -76,7 +76,6 @@ def count_grants(reserves: Sequence[Sequence[int]]) -> dict[int, int]:
             [(RESERVE,), (RESERVE,), (0,)],
             *([(0, RESERVE)] * workers for workers in (1, 2, 4)),
         ],
-        2,
     ),
 )
 def test_one_permit_in_eight_goes_to_calls_with_a_reserve_under_a_load_that_never_leaves_it(

@@ -318,7 +318,7 @@ def test_the_stores_grant_what_a_limiter_in_one_process_would(
         run_virtually(main(client))
 
 
-@pytest.mark.parametrize("headers", [True, False], ids=["headers", "only a 429 tells"])
+@pytest.mark.parametrize("headers", fewer([True, False]), ids=fewer(["headers", "only a 429 tells"]))
 @pytest.mark.parametrize("seed", fewer(range(3)))
 def test_the_stores_decide_as_a_limiter_in_one_process_does_for_minutes(
     redis_server: RedisServer, *, headers: bool, seed: int
