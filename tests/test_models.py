@@ -10,6 +10,8 @@ import inspect
 import json
 import pickle
 import pydoc
+import subprocess
+import sys
 import weakref
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -692,6 +694,58 @@ def test_lists_of_images_go_through_the_converter() -> None:
     data = converter.dumps([IMAGE, IMAGE])
     assert converter.loads(data, list[Image]) == [IMAGE, IMAGE]
     assert converter.structure(converter.unstructure([IMAGE]), list[Image]) == [IMAGE]
+
+
+FIRST_READERS = """
+from __future__ import annotations
+
+import threading
+import time
+
+import attrs
+
+from do_images_async import converter
+
+
+def slowly() -> None:
+    time.sleep(0.1)
+
+
+@attrs.frozen
+class Inner:
+    number: slowly() or int
+
+
+@attrs.frozen
+class Outer:
+    inner: Inner
+
+
+def read(count: int) -> None:
+    document = {"inner": {"number": 7}}
+    if count == 1:
+        found.append(converter.structure(document, Outer))
+    else:
+        found.extend(converter.structure([document] * count, list[Outer]))
+
+
+found: list[Outer] = []
+threads = [threading.Thread(target=read, args=[count]) for count in (1, 2, 1, 2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(*found)
+"""
+
+
+def test_several_threads_may_be_the_first_that_read_a_class() -> None:
+    """msgspec crashes where one reads a class while another makes the class's description."""
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", FIRST_READERS], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.split() == ["Outer(inner=Inner(number=7))"] * 6
 
 
 def test_the_rate_limit_has_its_reset_as_a_date() -> None:

@@ -34,6 +34,7 @@ from cattrs import (
 from cattrs.cols import list_structure_factory
 from cattrs.fns import identity
 
+from do_images_async._decoders import json_decoder
 from do_images_async._http.bodies import ActionBody, listed_field
 from do_images_async.errors import DecodeError
 from do_images_async.models import Action, OpenEnum, Region
@@ -127,7 +128,7 @@ class _MsgspecHook:
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[Any]:
-        return msgspec.json.Decoder(self._kind)
+        return json_decoder(self._kind)
 
     @cached_property
     def _fallback(self) -> Hook:
@@ -145,6 +146,7 @@ class _MsgspecHook:
         return self._fallback(value, self._kind)
 
     def __call__(self, value: Any, _: Any) -> Any:
+        self._decoder  # noqa: B018  (msgspec knows the type from here on, whatever other threads do)
         try:
             return msgspec.convert(value, self._kind)
         except _REJECTIONS:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import sqlite3
@@ -32,6 +33,7 @@ from pathlib import Path
 import attrs
 import msgspec
 
+from do_images_async._decoders import msgpack_decoder
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.shared import Memory, SharedQuota, Spent
@@ -202,8 +204,8 @@ class SQLiteStore:
         self._lock = threading.Lock()
         self._executor = _new_executor()
         self._encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
-        self._records = msgspec.msgpack.Decoder(_Record)
-        self._spent = msgspec.msgpack.Decoder(Spent)
+        self._records = msgpack_decoder(_Record)
+        self._spent = msgpack_decoder(Spent)
 
     async def exchange(self, exchange: Exchange) -> Reply:
         """Carry out an exchange in this store's own thread; see `Store.exchange`."""
@@ -264,15 +266,12 @@ class SQLiteStore:
                 if self._path.stat().st_ino == self._inode:
                     return self._connection
             self._disconnect()
-        with contextlib.suppress(FileExistsError):  # it is no folder, which opening the file says better
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Before SQLite does so, with the permissions that the user's umask leaves.
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._inode = os.fstat(file).st_ino
-        os.close(file)
-        connection = sqlite3.connect(
-            self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
-        )
+        with _opening:
+            _make_file(self._path)
+            self._inode = self._path.stat().st_ino
+            connection = sqlite3.connect(
+                self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
         try:
             _prepare(connection, self._timeout)
         except BaseException:
@@ -433,6 +432,23 @@ def _sum(spent: Iterable[Spent | None]) -> Spent:
     return total
 
 
+def _make_file(path: Path) -> None:
+    """Make a file that only its owner may read, where there is none; the umask decides who may read SQLite's.
+
+    A file that is there is not opened. Closing it would drop every lock that this process has on it, also
+    those of SQLite's connections; then other processes would corrupt it.
+    """
+    with contextlib.suppress(FileExistsError):  # it is no folder, which opening the file says better
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+
 def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
     """Make the tables if they are missing, and check that they are ours."""
     deadline = time.monotonic() + timeout
@@ -464,6 +480,14 @@ def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
 def _new_executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="do-images-quota")
 
+
+_opening = threading.Lock()
+"""Held while a file is made and opened, so that none is closed that SQLite has open; see `_make_file`."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
+    )
 
 _of_parents: list[sqlite3.Connection] = []
 """Connections of a forked child's parent: SQLite forbids to close them here."""

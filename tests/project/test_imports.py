@@ -10,13 +10,14 @@ import do_images_async
 from do_images_async import _names, models
 
 PACKAGE = Path(__file__).parents[2] / "do_images_async"
-BASE = {"_arguments", "_credentials", "_notebook", "_version", "_whole", "errors", "models"}
+BASE = {"_arguments", "_credentials", "_decoders", "_notebook", "_version", "_whole", "errors", "models"}
 CORE = BASE | {"_quota", "_http", "events"}
 
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "_arguments": set(),
     "_credentials": {"_arguments"},
+    "_decoders": set(),
     "_notebook": set(),
     "models": {"_notebook"},
     "errors": {"models"},

@@ -312,6 +312,24 @@ async def test_only_its_owner_may_read_it_and_it_does_not_hold_the_token(make: M
         assert TOKEN.encode() not in file.read_bytes()
 
 
+async def test_a_second_limiter_of_a_process_does_not_unlock_the_file_of_the_first(
+    make: Make, path: Path
+) -> None:
+    """The last process that closes a file deletes its log: an unlocked one is corrupted by others."""
+    for token in ("dop_v1_one", "dop_v1_another"):
+        await take(make(token=token), 1)
+    log = path.with_name("quota.db-wal").stat()
+    program = (
+        "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM quota'))"
+    )
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, str(path)), stdout=asyncio.subprocess.PIPE
+    )
+    stdout, _ = await run.communicate()
+    assert stdout == b"(2,)\n"
+    assert path.with_name("quota.db-wal").stat().st_ino == log.st_ino
+
+
 async def test_it_does_not_grow(make: Make, path: Path) -> None:
     limiter = make(TokenBucket(100_000, per=0.001, margin=0))
     for _ in range(400):
