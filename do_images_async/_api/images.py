@@ -622,7 +622,8 @@ class ImagesAPI:
 
         Costs one request if no region lacks the image; otherwise also those of `actions.list`, one for each
         transfer that is begun, and one for each poll. A transfer that is refused, or whose outcome is
-        unknown, costs up to two more, to find it if it has begun all the same.
+        unknown, costs up to two more, to find it if it has begun all the same; completed transfers to regions
+        that lack the image cost one more, to see whether they have just ended.
 
         Args:
             image_id: its id.

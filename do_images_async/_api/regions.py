@@ -47,7 +47,11 @@ class RegionCopies:
     async def ensure(self, regions: Collection[str]) -> AsyncGenerator[Outcome[str, Action | None], None]:
         """Yield an outcome for each region; None is the value of one that holds the image already."""
         present = frozenset((await self.read()).regions)
-        begun = {} if present.issuperset(regions) else await self._in_progress()
+        begun: dict[str, Action] = {}
+        if missing := frozenset(regions) - present:
+            begun, done = await self._transfers()
+            if not missing.isdisjoint(done):  # since when? it may have ended after the image was read
+                present = frozenset((await self.read()).regions)
 
         async def ensure_one(region: str) -> Action | None:
             return None if region in present else await self._copy(region, begun.get(region))
@@ -66,7 +70,7 @@ class RegionCopies:
                 # The transfer may exist although we got an error, or somebody else started one: look again.
                 if not (error.outcome_unknown or isinstance(error, ConflictError | UnprocessableEntityError)):
                     raise
-                begun = (await self._in_progress()).get(region)
+                begun = (await self._transfers())[0].get(region)
                 if begun is None:
                     if region in (await self.read()).regions:
                         return None
@@ -81,18 +85,23 @@ class RegionCopies:
             report=None if self.progress is None else partial(self.progress, region),
         )
 
-    async def _in_progress(self) -> dict[str, Action]:
-        """Return the transfers that are running, by region.
+    async def _transfers(self) -> tuple[dict[str, Action], set[str]]:
+        """Return the transfers that are running, by region, and the regions of those that are completed.
 
         A status that this version doesn't know counts as running, so nothing is started twice.
         """
-        found: dict[str, Action] = {}
+        running: dict[str, Action] = {}
+        completed: set[str] = set()
         async with aclosing(self.actions.list(self.image_id)) as actions:
             async for action in actions:
                 region = region_of(action)
-                if action.type == "transfer" and region and not _has_ended(action):
-                    found.setdefault(region, action)
-        return found
+                if action.type != "transfer" or not region:
+                    continue
+                if not _has_ended(action):
+                    running.setdefault(region, action)
+                elif action.status != ActionStatus.ERRORED:
+                    completed.add(region)
+        return running, completed
 
 
 def _has_ended(action: Action) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from do_images_async import Action, ImagesAPI, Outcome, errors
 from do_images_async.testing import Fault, ImagesEmulator
@@ -85,11 +86,46 @@ async def test_a_transfer_in_progress_is_waited_for_and_not_doubled() -> None:
         assert emulator.requests.count("POST") == 1
 
 
-async def test_many_at_once_begin_each_transfer_once(emulator: ImagesEmulator, account: ImagesAPI) -> None:
-    image = emulator.images.add(regions=["nyc3"])
-    every = await asyncio.gather(*(ensure(account, image, "ams3", "fra1") for _ in range(5)))
-    assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
-    assert len(emulator.actions) == 2
+async def test_a_transfer_that_ends_after_the_image_was_read_is_not_doubled() -> None:
+    passed = 0.0
+
+    def hook(request: web.Request) -> None:
+        nonlocal passed
+        if request.method == "GET" and request.path.endswith("/actions"):
+            passed = 60.0
+
+    async with (
+        ImagesEmulator(images=0, action_seconds=60, clock=lambda: time.time() + passed) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as account,
+    ):
+        image = emulator.images.add(regions=["nyc3"])
+        await account.actions.transfer(image, "ams3")
+        emulator.on_request.append(hook)
+        outcomes = await ensure(account, image, "ams3")
+        assert outcomes["ams3"].result() is None
+        assert emulator.requests.count("POST") == 1
+
+
+async def test_many_at_once_begin_each_transfer_once() -> None:
+    passed = 0.0
+    reports: set[tuple[int, str]] = set()
+
+    async def ensure_both(caller: int) -> Outcomes:
+        def progress(region: str, _: Action) -> None:
+            nonlocal passed
+            reports.add((caller, region))
+            passed = 60.0 * (len(reports) == 10)  # they end, once everybody waits for both
+
+        return await ensure(account, image, "ams3", "fra1", progress=progress)
+
+    async with (
+        ImagesEmulator(images=0, action_seconds=60, clock=lambda: time.time() + passed) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as account,
+    ):
+        image = emulator.images.add(regions=["nyc3"])
+        every = await asyncio.gather(*map(ensure_both, range(5)))
+        assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
+        assert len(emulator.actions) == 2
 
 
 @pytest.mark.parametrize("broken", fewer([{"broken": "reset"}, {"status": 502}]))
