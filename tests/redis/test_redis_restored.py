@@ -66,6 +66,7 @@ async def test_workers_that_are_alive_report_what_the_memory_lacks_and_no_more(
     async with workers(own_redis) as make:
         busy, witness = make(BUCKET), make(BUCKET)
         await spend(busy, 2)
+        await asyncio.sleep(2)  # the age of a memory is known but for the time that the question travels
         (permit,) = await take(witness, 1)
         permit.release()
         await is_known(witness)
