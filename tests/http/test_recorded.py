@@ -25,7 +25,7 @@ RECORDED = Path(
 )
 FILES = sorted(RECORDED.glob("*.json"))
 pytestmark = pytest.mark.skipif(
-    not FILES, reason="needs recorded answers: set IMAGES_RECORDED to their folder"
+    not FILES, reason="needs recorded answers, which are not published: IMAGES_RECORDED names their folder"
 )
 
 CLASSES: dict[int, type[errors.APIError]] = {
