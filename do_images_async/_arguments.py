@@ -30,6 +30,7 @@ __all__ = [
     "check_text",
     "check_texts",
     "is_insecure",
+    "plain",
     "read_base_url",
     "shown",
 ]
@@ -54,10 +55,15 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
+def plain(text: str) -> str:
+    """Return the characters of a string: a subclass, such as an enum with values, may format others."""
+    return str.__str__(text)
+
+
 def check_image_id(image_id: object, name: str = "image_id") -> int:
     """Return an image's numeric id if it is one."""
     if type(image_id) is not int:
-        raise TypeError(f"{name} must be an int, not {shown(image_id)}")
+        raise TypeError(f"{name} must be an int, not {_shown_with_type(image_id)}")
     if not 1 <= image_id < 2**63:
         raise ValueError(f"{name} must be from 1 to 2**63 - 1, not {shown(image_id)}")
     return image_id
@@ -68,7 +74,10 @@ def check_image_key(image_id: object) -> int | str:
     if type(image_id) is int:
         return check_image_id(image_id)
     if not isinstance(image_id, str):
-        raise TypeError(f"image_id must be an int, or the slug of a public image, not {shown(image_id)}")
+        raise TypeError(
+            f"image_id must be an int, or the slug of a public image, not {_shown_with_type(image_id)}"
+        )
+    image_id = plain(image_id)
     if len(image_id) <= _MOST_DIGITS and image_id.isascii() and image_id.isdigit():
         number = check_image_id(int(image_id))
         raise ValueError(
@@ -87,6 +96,7 @@ def check_text(value: object, name: str, *, empty: bool = False) -> str:
     """Return the value if it is a string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {shown(value)}")
+    value = plain(value)
     if not value and not empty:
         raise ValueError(f"{name} must not be empty")
     try:
@@ -106,7 +116,7 @@ def _check_no_token(value: str, name: str) -> None:
 def check_range(value: object, name: str, lower: int, upper: int | None = None) -> int:
     """Return the value if it is an int within bounds, both included; None as `upper` sets no bound."""
     if type(value) is not int:
-        raise TypeError(f"{name} must be an int, not {shown(value)}")
+        raise TypeError(f"{name} must be an int, not {_shown_with_type(value)}")
     if value < lower or (upper is not None and value > upper):
         allowed = f"at least {lower}" if upper is None else f"from {lower} to {upper}"
         raise ValueError(f"{name} must be {allowed}, not {shown(value)}")
@@ -120,11 +130,17 @@ def check_bool(value: object, name: str) -> bool:
     return value
 
 
-def check_choice(value: object, name: str, allowed: Sequence[str]) -> None:
-    """Raise ValueError unless the value is one of several strings."""
+def check_choice(value: object, name: str, allowed: Sequence[str]) -> str:
+    """Return the value if it is one of several strings."""
     if value not in allowed:
         *others, last = map(repr, allowed)
         raise ValueError(f"{name} must be {', '.join(others)} or {last}, not {shown(value)}")
+    return allowed[allowed.index(value)]
+
+
+def _shown_with_type(value: object) -> str:
+    """Return the repr of a value that is no int, with the type where it would look like one."""
+    return f"{shown(value)} ({type(value).__name__})" if isinstance(value, int) else shown(value)
 
 
 def check_seconds(value: object, name: str, *, zero: bool = False) -> float:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeAlias, cast
 from urllib.parse import unquote
 
+from do_images_async._arguments import plain
+
 __all__ = [
     "TOKEN_VARIABLES",
     "Token",
@@ -89,7 +91,7 @@ def read_token(value: object, name: str = "token") -> Token | TypeError | ValueE
         return ValueError(
             f"{name} must be visible ASCII characters without spaces and line ends, at least one"
         )
-    return Token(value)
+    return Token(plain(value))
 
 
 class Token:

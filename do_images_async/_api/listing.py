@@ -46,8 +46,7 @@ class ImageFilters:
         """
         query: dict[str, str] = {}
         if self.type is not None:
-            check_choice(self.type, "type", get_args(ListType))
-            query["type"] = self.type
+            query["type"] = check_choice(self.type, "type", get_args(ListType))
         if self.private is not None:
             query["private"] = "true" if check_bool(self.private, "private") else "false"
         if self.tag_name is not None:

@@ -291,7 +291,8 @@ class _Pass:
         """Return whether no reason for another pass is known."""
         if self._is_short():
             return False
-        return self.equals(before) or not (self._moved or (strict and self._fresh))
+        unproved = strict and (before is None or self._fresh)
+        return self.equals(before) or not (self._moved or unproved)
 
     def equals(self, before: _Pass | None) -> bool:
         """Return whether it read the same as the pass before."""

@@ -32,14 +32,13 @@ async def find_candidates(
 
     One without a date or without tags in the answer can't be ruled out, and is among them.
     """
-    earliest = since - CLOCK_LEEWAY
-    found = [image async for image in images if _may_be(image, name, earliest, frozenset(tags))]
+    found = [image async for image in images if _may_be(image, name, since, frozenset(tags))]
     return tuple(sorted(found, key=lambda image: (image.created_at or since, image.id), reverse=True))
 
 
-def _may_be(image: Image, name: str, earliest: datetime, tags: frozenset[str]) -> bool:
+def _may_be(image: Image, name: str, since: datetime, tags: frozenset[str]) -> bool:
     if image.public or comparable(image.name) != comparable(name):
         return False
-    if image.created_at is not None and image.created_at < earliest:
+    if image.created_at is not None and since - image.created_at > CLOCK_LEEWAY:
         return False
     return all(has_tag(image, tag) for tag in tags)

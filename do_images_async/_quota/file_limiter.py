@@ -121,7 +121,7 @@ class FileRateLimiter:
             digest = secret.digest()
         if path is not None and not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
-        check_text(base_url, "base_url")
+        base_url = check_text(base_url, "base_url")
         options = WorkerOptions(
             buckets=read_buckets(buckets) or DOCUMENTED,
             on_store_failure=on_store_failure,

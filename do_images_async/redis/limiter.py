@@ -78,7 +78,7 @@ class RedisRateLimiter:
             name = type(redis).__name__
             del redis
             raise TypeError(f"redis must be a client of redis.asyncio, not a {name}")
-        check_text(namespace, "namespace")
+        namespace = check_text(namespace, "namespace")
         options = WorkerOptions(
             buckets=buckets or DOCUMENTED,
             on_store_failure=on_store_failure,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sized
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -430,6 +431,30 @@ async def test_row_52_an_error_midway_says_the_page_after_the_pages_before_it(
     assert error.page == 4
     assert seen == list(range(1, 31))
     assert not strangers(server, before)
+
+
+async def test_an_empty_answer_is_read_again_where_the_list_must_be_whole(
+    server: Server, api: ImagesAPI
+) -> None:
+    """A replica that lags, or a service that restarts, may list nothing for a moment."""
+    action = {"id": 1, "status": "completed", "type": "transfer", "resource_id": 7}
+    one = {"images": [image_document(1, public=False)], "actions": [action], "meta": {"total": 1}}
+    none = {"images": [], "actions": [], "meta": {"total": 0}}
+    server.answer_with(lambda _: reply(none if len(server.received) == 1 else one))
+    since = datetime.min.replace(tzinfo=UTC)
+    reads: list[Callable[[], Awaitable[Sized]]] = [
+        lambda: ids(api.list(strict=True)),
+        api.list_whole,
+        lambda: api.find_created(name="image 1", since=since),
+        lambda: actions_of(api, 7),
+    ]
+    for read in reads:
+        server.received.clear()
+        assert len(await read()) == 1
+
+
+async def actions_of(api: ImagesAPI, image_id: int) -> list[int]:
+    return [action.id async for action in api.actions.list(image_id, strict=True)]
 
 
 async def test_row_52_a_listing_can_be_continued_from_the_page_that_failed(
