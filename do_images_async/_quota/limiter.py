@@ -19,6 +19,9 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import msgspec
@@ -50,6 +53,17 @@ class _Methods(msgspec.Struct, frozen=True):
     settled: Callable[[Ticket, Report | None], None]
     lost: Callable[[Ticket], None]
     released: Callable[[Ticket], None]
+
+
+class _Waiting(NamedTuple):
+    """A call that waits: its future, its reserve, and when it began to wait."""
+
+    future: asyncio.Future[GrantedPermit]
+    reserve: int
+    since: int
+
+
+_Granted: TypeAlias = dict[asyncio.Future[GrantedPermit], tuple[_Waiting, Ticket]]
 
 
 class _Alarm:
@@ -127,10 +141,10 @@ class RateLimiter:
         self._in_flight = 0
         self._finished = 0
         self._lost: deque[int] = deque()
-        # Tickets granted in loops that are closed. The one exception: it is added to without the lock.
-        self._abandoned: deque[Ticket] = deque()
-        # Tickets granted to waiters in other loops that have not seen them yet.
-        self._on_their_way: dict[asyncio.Future[GrantedPermit], Ticket] = {}
+        # What was granted to calls that have not taken it yet, since their loops must run first; by loop.
+        self._on_their_way: dict[asyncio.AbstractEventLoop, _Granted] = {}
+        # The calls in loops that do not run, which are in no queue.
+        self._aside: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
         # One queue for each reserve. A future in it gets a Permit; its value is when it began to wait.
         self._queues: dict[int, OrderedDict[asyncio.Future[GrantedPermit], int]] = {}
         self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
@@ -172,15 +186,15 @@ class RateLimiter:
                 ticket = self._take(now, reserve)
                 if ticket is not None:
                     return GrantedPermit(self._issuer, ticket)
-            self._forget_closed_loops()
+            self._skip_stopped_loops()
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
-            waiter = self._enter(reserve)
+            waiter = self._enter(reserve, now)
         self._serve()
         if self.on_wait is not None and not waiter.done():
             self.on_wait(wait)
-        return await self._wait(waiter, max_wait, reserve)
+        return await self._wait(waiter, max_wait, reserve, now)
 
     def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
         """Return a context manager that acquires a permit: `async with limiter.permit() as permit:`.
@@ -224,20 +238,20 @@ class RateLimiter:
     def next_permit_in(self) -> float:
         """Return the seconds until a new call is granted at the earliest; 0.0 if it need not wait."""
         with self._lock:
-            self._forget_closed_loops()
+            self._skip_stopped_loops()
             return self._shortest_wait(self._clock(), 0)
 
     def stats(self) -> LimiterStats:
         """Return the counts at this moment."""
         with self._lock:
             now = self._clock()
-            self._forget_closed_loops()
+            self._skip_stopped_loops()
             for level in self._levels:
                 level.collect(now)
             return LimiterStats(
                 granted=self._granted,
                 in_flight=self._in_flight,
-                waiting=sum(map(len, self._queues.values())),
+                waiting=sum(map(len, [*self._queues.values(), *self._aside.values()])),
                 available=tuple(max(0, level.free) for level in self._levels),
                 pacing=self._gate.is_pacing,
             )
@@ -281,8 +295,7 @@ class RateLimiter:
     def _start_in_child(self) -> None:
         """Start again in a forked child, without the parent's calls; the parent may spend the free tokens."""
         self._lock = threading.Lock()
-        self._queues, self._alarms = {}, {}
-        self._abandoned.clear()
+        self._queues, self._alarms, self._aside = {}, {}, {}
         self._on_their_way.clear()
         if not self._serial:
             return
@@ -332,14 +345,31 @@ class RateLimiter:
         if self._queues:
             self._serve()
 
-    def _enter(self, reserve: int) -> asyncio.Future[GrantedPermit]:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[GrantedPermit] = loop.create_future()
-        self._queues.setdefault(reserve, OrderedDict())[waiter] = self._clock()
-        self._alarms.setdefault(loop, _Alarm()).waiting += 1
+    def _enter(self, reserve: int, since: int) -> asyncio.Future[GrantedPermit]:
+        waiter: asyncio.Future[GrantedPermit] = asyncio.get_running_loop().create_future()
+        self._queue(_Waiting(waiter, reserve, since))
         return waiter
 
+    def _queue(self, call: _Waiting) -> None:
+        queue = self._queues.setdefault(call.reserve, OrderedDict())
+        came_before = bool(queue) and queue[next(reversed(queue))] > call.since
+        queue[call.future] = call.since
+        if came_before:  # its loop was stopped
+            self._queues[call.reserve] = OrderedDict(sorted(queue.items(), key=itemgetter(1)))
+        self._alarms.setdefault(call.future.get_loop(), _Alarm()).waiting += 1
+
     async def _wait(
+        self, waiter: asyncio.Future[GrantedPermit], max_wait: float | None, reserve: int, since: int
+    ) -> GrantedPermit:
+        while True:
+            permit = await self._wait_for_grant(waiter, max_wait, reserve)
+            with self._lock:
+                if self._take_over(waiter) is not None:
+                    return permit
+                waiter = self._enter(reserve, since)  # it was taken back while this loop was stopped
+            self._serve()
+
+    async def _wait_for_grant(
         self, waiter: asyncio.Future[GrantedPermit], max_wait: float | None, reserve: int
     ) -> GrantedPermit:
         if max_wait is None:
@@ -385,28 +415,20 @@ class RateLimiter:
 
     def _leave(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> None:
         """Leave the queue; a permit that was granted meanwhile goes to the next call."""
-        granted = waiter.done() and not waiter.cancelled()
         if waiter.get_loop().is_closed():
-            # The garbage collector ends the call, perhaps while this very thread holds the lock.
-            if granted:
-                self._abandoned.append(waiter.result().ticket)
-            return
-        if granted:
-            waiter.result().release()
-            return
+            return  # the garbage collector ends the call, perhaps while this very thread holds the lock
         with self._lock:
-            queued = waiter in self._queues.get(reserve, ())
-            if queued:
+            if waiter in self._queues.get(reserve, ()):
                 self._remove(waiter, reserve)
-        if queued:
-            self._serve()
-        else:
-            # A grant from another thread is on its way, and must find nobody.
-            waiter.cancel()
+            elif waiter.done() and (ticket := self._take_over(waiter)):
+                self._put_back(ticket)
+        self._serve()
+        waiter.cancel()  # a grant from another thread may be on its way, and must find nobody
 
-    def _remove(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> None:
+    def _remove(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> _Waiting:
+        """Take a call out of its queue, and return it."""
         queue = self._queues[reserve]
-        del queue[waiter]
+        call = _Waiting(waiter, reserve, queue.pop(waiter))
         if not queue:
             del self._queues[reserve]
         loop = waiter.get_loop()
@@ -416,23 +438,43 @@ class RateLimiter:
             del self._alarms[loop]
             if loop is _current_loop():
                 alarm.cancel()
+        return call
 
-    def _forget_closed_loops(self) -> None:
-        """Drop the calls that waited in loops that are closed, and take back permits that they never saw."""
-        while self._abandoned:
-            self._put_back(self._abandoned.popleft())
-        for waiter in [each for each in self._on_their_way if each.get_loop().is_closed()]:
-            self._put_back(self._on_their_way.pop(waiter))
-        closed = {loop for loop in self._alarms if loop.is_closed()}
-        if not closed:
-            return
-        for loop in closed:
-            del self._alarms[loop]
-        for reserve, queue in list(self._queues.items()):
-            for waiter in [each for each in queue if each.get_loop() in closed]:
-                del queue[waiter]
-            if not queue:
-                del self._queues[reserve]
+    def _skip_stopped_loops(self) -> None:
+        """Set the calls aside whose loops do not run, and take back permits that they have not taken.
+
+        When their loop runs again, they return to their places. Calls in closed loops are dropped.
+        """
+        aside: list[_Waiting] = []
+        for loop in [each for each in self._on_their_way if not each.is_running()]:
+            for call, ticket in self._on_their_way.pop(loop).values():
+                self._put_back(ticket)
+                if not call.future.done():
+                    aside.append(call)
+        stopped = {loop: alarm for loop, alarm in self._alarms.items() if not loop.is_running()}
+        if stopped:
+            waiting = [(each, reserve) for reserve, queue in self._queues.items() for each in queue]
+            aside += [self._remove(*each) for each in waiting if each[0].get_loop() in stopped]
+        for call in aside:
+            loop = call.future.get_loop()
+            if loop in self._aside or _call_in(loop, partial(self._queue_again, stopped.get(loop))):
+                self._aside.setdefault(loop, []).append(call)
+        for loop in [each for each in self._aside if each.is_closed()]:
+            del self._aside[loop]
+
+    def _queue_again(self, alarm: _Alarm | None) -> None:
+        """Put the calls of this thread's loop, which runs again, back into their queues.
+
+        Args:
+            alarm: the timer that the loop had.
+        """
+        if alarm is not None:
+            alarm.cancel()
+        with self._lock:
+            for call in self._aside.pop(asyncio.get_running_loop(), ()):
+                if not call.future.done():
+                    self._queue(call)
+        self._serve()
 
     def _take(self, now: int, reserve: int) -> Ticket | None:
         """Take a token from every bucket, or from none."""
@@ -460,7 +502,7 @@ class RateLimiter:
         while True:
             with self._lock:
                 now = self._clock()
-                self._forget_closed_loops()
+                self._skip_stopped_loops()
                 granted = self._grant(now)
                 late = self._set_alarms(now)
             # Where a loop has been closed since, somebody else may have the permit.
@@ -469,12 +511,13 @@ class RateLimiter:
         for loop in late:
             _call_in(loop, self._serve)
 
-    def _grant(self, now: int) -> list[tuple[asyncio.Future[GrantedPermit], Ticket]]:
-        granted: list[tuple[asyncio.Future[GrantedPermit], Ticket]] = []
+    def _grant(self, now: int) -> list[tuple[_Waiting, Ticket]]:
+        granted: list[tuple[_Waiting, Ticket]] = []
         while self._queues:
             reserve = min(self._queues)
             waiter = next(iter(self._queues[reserve]))
             # A waiter that was cancelled in this turn of its loop has not left the queue yet.
+            ticket = None
             if not waiter.done():
                 ticket = self._take(now, reserve)
                 if ticket is None:
@@ -484,8 +527,9 @@ class RateLimiter:
                     if starved is not None:
                         self._served_starved = ticket.serial
                         reserve, waiter = starved
-                granted.append((waiter, ticket))
-            self._remove(waiter, reserve)
+            call = self._remove(waiter, reserve)
+            if ticket is not None:
+                granted.append((call, ticket))
         return granted
 
     def _longest_starved(self, now: int, above: int) -> tuple[int, asyncio.Future[GrantedPermit]] | None:
@@ -503,31 +547,45 @@ class RateLimiter:
                 starved, oldest = (reserve, waiter), since
         return starved
 
-    def _hand_over(self, waiter: asyncio.Future[GrantedPermit], ticket: Ticket) -> bool:
-        """Give a waiter its permit in its own loop; return False if that loop is closed."""
+    def _hand_over(self, call: _Waiting, ticket: Ticket) -> bool:
+        """Give a call its permit in its own loop; return False if that loop is closed."""
+        waiter = call.future
         loop = waiter.get_loop()
-        if loop is _current_loop():
-            waiter.set_result(GrantedPermit(self._issuer, ticket))
-            return True
         with self._lock:
-            self._on_their_way[waiter] = ticket
-        return _call_in(loop, lambda: self._arrive(waiter))
+            self._on_their_way.setdefault(loop, {})[waiter] = call, ticket
+        if loop is not _current_loop():
+            return _call_in(loop, lambda: self._arrive(waiter))
+        waiter.set_result(GrantedPermit(self._issuer, ticket))
+        return True
 
     def _arrive(self, waiter: asyncio.Future[GrantedPermit]) -> None:
         with self._lock:
-            ticket = self._on_their_way.pop(waiter, None)
-        if ticket is None:
-            return  # granted by the parent of a forked child
-        if waiter.done():
-            self._released(ticket)
-        else:
-            waiter.set_result(GrantedPermit(self._issuer, ticket))
+            _, ticket = self._on_their_way.get(waiter.get_loop(), {}).get(waiter, (None, None))
+            if ticket is None:
+                return  # taken back while this loop was stopped, or granted by the parent of a forked child
+            if not waiter.done():
+                waiter.set_result(GrantedPermit(self._issuer, ticket))
+                return
+            self._take_over(waiter)
+            self._put_back(ticket)
+        self._serve_if_waiting()
+
+    def _take_over(self, waiter: asyncio.Future[GrantedPermit]) -> Ticket | None:
+        """Return what was granted to a call, which is no longer on its way; None if it was taken back."""
+        loop = waiter.get_loop()
+        granted = self._on_their_way.get(loop, {})
+        _, ticket = granted.pop(waiter, (None, None))
+        if not granted:
+            self._on_their_way.pop(loop, None)
+        return ticket
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
         """Set the timer of this thread's loop; return the other loops that must set theirs."""
         due = self._next_change(now)
         if due is None:
-            return ()
+            if not self._on_their_way:
+                return ()
+            due = now + _SECOND  # to see whether the loops that they are on their way to have stopped
         here = _current_loop()
         late: list[asyncio.AbstractEventLoop] = []
         for loop, alarm in self._alarms.items():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from do_images_async._quota.limiter import RateLimiter
-from do_images_async._quota.protocols import Permit
+from do_images_async._quota.protocols import LimiterStats, Permit
 from do_images_async.errors import QuotaWaitError
 from tests.support.quota_models import (
     Exchange,
@@ -313,6 +313,12 @@ class AgainstTheNaiveLimiter(RuleBasedStateMachine):
         self.do(partial(self.limiter.close_for, ticks * TICK / SECOND))
         self.naive.close_for(ticks * TICK)
 
+    @rule()
+    def somebody_looks_while_the_loop_is_stopped(self) -> None:
+        """As another thread does, whose calls the calls of this loop must not hold up meanwhile."""
+        self.limiter.stats()
+        self.do()
+
     @rule(ticks=st.integers(1, 60))
     def time_passes(self, ticks: int) -> None:
         self.wait(ticks * TICK)
@@ -331,7 +337,10 @@ class AgainstTheNaiveLimiter(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_agree(self) -> None:
-        stats = self.limiter.stats()
+        async def look() -> LimiterStats:
+            return self.limiter.stats()
+
+        stats = self.runner.run(look())
         assert stats.available == self.naive.free()
         assert stats.in_flight == len(self.naive.holding)
         assert stats.waiting == len(self.naive.waiting)

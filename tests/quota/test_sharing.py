@@ -252,6 +252,69 @@ def test_a_loop_that_is_closed_during_the_grant_gets_nothing(monkeypatch: pytest
     drop(*tasks)
 
 
+class Clock:
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+async def spend_at_once(limiter: RateLimiter, number: int) -> None:
+    """Take permits one by one without waiting, and settle them."""
+    for _ in range(number):
+        (await limiter.acquire(max_wait=0)).settle()
+
+
+async def let_run() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("when", ["before the grant", "before they have taken it"])
+def test_calls_in_a_loop_that_is_stopped_hold_nobody_up_and_go_on_with_it(when: str) -> None:
+    clock = Clock()
+    limiter = RateLimiter(TokenBucket(3, per=60), slow_start=False, clock=clock)
+    loop = asyncio.new_event_loop()
+    calls: list[asyncio.Task[Permit]] = []
+
+    async def begin() -> None:
+        await spend_at_once(limiter, 3)
+        calls.extend(asyncio.ensure_future(limiter.acquire()) for _ in range(5))
+        await let_run()
+        if when == "before the grant":
+            return
+        clock.now += 61_000_000_000
+        # Another thread grants them the tokens while this one is busy; then the loop stops.
+        with ThreadPoolExecutor(1) as other:
+            other.submit(limiter.close_for, 0).result()
+
+    loop.run_until_complete(begin())
+    if when == "before the grant":
+        clock.now += 61_000_000_000
+    assert limiter.next_permit_in() == 0
+    asyncio.run(spend_at_once(limiter, 3))
+    assert limiter.stats().available == (0,)
+    assert not any(call.done() for call in calls)
+
+    async def go_on() -> list[Permit]:
+        clock.now += 61_000_000_000
+        limiter.close_for(0)
+        await let_run()
+        return [call.result() for call in calls if call.done()]
+
+    permits = loop.run_until_complete(go_on())
+    assert calls[:3] == [call for call in calls if call.done()], "in the order in which they came"
+    assert (len(permits), limiter.stats().in_flight, limiter.stats().available) == (3, 3, (0,))
+    for permit in permits:
+        permit.settle()
+    assert len(loop.run_until_complete(go_on())) == 5
+    assert limiter.stats().granted == 3 + 3 + 5
+    loop.close()
+
+
 def closed(*_: object) -> None:
     raise RuntimeError("Event loop is closed")
 
