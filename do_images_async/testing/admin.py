@@ -124,10 +124,10 @@ class Admin:
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:
-            fault = fault_from_json(await any_json_object(request))
+            fault = self.faults.add(fault_from_json(await any_json_object(request)))
         except (TypeError, ValueError) as error:
             raise Problem(422, "unprocessable_entity", str(error)) from None
-        return success(201, fault_to_json(self.faults.add(fault)), {})
+        return success(201, fault_to_json(fault), {})
 
     async def _clear_faults(self, _: web.Request) -> web.Response:
         self.faults.clear()
@@ -138,9 +138,12 @@ class Admin:
         status = query.get("status")
         if status is not None and not (status.isascii() and status.isdigit() and len(status) <= _MOST_DIGITS):
             raise Problem(422, "unprocessable_entity", "status must be a number")
-        chosen = self.journal.where(
-            query.get("method"), query.get("path"), status=None if status is None else int(status)
-        )
+        try:
+            chosen = self.journal.where(
+                query.get("method"), query.get("path"), status=None if status is None else int(status)
+            )
+        except ValueError as error:
+            raise Problem(422, "unprocessable_entity", str(error)) from None
         return success(200, {"requests": [attrs.asdict(entry) for entry in chosen], "count": len(chosen)}, {})
 
     async def _clear_requests(self, _: web.Request) -> web.Response:

@@ -20,7 +20,7 @@ from do_images_async.testing.arguments import (
     text,
     whole,
 )
-from do_images_async.testing.journal import matches
+from do_images_async.testing.journal import check_request, matches
 
 __all__ = ["Body", "Fault", "Faults", "Pages"]
 
@@ -29,6 +29,11 @@ Encoding = Literal["gzip", "corrupt-gzip"]
 Pages = Literal["duplicated", "created", "deleted", "looping"]
 _DAY = 86_400.0  # the longest pause, in seconds
 _EDGE_STATUSES = range(520, 531)  # only Cloudflare answers with these
+_EFFECTS = (
+    *("delay", "jitter", "status", "body", "headers", "edge", "raw", "broken", "pace", "malformed"),
+    *("encoding", "pages", "reset_skew", "reset_in"),
+)
+"""The arguments of a fault that do something."""
 Body = bytes | str | Mapping[str, Any] | Sequence[Any]
 
 
@@ -56,7 +61,7 @@ class Fault:
 
     Args:
         method: only requests with this method.
-        path: only this path; `*` in it matches anything.
+        path: only this path, without a query; `*` in it matches anything.
         times: how many requests it applies to; None for all.
         probability: the probability that it applies to a matching request, from 0 to 1.
         after: whether the request is executed first, so that only the response is lost or damaged.
@@ -107,6 +112,9 @@ class Fault:
     reset_in: float | None = attrs.field(default=None, validator=or_none(number(-1e9, 1e9)))
     struck: int = attrs.field(default=0, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        check_request(self.method, self.path)
+
     def matches(self, request: web.BaseRequest) -> bool:
         """Return whether the fault may apply to this request."""
         if self.times is not None and self.struck >= self.times:
@@ -134,6 +142,9 @@ class Fault:
         return not self.after and (self.answers or self.silent)
 
 
+_WITHOUT_EFFECT = Fault()
+
+
 class Faults:
     """The active faults; the first that matches a request applies.
 
@@ -152,7 +163,13 @@ class Faults:
         return iter(tuple(self._faults))
 
     def add(self, fault: Fault) -> Fault:
-        """Activate a fault, after the active ones, and return it."""
+        """Activate a fault, after the active ones, and return it.
+
+        Raises:
+            ValueError: the fault does nothing.
+        """
+        if all(getattr(fault, name) == getattr(_WITHOUT_EFFECT, name) for name in _EFFECTS):
+            raise ValueError(f"a fault needs one of {', '.join(_EFFECTS)}: this one would do nothing")
         self._faults.append(fault)
         return fault
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["Entry", "Journal", "digest", "matches"]
+__all__ = ["Entry", "Journal", "check_request", "digest", "matches"]
 
 
 def digest(token: str) -> str:
@@ -20,9 +20,17 @@ def digest(token: str) -> str:
 
 def matches(pattern: str | None, path: str) -> bool:
     """Return whether a path matches; `*` matches anything, None any path. A trailing slash is ignored."""
-    if pattern is None or fnmatchcase(path, pattern):
-        return True
-    return path.endswith("/") and fnmatchcase(path[:-1], pattern)
+    return pattern is None or any(
+        fnmatchcase(path, each) for each in (pattern, pattern.rstrip("/"), f"{pattern}/")
+    )
+
+
+def check_request(method: str | None, path: str | None) -> None:
+    """Raise ValueError for a method or path that no request can have, so that nothing would ever match."""
+    if method is not None and not (method.isascii() and method.isalpha() and method.isupper()):
+        raise ValueError(f"method must be in capitals, such as GET, not {method!r}")
+    if path is not None and (not path.startswith(("/", "*")) or "?" in path):
+        raise ValueError(f"path must begin with / or *, and has no query, not {path!r}")
 
 
 @attrs.define(kw_only=True)
@@ -101,7 +109,11 @@ class Journal:
             token: the token itself.
             since: Unix time in seconds; earlier requests are left out.
             when: any other condition, called with each entry.
+
+        Raises:
+            ValueError: no request has this method or path.
         """
+        check_request(method, path)
         owner = None if token is None else digest(token)
         return Journal(
             entries=(
@@ -124,7 +136,7 @@ class Journal:
         status: int | None = None,
         token: str | None = None,
     ) -> int:
-        """Return the number of requests that match; the arguments are those of `where`."""
+        """Return the number of requests that match; the arguments and exceptions are those of `where`."""
         return len(self.where(method, path, status=status, token=token))
 
     def statuses(self) -> Counter[int | None]:

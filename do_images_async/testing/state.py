@@ -103,9 +103,17 @@ class ImageStore:
 
         Args:
             at: its index in the listing, from 0; by default it is the last.
-            fields: fields that replace the defaults.
+            fields: fields that replace the defaults. Their values are not checked: a test may want what the
+                API should not send.
+
+        Raises:
+            ValueError: there is no such field, or an image with this id or slug.
         """
         image = self._record(fields)
+        if image["id"] in self._images:
+            raise ValueError(f"id must be new: there is an image {image['id']} already")
+        if self._slugs.get(image["slug"]) in self._images:
+            raise ValueError(f"slug must be new: there is an image {image['slug']!r} already")
         behind = [] if at is None else list(self._images.values())[at:]
         for other in behind:
             del self._images[other["id"]]

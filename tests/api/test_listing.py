@@ -438,8 +438,8 @@ async def test_an_empty_answer_is_read_again_where_the_list_must_be_whole(
 ) -> None:
     """A replica that lags, or a service that restarts, may list nothing for a moment."""
     action = {"id": 1, "status": "completed", "type": "transfer", "resource_id": 7}
-    one = {"images": [image_document(1, public=False)], "actions": [action], "meta": {"total": 1}}
-    none = {"images": [], "actions": [], "meta": {"total": 0}}
+    one: object = {"images": [image_document(1, public=False)], "actions": [action], "meta": {"total": 1}}
+    none: object = {"images": [], "actions": [], "meta": {"total": 0}}
     server.answer_with(lambda _: reply(none if len(server.received) == 1 else one))
     since = datetime.min.replace(tzinfo=UTC)
     reads: list[Callable[[], Awaitable[Sized]]] = [

@@ -850,6 +850,8 @@ async def test_the_root_of_the_admin_endpoints_lists_them(emulator: ImagesEmulat
             assert each["description"].count("\n") == 0
             url = emulator.url + each["path"]
             body: dict[str, Any] = {"images": []} if each["method"] == "PUT" else {}
+            if each["path"].endswith("/faults"):
+                body = {"status": 503}
             async with other.request(each["method"], url, json=body) as response:
                 assert response.status in (200, 201, 204), each
 
@@ -885,7 +887,7 @@ async def test_a_query_without_effect_is_refused_by_the_admin_endpoint(
     emulator: ImagesEmulator, http: aiohttp.ClientSession, method: str, path: str, message: str
 ) -> None:
     await ask(http)
-    emulator.faults.add(Fault(path="/none"))
+    emulator.faults.add(Fault(path="/none", status=503))
     before = (emulator.dump(), len(emulator.tokens))
     body: Any = {"images": []} if method == "PUT" else {} if method == "POST" else None
     async with (
@@ -938,8 +940,8 @@ ODD_TYPES: list[Any] = [None, True, 5, -1.5, "é", [], [5], [[]], {}, {"a": 5}]
 @pytest.mark.parametrize(
     ("method", "path", "fields", "rest"),
     [
-        ("POST", "/faults", [each.name for each in attrs.fields(Fault) if each.init], {}),
-        ("POST", "/faults", ["body_base64", "raw_base64"], {}),
+        ("POST", "/faults", [each.name for each in attrs.fields(Fault) if each.init], {"pace": 1}),
+        ("POST", "/faults", ["body_base64", "raw_base64"], {"pace": 1}),
         ("POST", "/tokens", ["scopes", "expires_in", "token"], {}),
         ("PUT", "/state", ["images", "imports", "actions", "transfers", "incomplete"], {"images": []}),
     ],
@@ -1176,3 +1178,68 @@ def test_a_quota_that_makes_no_sense_is_refused(
 def test_one_string_is_not_several_names() -> None:
     with pytest.raises(TypeError, match="names must be several host names, not one string"):
         ImagesEmulator(images=0, names="emulator")
+
+
+# --- what would hide a mistake in a test ---
+
+
+@pytest.mark.parametrize("method", ["get", "", "G ET", "Delete"])
+def test_a_method_that_no_request_has_is_refused(method: str) -> None:
+    emulator = ImagesEmulator()
+    for use in (lambda: Fault(method=method, status=503), lambda: emulator.requests.count(method)):
+        with pytest.raises(ValueError, match="method must be in capitals, such as GET"):
+            use()
+
+
+@pytest.mark.parametrize("path", ["v2/images", "", "/v2/images?per_page=1"])
+def test_a_path_that_no_request_has_is_refused(path: str) -> None:
+    emulator = ImagesEmulator()
+    for use in (lambda: Fault(path=path, status=503), lambda: emulator.requests.count("GET", path)):
+        with pytest.raises(ValueError, match="path must begin with / or"):
+            use()
+
+
+def test_a_fault_that_does_nothing_is_refused() -> None:
+    nothing: list[dict[str, Any]] = [{}, {"method": "GET"}, {"times": None, "after": True}]
+    for fields in nothing:
+        with pytest.raises(ValueError, match="a fault needs one of delay"):
+            ImagesEmulator().faults.add(Fault(**fields))
+
+
+async def test_the_journal_ignores_the_slash_behind_a_path_in_the_question_too() -> None:
+    async with ImagesEmulator(images=0) as emulator, ImagesAPI(emulator.token, base_url=emulator.url) as api:
+        await api.list_page()
+        assert (
+            emulator.requests.count("GET", "/v2/images/") == emulator.requests.count("GET", "/v2/images") == 1
+        )
+
+
+def test_an_emulator_that_runs_is_not_entered_again() -> None:
+    with ImagesEmulator(images=0) as emulator:
+        with pytest.raises(RuntimeError, match="running already"), emulator:
+            pass
+        assert emulator.url.startswith("http://127.0.0.1:")
+    with emulator:
+        assert emulator.url
+
+
+def test_an_image_with_an_id_or_slug_that_is_taken_is_refused() -> None:
+    emulator = ImagesEmulator(images=1)
+    taken = next(each for each in emulator.images if each["slug"])
+    for fields in ({"id": taken["id"]}, {"slug": taken["slug"]}):
+        with pytest.raises(ValueError, match=f"{next(iter(fields))} must be new"):
+            emulator.images.add(**fields)
+
+
+@pytest.mark.parametrize(
+    "fault", [{}, {"method": "get", "status": 503}, {"path": "v2/images", "status": 503}]
+)
+async def test_the_admin_endpoint_refuses_the_same(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, fault: dict[str, Any]
+) -> None:
+    async with http.post(f"{emulator.admin_url}/faults", json=fault) as answer:
+        assert answer.status == 422
+    async with http.get(f"{emulator.admin_url}/requests", params={"method": "get"}) as answer:
+        assert answer.status == 422
+        assert "method must be in capitals" in (await answer.json())["message"]
+    assert not len(emulator.faults)
