@@ -330,6 +330,21 @@ async def test_a_second_limiter_of_a_process_does_not_unlock_the_file_of_the_fir
     assert path.with_name("quota.db-wal").stat().st_ino == log.st_ino
 
 
+@pytest.fixture
+def target(path: Path) -> Path:
+    """Let the path be a link to a file that is not there; return that one."""
+    path.parent.mkdir()
+    target = path.with_name("elsewhere.db")
+    path.symlink_to(target)
+    return target
+
+
+async def test_the_file_is_made_where_a_link_leads(make: Make, target: Path) -> None:
+    await take(make(), 1)
+    made = await asyncio.to_thread(target.stat)
+    assert stat.S_IMODE(made.st_mode) == 0o600
+
+
 async def test_it_does_not_grow(make: Make, path: Path) -> None:
     limiter = make(TokenBucket(100_000, per=0.001, margin=0))
     for _ in range(400):
