@@ -38,10 +38,17 @@ _COUNT_HELP: Final = {
     "monthly": "The same for months.",
     "yearly": "The same for years.",
 }
+
+
+def _by_own_name(image: Image) -> str:
+    return image.name
+
+
 _GROUPS: Final[Mapping[str, GroupBy]] = {
     "tags": by_tags,
     "distribution": by_distribution,
     "regions": by_regions,
+    "name": _by_own_name,
     "none": one_group,
 }
 _TYPES: Final = ("snapshot", "backup", "custom")
@@ -187,15 +194,11 @@ def _group_by(names: tuple[str, ...], pattern: str | None, group_by: str | None)
     named = by_name(*names) if names else None
     if pattern is not None:
         group = by_pattern(pattern)
-    elif group_by in (None, "name"):
-        return named or _own_name
-    else:
+    elif group_by is not None:
         group = _GROUPS[group_by]
+    else:
+        return by_name(*names)
     return group if named is None else _within(named, group)
-
-
-def _own_name(image: Image) -> str:
-    return image.name
 
 
 def _within(selected: GroupBy, group: GroupBy) -> GroupBy:

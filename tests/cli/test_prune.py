@@ -133,6 +133,7 @@ async def test_a_list_of_images_protects_nothing_and_is_refused(
         (("--group-by", "regions", "--keep-last", "2"), 2),
         (("--group-by", "tags", "--keep-last", "2"), 2),
         (("--name", "web-*", "--group-by", "tags", "--keep-last", "2"), 2),
+        (("--name", "web-*", "--group-by", "name", "--keep-last", "1"), 10),
         (("--pattern", "(?P<group>[a-z]+)-.*", "--keep-last", "2"), 3),
         (("--name", "w*", "--pattern", "(?P<group>[a-z]+)-.*", "--keep-last", "2"), 2),
     ],
