@@ -514,7 +514,7 @@ async def test_a_disk_that_is_full_leaves_no_half_line_in_the_journal(
     assert emulator.requests.count("DELETE") == 0
 
 
-@pytest.mark.parametrize(("journal", "status"), [("/dev/full", 2), ("/nonexistent/journal", 74), ("/", 2)])
+@pytest.mark.parametrize(("journal", "status"), [("/dev/full", 2), ("/proc/nothing/journal", 74), ("/", 2)])
 async def test_what_can_be_no_journal_is_refused(emulator: ImagesEmulator, journal: str, status: int) -> None:
     ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", journal)
     assert ended.status == status
