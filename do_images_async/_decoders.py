@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-__all__ = ["json_decoder", "msgpack_decoder"]
+__all__ = ["json_decoder", "msgpack_decoder", "structurer"]
 
 T = TypeVar("T")
 
@@ -23,7 +25,7 @@ if hasattr(os, "register_at_fork"):  # or a child could inherit a class whose de
 
 
 def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """Return a decoder from JSON. From then on, any thread may also convert to this type."""
+    """Return a decoder from JSON."""
     with _lock:
         return msgspec.json.Decoder(kind)
 
@@ -32,3 +34,9 @@ def msgpack_decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
     """Return a decoder from MessagePack."""
     with _lock:
         return msgspec.msgpack.Decoder(kind)
+
+
+def structurer(kind: type[T]) -> Callable[[object], T]:
+    """Return a function that makes this type from values that JSON can hold."""
+    json_decoder(kind)  # `convert` describes the class itself, without the lock, where nobody has
+    return partial(msgspec.convert, type=kind)

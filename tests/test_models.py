@@ -708,6 +708,8 @@ from do_images_async import converter
 
 
 def slowly() -> None:
+    # msgspec asks for this in the middle of a description: the other threads come meanwhile. There is no
+    # event to wait for, since they must do nothing until it is complete.
     time.sleep(0.1)
 
 

@@ -50,7 +50,7 @@ class RegionCopies:
         begun: dict[str, Action] = {}
         if missing := frozenset(regions) - present:
             begun, done = await self._transfers()
-            if not missing.isdisjoint(done):  # since when? it may have ended after the image was read
+            if not missing.isdisjoint(done):  # one may have been completed after the image was read
                 present = frozenset((await self.read()).regions)
 
         async def ensure_one(region: str) -> Action | None:

@@ -34,7 +34,7 @@ from cattrs import (
 from cattrs.cols import list_structure_factory
 from cattrs.fns import identity
 
-from do_images_async._decoders import json_decoder
+from do_images_async._decoders import json_decoder, structurer
 from do_images_async._http.bodies import ActionBody, listed_field
 from do_images_async.errors import DecodeError
 from do_images_async.models import Action, OpenEnum, Region
@@ -131,6 +131,10 @@ class _MsgspecHook:
         return json_decoder(self._kind)
 
     @cached_property
+    def _structure(self) -> Callable[[object], Any]:
+        return structurer(self._kind)
+
+    @cached_property
     def _fallback(self) -> Hook:
         return self._make_fallback()
 
@@ -146,9 +150,8 @@ class _MsgspecHook:
         return self._fallback(value, self._kind)
 
     def __call__(self, value: Any, _: Any) -> Any:
-        self._decoder  # noqa: B018  (msgspec knows the type from here on, whatever other threads do)
         try:
-            return msgspec.convert(value, self._kind)
+            return self._structure(value)
         except _REJECTIONS:
             pass
         return self._fallback(value, self._kind)

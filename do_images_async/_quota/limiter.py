@@ -511,8 +511,8 @@ class RateLimiter:
         for loop in late:
             _call_in(loop, self._serve)
 
-    def _grant(self, now: int) -> list[tuple[_Waiting, Ticket]]:
-        granted: list[tuple[_Waiting, Ticket]] = []
+    def _grant(self, now: int) -> list[tuple[asyncio.Future[GrantedPermit], Ticket]]:
+        granted: list[tuple[asyncio.Future[GrantedPermit], Ticket]] = []
         while self._queues:
             reserve = min(self._queues)
             waiter = next(iter(self._queues[reserve]))
@@ -529,7 +529,8 @@ class RateLimiter:
                         reserve, waiter = starved
             call = self._remove(waiter, reserve)
             if ticket is not None:
-                granted.append((call, ticket))
+                self._on_their_way.setdefault(waiter.get_loop(), {})[waiter] = call, ticket
+                granted.append((waiter, ticket))
         return granted
 
     def _longest_starved(self, now: int, above: int) -> tuple[int, asyncio.Future[GrantedPermit]] | None:
@@ -547,12 +548,9 @@ class RateLimiter:
                 starved, oldest = (reserve, waiter), since
         return starved
 
-    def _hand_over(self, call: _Waiting, ticket: Ticket) -> bool:
-        """Give a call its permit in its own loop; return False if that loop is closed."""
-        waiter = call.future
+    def _hand_over(self, waiter: asyncio.Future[GrantedPermit], ticket: Ticket) -> bool:
+        """Give a waiter its permit in its own loop; return False if that loop is closed."""
         loop = waiter.get_loop()
-        with self._lock:
-            self._on_their_way.setdefault(loop, {})[waiter] = call, ticket
         if loop is not _current_loop():
             return _call_in(loop, lambda: self._arrive(waiter))
         waiter.set_result(GrantedPermit(self._issuer, ticket))
@@ -563,8 +561,9 @@ class RateLimiter:
             _, ticket = self._on_their_way.get(waiter.get_loop(), {}).get(waiter, (None, None))
             if ticket is None:
                 return  # taken back while this loop was stopped, or granted by the parent of a forked child
-            if not waiter.done():
-                waiter.set_result(GrantedPermit(self._issuer, ticket))
+            if not waiter.cancelled():
+                if not waiter.done():  # what was taken back and granted again is announced twice
+                    waiter.set_result(GrantedPermit(self._issuer, ticket))
                 return
             self._take_over(waiter)
             self._put_back(ticket)

@@ -200,7 +200,8 @@ class ImagesEmulator:
         return f"{self.url}{Admin.PREFIX}"
 
     async def __aenter__(self) -> Self:
-        self._refuse_to_start_twice()
+        if self._runner is not None:
+            raise RuntimeError("the emulator is running already: enter it once, or make another one")
         app = web.Application(client_max_size=2**20)
         self._admin.install(app)
         for route in with_refusals(self._routes()):
@@ -224,10 +225,6 @@ class ImagesEmulator:
             await self._runner.cleanup()
             self._runner = None
 
-    def _refuse_to_start_twice(self) -> None:
-        if self._runner is not None:
-            raise RuntimeError("the emulator is running already: enter it once, or make another one")
-
     def _site(self, runner: web.BaseRunner) -> web.BaseSite:
         host, port = self._address
         if host == "::" and socket.has_dualstack_ipv6():  # asyncio's own sockets would leave IPv4 out
@@ -243,7 +240,6 @@ class ImagesEmulator:
         )
 
     def __enter__(self) -> Self:
-        self._refuse_to_start_twice()
         thread = ServingThread(self)
         thread.start()
         self._thread = thread

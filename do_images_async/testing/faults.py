@@ -29,11 +29,6 @@ Encoding = Literal["gzip", "corrupt-gzip"]
 Pages = Literal["duplicated", "created", "deleted", "looping"]
 _DAY = 86_400.0  # the longest pause, in seconds
 _EDGE_STATUSES = range(520, 531)  # only Cloudflare answers with these
-_EFFECTS = (
-    *("delay", "jitter", "status", "body", "headers", "edge", "raw", "broken", "pace", "malformed"),
-    *("encoding", "pages", "reset_skew", "reset_in"),
-)
-"""The arguments of a fault that do something."""
 Body = bytes | str | Mapping[str, Any] | Sequence[Any]
 
 
@@ -142,6 +137,9 @@ class Fault:
         return not self.after and (self.answers or self.silent)
 
 
+_CHOOSING = {"method", "path", "times", "probability", "after"}
+"""The arguments of a fault that choose requests; the others do something to them."""
+_EFFECTS = [each.name for each in attrs.fields(Fault) if each.init and each.name not in _CHOOSING]
 _WITHOUT_EFFECT = Fault()
 
 

@@ -20,9 +20,9 @@ def digest(token: str) -> str:
 
 def matches(pattern: str | None, path: str) -> bool:
     """Return whether a path matches; `*` matches anything, None any path. A trailing slash is ignored."""
-    return pattern is None or any(
-        fnmatchcase(path, each) for each in (pattern, pattern.rstrip("/"), f"{pattern}/")
-    )
+    if pattern is None or fnmatchcase(path, pattern):
+        return True
+    return fnmatchcase(path.removesuffix("/"), pattern.removesuffix("/"))
 
 
 def check_request(method: str | None, path: str | None) -> None:

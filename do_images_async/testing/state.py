@@ -118,7 +118,7 @@ class ImageStore:
         for other in behind:
             del self._images[other["id"]]
         self._put(image)
-        self._images.update({other["id"]: other for other in behind if other["id"] != image["id"]})
+        self._images.update({other["id"]: other for other in behind})
         self._listings.clear()
         return int(image["id"])
 

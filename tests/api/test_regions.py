@@ -63,69 +63,83 @@ async def test_a_second_run_costs_one_request_and_changes_nothing(
     assert len(emulator.actions) == 1
 
 
-async def test_a_transfer_in_progress_is_waited_for_and_not_doubled() -> None:
-    passed = 0.0
+class Clock:
+    """The time, ahead by what a test has let pass."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def slow_emulator(clock: Clock) -> AsyncIterator[ImagesEmulator]:
+    """Serve actions that take a minute of the clock."""
+    async with ImagesEmulator(images=0, action_seconds=60, clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+async def slow_account(slow_emulator: ImagesEmulator) -> AsyncIterator[ImagesAPI]:
+    async with ImagesAPI(slow_emulator.token, base_url=slow_emulator.url, retry=FAST) as client:
+        yield client
+
+
+async def test_a_transfer_in_progress_is_waited_for_and_not_doubled(
+    clock: Clock, slow_emulator: ImagesEmulator, slow_account: ImagesAPI
+) -> None:
     reports: list[tuple[str, int]] = []
 
     def progress(region: str, action: Action) -> None:
-        nonlocal passed
         reports.append((region, action.id))
-        passed = 60.0  # it ends, once it was seen
+        clock.ahead = 60.0  # it ends, once it was seen
 
-    async with (
-        ImagesEmulator(images=0, action_seconds=60, clock=lambda: time.time() + passed) as emulator,
-        ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as account,
-    ):
-        image = emulator.images.add(regions=["nyc3"])
-        begun = await account.actions.transfer(image, "ams3")
-        outcomes = await ensure(account, image, "ams3", progress=progress)
-        done = outcomes["ams3"].result()
-        assert done is not None
-        assert done.id == begun.id
-        assert set(reports) == {("ams3", begun.id)}
-        assert emulator.requests.count("POST") == 1
+    image = slow_emulator.images.add(regions=["nyc3"])
+    begun = await slow_account.actions.transfer(image, "ams3")
+    outcomes = await ensure(slow_account, image, "ams3", progress=progress)
+    done = outcomes["ams3"].result()
+    assert done is not None
+    assert done.id == begun.id
+    assert set(reports) == {("ams3", begun.id)}
+    assert slow_emulator.requests.count("POST") == 1
 
 
-async def test_a_transfer_that_ends_after_the_image_was_read_is_not_doubled() -> None:
-    passed = 0.0
-
+async def test_a_transfer_that_ends_after_the_image_was_read_is_not_doubled(
+    clock: Clock, slow_emulator: ImagesEmulator, slow_account: ImagesAPI
+) -> None:
     def hook(request: web.Request) -> None:
-        nonlocal passed
         if request.method == "GET" and request.path.endswith("/actions"):
-            passed = 60.0
+            clock.ahead = 60.0
 
-    async with (
-        ImagesEmulator(images=0, action_seconds=60, clock=lambda: time.time() + passed) as emulator,
-        ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as account,
-    ):
-        image = emulator.images.add(regions=["nyc3"])
-        await account.actions.transfer(image, "ams3")
-        emulator.on_request.append(hook)
-        outcomes = await ensure(account, image, "ams3")
-        assert outcomes["ams3"].result() is None
-        assert emulator.requests.count("POST") == 1
+    image = slow_emulator.images.add(regions=["nyc3"])
+    await slow_account.actions.transfer(image, "ams3")
+    slow_emulator.on_request.append(hook)
+    outcomes = await ensure(slow_account, image, "ams3")
+    assert outcomes["ams3"].result() is None
+    assert slow_emulator.requests.count("POST") == 1
 
 
-async def test_many_at_once_begin_each_transfer_once() -> None:
-    passed = 0.0
+async def test_many_at_once_begin_each_transfer_once(
+    clock: Clock, slow_emulator: ImagesEmulator, slow_account: ImagesAPI
+) -> None:
     reports: set[tuple[int, str]] = set()
 
     async def ensure_both(caller: int) -> Outcomes:
         def progress(region: str, _: Action) -> None:
-            nonlocal passed
             reports.add((caller, region))
-            passed = 60.0 * (len(reports) == 10)  # they end, once everybody waits for both
+            clock.ahead = 60.0 * (len(reports) == 10)  # they end, once everybody waits for both
 
-        return await ensure(account, image, "ams3", "fra1", progress=progress)
+        return await ensure(slow_account, image, "ams3", "fra1", progress=progress)
 
-    async with (
-        ImagesEmulator(images=0, action_seconds=60, clock=lambda: time.time() + passed) as emulator,
-        ImagesAPI(emulator.token, base_url=emulator.url, retry=FAST) as account,
-    ):
-        image = emulator.images.add(regions=["nyc3"])
-        every = await asyncio.gather(*map(ensure_both, range(5)))
-        assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
-        assert len(emulator.actions) == 2
+    image = slow_emulator.images.add(regions=["nyc3"])
+    every = await asyncio.gather(*map(ensure_both, range(5)))
+    assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
+    assert len(slow_emulator.actions) == 2
 
 
 @pytest.mark.parametrize("broken", fewer([{"broken": "reset"}, {"status": 502}]))

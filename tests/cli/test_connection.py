@@ -13,6 +13,7 @@ import pytest_asyncio
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.cli_processes import account, do_images, do_images_here
+from tests.support.logs import without_quota_wait
 from tests.support.servers import HANG, Server, listing, unused_port
 from tests.support.slow import fewer
 
@@ -101,7 +102,7 @@ async def test_a_log_shows_attempts_and_no_token(how: str) -> None:
         ended = await do_images(*GET, *more, **where, **({} if more else {"DO_IMAGES_LOG": "debug"}))
     assert (ended.status, ended.stdout) == (0, "ubuntu-24-04-x64\n")
     first, second = ended.stderr.splitlines()
-    assert "attempt 1 failed" in first
+    assert "attempt 1 failed, " in without_quota_wait(first)
     assert "503" in first
     assert "attempt 2 was answered 200" in second
     assert emulator.token not in ended.stderr

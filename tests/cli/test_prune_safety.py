@@ -267,7 +267,7 @@ async def scenario(folder: Path, faults: list[Fault], changes: list[Change], ret
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
 @settings(deadline=None, database=None, derandomize=True, max_examples=examples(40))
 @given(FAULTS, CHANGES, st.integers(0, 1))
 def test_faults_and_others_at_random_never_delete_what_is_kept(

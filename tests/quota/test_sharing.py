@@ -24,6 +24,7 @@ from do_images_async._quota.buckets import DOCUMENTED
 from do_images_async._quota.protocols import Permit
 from do_images_async.errors import QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
+from tests.support.virtual_time import let_run
 
 OTHER = "dop_v1_" + "b" * 64
 
@@ -266,11 +267,6 @@ async def spend_at_once(limiter: RateLimiter, number: int) -> None:
     """Take permits one by one without waiting, and settle them."""
     for _ in range(number):
         (await limiter.acquire(max_wait=0)).settle()
-
-
-async def let_run() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("when", ["before the grant", "before they have taken it"])
