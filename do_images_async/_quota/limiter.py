@@ -21,7 +21,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 from weakref import WeakSet
 
 import msgspec
@@ -63,20 +63,28 @@ class _Waiting(NamedTuple):
     since: int
 
 
-_Granted: TypeAlias = dict[asyncio.Future[GrantedPermit], tuple[_Waiting, Ticket]]
+class _Loop:
+    """An event loop in which calls wait, or have a permit that they have not taken yet.
 
+    Attributes:
+        waiting: how many of its calls are in the queues.
+        granted: what its calls were granted, until they run and take it: their reserve, when they began to
+            wait, and the ticket.
+        aside: its calls that are in no queue, since it was stopped.
+        due, handle: its timer.
+    """
 
-class _Alarm:
-    """The timer of one event loop that has waiters."""
+    __slots__ = ("aside", "due", "granted", "handle", "loop", "waiting")
 
-    __slots__ = ("due", "handle", "waiting")
-
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.waiting = 0
+        self.granted: dict[asyncio.Future[GrantedPermit], tuple[int, int, Ticket]] = {}
+        self.aside: list[_Waiting] = []
         self.due = 0
         self.handle: asyncio.TimerHandle | None = None
 
-    def cancel(self) -> None:
+    def cancel_timer(self) -> None:
         if self.handle is not None:
             self.handle.cancel()
             self.handle = None
@@ -141,17 +149,13 @@ class RateLimiter:
         self._in_flight = 0
         self._finished = 0
         self._lost: deque[int] = deque()
-        # What was granted to calls that have not taken it yet, since their loops must run first; by loop.
-        self._on_their_way: dict[asyncio.AbstractEventLoop, _Granted] = {}
-        # The calls in loops that do not run, which are in no queue.
-        self._aside: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
         # One queue for each reserve. A future in it gets a Permit; its value is when it began to wait.
         self._queues: dict[int, OrderedDict[asyncio.Future[GrantedPermit], int]] = {}
-        self._alarms: dict[asyncio.AbstractEventLoop, _Alarm] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
         _limiters.add(self)
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_alarms"):
+        if not hasattr(self, "_loops"):
             return "<RateLimiter that could not be made>"
         stats = self.stats()
         limits = ", ".join(
@@ -190,11 +194,19 @@ class RateLimiter:
             wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
-            waiter = self._enter(reserve, now)
+            waiter, loop = self._enter(reserve, now)
         self._serve()
         if self.on_wait is not None and not waiter.done():
             self.on_wait(wait)
-        return await self._wait(waiter, max_wait, reserve, now)
+        while True:
+            permit = await self._wait(waiter, loop, max_wait, reserve)
+            with self._lock:
+                if waiter in loop.granted:
+                    self._take_over(waiter, loop)
+                    return permit
+                waiter, loop = self._enter(reserve, now)  # it was taken back while this loop was stopped
+                self._sort(reserve)
+            self._serve()
 
     def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
         """Return a context manager that acquires a permit: `async with limiter.permit() as permit:`.
@@ -251,7 +263,7 @@ class RateLimiter:
             return LimiterStats(
                 granted=self._granted,
                 in_flight=self._in_flight,
-                waiting=sum(map(len, [*self._queues.values(), *self._aside.values()])),
+                waiting=sum(loop.waiting + len(loop.aside) for loop in self._loops.values()),
                 available=tuple(max(0, level.free) for level in self._levels),
                 pacing=self._gate.is_pacing,
             )
@@ -295,8 +307,9 @@ class RateLimiter:
     def _start_in_child(self) -> None:
         """Start again in a forked child, without the parent's calls; the parent may spend the free tokens."""
         self._lock = threading.Lock()
-        self._queues, self._alarms, self._aside = {}, {}, {}
-        self._on_their_way.clear()
+        for loop in self._loops.values():
+            loop.granted.clear()
+        self._queues, self._loops = {}, {}
         if not self._serial:
             return
         now = self._clock()
@@ -345,38 +358,33 @@ class RateLimiter:
         if self._queues:
             self._serve()
 
-    def _enter(self, reserve: int, since: int) -> asyncio.Future[GrantedPermit]:
+    def _enter(self, reserve: int, since: int) -> tuple[asyncio.Future[GrantedPermit], _Loop]:
         waiter: asyncio.Future[GrantedPermit] = asyncio.get_running_loop().create_future()
-        self._queue(_Waiting(waiter, reserve, since))
-        return waiter
+        return waiter, self._queue(waiter, reserve, since)
 
-    def _queue(self, call: _Waiting) -> None:
-        queue = self._queues.setdefault(call.reserve, OrderedDict())
-        came_before = bool(queue) and queue[next(reversed(queue))] > call.since
-        queue[call.future] = call.since
-        if came_before:  # its loop was stopped
-            self._queues[call.reserve] = OrderedDict(sorted(queue.items(), key=itemgetter(1)))
-        self._alarms.setdefault(call.future.get_loop(), _Alarm()).waiting += 1
+    def _queue(self, waiter: asyncio.Future[GrantedPermit], reserve: int, since: int) -> _Loop:
+        if reserve not in self._queues:
+            self._queues[reserve] = OrderedDict()
+        self._queues[reserve][waiter] = since
+        key = waiter.get_loop()
+        if key not in self._loops:
+            self._loops[key] = _Loop(key)
+        loop = self._loops[key]
+        loop.waiting += 1
+        return loop
+
+    def _sort(self, reserve: int) -> None:
+        """Order a queue anew, after a call that came earlier has returned to it."""
+        self._queues[reserve] = OrderedDict(sorted(self._queues[reserve].items(), key=itemgetter(1)))
 
     async def _wait(
-        self, waiter: asyncio.Future[GrantedPermit], max_wait: float | None, reserve: int, since: int
-    ) -> GrantedPermit:
-        while True:
-            permit = await self._wait_for_grant(waiter, max_wait, reserve)
-            with self._lock:
-                if self._take_over(waiter) is not None:
-                    return permit
-                waiter = self._enter(reserve, since)  # it was taken back while this loop was stopped
-            self._serve()
-
-    async def _wait_for_grant(
-        self, waiter: asyncio.Future[GrantedPermit], max_wait: float | None, reserve: int
+        self, waiter: asyncio.Future[GrantedPermit], loop: _Loop, max_wait: float | None, reserve: int
     ) -> GrantedPermit:
         if max_wait is None:
             try:
                 return await waiter
             except BaseException:
-                self._leave(waiter, reserve)
+                self._leave(waiter, loop, reserve)
                 raise
         try:
             async with asyncio.timeout(max_wait):
@@ -385,9 +393,9 @@ class RateLimiter:
             self._end_slow_start(reserve)
             if waiter.done():
                 return waiter.result()
-            self._leave(waiter, reserve)
+            self._leave(waiter, loop, reserve)
         except BaseException:
-            self._leave(waiter, reserve)
+            self._leave(waiter, loop, reserve)
             raise
         with self._lock:
             raise QuotaWaitError(wait=max_wait + self._expected_wait(reserve), max_wait=max_wait)
@@ -413,67 +421,79 @@ class RateLimiter:
     def _opens_at(self, now: int) -> int | None:
         return self._gate.opens_at(now, self._granted, self._in_flight, self._shortest.free)
 
-    def _leave(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> None:
+    def _leave(self, waiter: asyncio.Future[GrantedPermit], loop: _Loop, reserve: int) -> None:
         """Leave the queue; a permit that was granted meanwhile goes to the next call."""
-        if waiter.get_loop().is_closed():
+        if loop.loop.is_closed():
             return  # the garbage collector ends the call, perhaps while this very thread holds the lock
         with self._lock:
             if waiter in self._queues.get(reserve, ()):
-                self._remove(waiter, reserve)
-            elif waiter.done() and (ticket := self._take_over(waiter)):
-                self._put_back(ticket)
+                self._remove(waiter, loop, reserve)
+                self._forget_if_unused(loop)
+            elif waiter.done() and waiter in loop.granted:
+                self._put_back(self._take_over(waiter, loop))
         self._serve()
         waiter.cancel()  # a grant from another thread may be on its way, and must find nobody
 
-    def _remove(self, waiter: asyncio.Future[GrantedPermit], reserve: int) -> _Waiting:
-        """Take a call out of its queue, and return it."""
+    def _remove(self, waiter: asyncio.Future[GrantedPermit], loop: _Loop, reserve: int) -> None:
         queue = self._queues[reserve]
-        call = _Waiting(waiter, reserve, queue.pop(waiter))
+        del queue[waiter]
         if not queue:
             del self._queues[reserve]
-        loop = waiter.get_loop()
-        alarm = self._alarms[loop]
-        alarm.waiting -= 1
-        if not alarm.waiting:
-            del self._alarms[loop]
-            if loop is _current_loop():
-                alarm.cancel()
-        return call
+        loop.waiting -= 1
+        if not loop.waiting and loop.loop is _current_loop():
+            loop.cancel_timer()
+
+    def _forget_if_unused(self, loop: _Loop) -> None:
+        if not (loop.waiting or loop.granted or loop.aside):
+            self._loops.pop(loop.loop, None)
+
+    def _take_over(self, waiter: asyncio.Future[GrantedPermit], loop: _Loop) -> Ticket:
+        """Return what was granted to a call, which has it from now on."""
+        *_, ticket = loop.granted[waiter]
+        del loop.granted[waiter]
+        if not loop.granted:
+            self._forget_if_unused(loop)
+        return ticket
 
     def _skip_stopped_loops(self) -> None:
         """Set the calls aside whose loops do not run, and take back permits that they have not taken.
 
         When their loop runs again, they return to their places. Calls in closed loops are dropped.
         """
-        aside: list[_Waiting] = []
-        for loop in [each for each in self._on_their_way if not each.is_running()]:
-            for call, ticket in self._on_their_way.pop(loop).values():
+        for loop in tuple(self._loops.values()):
+            if loop.loop.is_running():
+                continue
+            was_known = bool(loop.aside)
+            for waiter, (reserve, since, ticket) in loop.granted.items():
                 self._put_back(ticket)
-                if not call.future.done():
-                    aside.append(call)
-        stopped = {loop: alarm for loop, alarm in self._alarms.items() if not loop.is_running()}
-        if stopped:
-            waiting = [(each, reserve) for reserve, queue in self._queues.items() for each in queue]
-            aside += [self._remove(*each) for each in waiting if each[0].get_loop() in stopped]
-        for call in aside:
-            loop = call.future.get_loop()
-            if loop in self._aside or _call_in(loop, partial(self._queue_again, stopped.get(loop))):
-                self._aside.setdefault(loop, []).append(call)
-        for loop in [each for each in self._aside if each.is_closed()]:
-            del self._aside[loop]
+                if not waiter.done():
+                    loop.aside.append(_Waiting(waiter, reserve, since))
+            loop.granted.clear()
+            if loop.waiting:
+                self._set_aside(loop)
+            if loop.aside and not was_known:
+                _call_in(loop.loop, partial(self._queue_again, loop))
+            if not loop.aside or loop.loop.is_closed():
+                del self._loops[loop.loop]
 
-    def _queue_again(self, alarm: _Alarm | None) -> None:
-        """Put the calls of this thread's loop, which runs again, back into their queues.
+    def _set_aside(self, loop: _Loop) -> None:
+        for reserve, queue in list(self._queues.items()):
+            for waiter in [each for each in queue if each.get_loop() is loop.loop]:
+                loop.aside.append(_Waiting(waiter, reserve, queue.pop(waiter)))
+            if not queue:
+                del self._queues[reserve]
+        loop.waiting = 0
 
-        Args:
-            alarm: the timer that the loop had.
-        """
-        if alarm is not None:
-            alarm.cancel()
+    def _queue_again(self, loop: _Loop) -> None:
+        """Put the calls of a loop that runs again, in this thread, back into their queues."""
+        loop.cancel_timer()
         with self._lock:
-            for call in self._aside.pop(asyncio.get_running_loop(), ()):
-                if not call.future.done():
-                    self._queue(call)
+            calls, loop.aside = [call for call in loop.aside if not call.future.done()], []
+            for call in calls:
+                self._queue(*call)
+            for reserve in {call.reserve for call in calls}:
+                self._sort(reserve)
+            self._forget_if_unused(loop)
         self._serve()
 
     def _take(self, now: int, reserve: int) -> Ticket | None:
@@ -511,8 +531,8 @@ class RateLimiter:
         for loop in late:
             _call_in(loop, self._serve)
 
-    def _grant(self, now: int) -> list[tuple[asyncio.Future[GrantedPermit], Ticket]]:
-        granted: list[tuple[asyncio.Future[GrantedPermit], Ticket]] = []
+    def _grant(self, now: int) -> list[tuple[asyncio.Future[GrantedPermit], Ticket, _Loop]]:
+        granted: list[tuple[asyncio.Future[GrantedPermit], Ticket, _Loop]] = []
         while self._queues:
             reserve = min(self._queues)
             waiter = next(iter(self._queues[reserve]))
@@ -527,10 +547,14 @@ class RateLimiter:
                     if starved is not None:
                         self._served_starved = ticket.serial
                         reserve, waiter = starved
-            call = self._remove(waiter, reserve)
-            if ticket is not None:
-                self._on_their_way.setdefault(waiter.get_loop(), {})[waiter] = call, ticket
-                granted.append((waiter, ticket))
+            since = self._queues[reserve][waiter]
+            loop = self._loops[waiter.get_loop()]
+            self._remove(waiter, loop, reserve)
+            if ticket is None:
+                self._forget_if_unused(loop)
+            else:
+                loop.granted[waiter] = reserve, since, ticket
+                granted.append((waiter, ticket, loop))
         return granted
 
     def _longest_starved(self, now: int, above: int) -> tuple[int, asyncio.Future[GrantedPermit]] | None:
@@ -548,60 +572,49 @@ class RateLimiter:
                 starved, oldest = (reserve, waiter), since
         return starved
 
-    def _hand_over(self, waiter: asyncio.Future[GrantedPermit], ticket: Ticket) -> bool:
+    def _hand_over(self, waiter: asyncio.Future[GrantedPermit], ticket: Ticket, loop: _Loop) -> bool:
         """Give a waiter its permit in its own loop; return False if that loop is closed."""
-        loop = waiter.get_loop()
-        if loop is not _current_loop():
-            return _call_in(loop, lambda: self._arrive(waiter))
+        if loop.loop is not _current_loop():
+            return _call_in(loop.loop, lambda: self._arrive(waiter, loop))
         waiter.set_result(GrantedPermit(self._issuer, ticket))
         return True
 
-    def _arrive(self, waiter: asyncio.Future[GrantedPermit]) -> None:
+    def _arrive(self, waiter: asyncio.Future[GrantedPermit], loop: _Loop) -> None:
         with self._lock:
-            _, ticket = self._on_their_way.get(waiter.get_loop(), {}).get(waiter, (None, None))
-            if ticket is None:
+            if waiter not in loop.granted:
                 return  # taken back while this loop was stopped, or granted by the parent of a forked child
             if not waiter.cancelled():
                 if not waiter.done():  # what was taken back and granted again is announced twice
+                    *_, ticket = loop.granted[waiter]
                     waiter.set_result(GrantedPermit(self._issuer, ticket))
                 return
-            self._take_over(waiter)
-            self._put_back(ticket)
+            self._put_back(self._take_over(waiter, loop))
         self._serve_if_waiting()
-
-    def _take_over(self, waiter: asyncio.Future[GrantedPermit]) -> Ticket | None:
-        """Return what was granted to a call, which is no longer on its way; None if it was taken back."""
-        loop = waiter.get_loop()
-        granted = self._on_their_way.get(loop, {})
-        _, ticket = granted.pop(waiter, (None, None))
-        if not granted:
-            self._on_their_way.pop(loop, None)
-        return ticket
 
     def _set_alarms(self, now: int) -> Iterable[asyncio.AbstractEventLoop]:
         """Set the timer of this thread's loop; return the other loops that must set theirs."""
         due = self._next_change(now)
         if due is None:
-            if not self._on_their_way:
+            if not self._queues or not any(loop.granted for loop in self._loops.values()):
                 return ()
-            due = now + _SECOND  # to see whether the loops that they are on their way to have stopped
+            due = now + _SECOND  # to see whether a loop has stopped whose calls have not taken their permits
         here = _current_loop()
         late: list[asyncio.AbstractEventLoop] = []
-        for loop, alarm in self._alarms.items():
-            if alarm.handle is not None and alarm.due == due:
+        for loop in self._loops.values():
+            if not loop.waiting or (loop.handle is not None and loop.due == due):
                 continue
-            if loop is here:
-                alarm.cancel()
-                alarm.due = due
-                alarm.handle = loop.call_later((due - now) / _SECOND, self._wake, alarm)
-            elif alarm.handle is None or alarm.due > due:
-                late.append(loop)
+            if loop.loop is here:
+                loop.cancel_timer()
+                loop.due = due
+                loop.handle = loop.loop.call_later((due - now) / _SECOND, self._wake, loop)
+            elif loop.handle is None or loop.due > due:
+                late.append(loop.loop)
         return late
 
-    def _wake(self, alarm: _Alarm) -> None:
+    def _wake(self, loop: _Loop) -> None:
         # The loop's clock may be a little ahead of ours: `_serve` looks, and sets the alarm again.
         with self._lock:
-            alarm.handle = None
+            loop.handle = None
         self._serve()
 
     def _next_change(self, now: int) -> int | None:
