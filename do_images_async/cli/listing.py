@@ -17,7 +17,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import IMAGE_COLUMNS, Column, choose
 from do_images_async.cli.completion import complete_regions, complete_sort
 from do_images_async.cli.connection import Connection, connection_of
-from do_images_async.cli.options import client_options, output_options, split_given, watch
+from do_images_async.cli.options import client_options, output_options, region_slugs, watch
 from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Progress, Watch, show_progress, show_words
 from do_images_async.cli.rows import Rows
@@ -166,7 +166,7 @@ def list_command(
         public=public,
         kind=kind,
         tag=tag,
-        regions=frozenset(split_given(regions, "--region", "region")),
+        regions=frozenset(region_slugs(regions, "--region")),
         name=name,
         sort=column,
         descending=descending,
@@ -191,7 +191,8 @@ async def _list(connection: Connection, query: _Query, rows: Rows, target: Targe
             found += len(images)
     if not streams or not progress.pages:
         rows.write(target, query.ordered(kept), IMAGE_COLUMNS)
-    if rows.form == "table" and progress.pages and not found:
+    is_partial = progress.interrupted or progress.shortfall
+    if rows.form == "table" and progress.pages and not found and not is_partial:
         complain(_nothing(query, progress))
     if progress.interrupted:
         raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}", partial=True)

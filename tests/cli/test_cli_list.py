@@ -107,6 +107,17 @@ async def test_nothing_that_matches_is_said(emulator: ImagesEmulator) -> None:
     assert (ended.status, ended.stderr) == (0, "do-images: none of 5 images matches\n")
 
 
+@pytest.mark.parametrize("arguments", [[], ["--tag", "prod"], ["--name", "web-*"]])
+async def test_a_list_that_is_not_whole_does_not_say_that_nothing_is_there(
+    arguments: list[str], server: Server
+) -> None:
+    server.answer_with(lambda _: reply({"images": [], "meta": {"total": 5}, "links": {}}))
+    ended = await do_images_here("list", "-q", *arguments, **account(server))
+    assert ended.status == 4
+    assert ended.stderr.startswith("do-images: INCOMPLETE: ")
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

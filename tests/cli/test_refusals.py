@@ -44,6 +44,7 @@ HERE = {
         ("actions ubuntu-24-04-x64", "'ubuntu-24-04-x64' is no id; that is a number"),
         ("create x --url https://example.com/a.img --region nyc1 --tag=", "--tag names no tag"),
         ("list --region=", "--region names no region"),
+        ("list --region NYC3", "--region: 'NYC3' is no slug of a region, such as nyc3"),
         ("transfer 5 --region=,", "--region names no region"),
         ("prune --name w --keep-last 1 --keep-tag=", "--keep-tag names no tag"),
         (
