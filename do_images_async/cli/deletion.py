@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import attrs
+import click
 
 from do_images_async import Image, ImagesAPI, fan_out
 from do_images_async.cli.columns import as_record
@@ -31,11 +32,20 @@ def read_ids(words: Sequence[str]) -> list[int]:
 
     Raises:
         BadParameter: an id is no number.
+        UsageError: stdin can't be read.
     """
     every: list[str] = []
     for word in words:
-        every += sys.stdin.read().replace(",", " ").split() if word == "-" else [word]
+        every += _words_of_stdin() if word == "-" else [word]
     return list(dict.fromkeys(map(image_id, every)))
+
+
+def _words_of_stdin() -> list[str]:
+    try:
+        return sys.stdin.read().replace(",", " ").split()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise click.UsageError(f"the ids can't be read from stdin: {reason}") from None
 
 
 def named(image: Image) -> str:

@@ -256,6 +256,8 @@ def delete_command(
     if "-" in image_ids and options["token_file"] == "-":  # noqa: S105  (no password)
         raise click.UsageError("the ids and --token-file can't both be read from stdin")
     ids = read_ids(image_ids)
+    if not ids:
+        complain("stdin has no ids: nothing to delete")
     connection = connection_of(options)
     shown = watch(options)
     changes: list[str] = []

@@ -21,9 +21,10 @@ def open_streams() -> None:
     """Open the standard streams that the process was started without, as by `>&-`.
 
     Otherwise the next file or socket would become descriptor 1, and receive what is written to stdout.
-    Reading then finds the end of the file, writing to stdout fails, and output to stderr is dropped.
+    Reading then fails, for nothing to read is not the same as an empty input. Writing to stdout fails, too,
+    and output to stderr is dropped.
     """
-    for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+    for descriptor, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:

@@ -89,6 +89,20 @@ async def test_the_status_is_the_same_without_the_other_streams(redirection: str
     assert bad.status == 2
 
 
+async def test_a_closed_stdin_is_wrong_usage_where_it_is_to_be_read_and_an_empty_one_has_no_ids() -> None:
+    named = {"DIGITALOCEAN_TOKEN": "t"}
+    ids, token, empty = await asyncio.gather(
+        shell("<&-", "delete", "-", "--yes", **named),
+        shell("<&-", "list", "--token-file", "-"),
+        shell("</dev/null", "delete", "-", "--yes", **named),
+    )
+    assert (ids.status, token.status) == (2, 2)
+    assert ids.stderr.endswith("Error: the ids can't be read from stdin: Bad file descriptor\n")
+    assert token.stderr == "Error: --token-file -: Bad file descriptor\n"
+    assert (empty.status, empty.stdout) == (0, "")
+    assert empty.stderr == "do-images: stdin has no ids: nothing to delete\n"
+
+
 @pytest.mark.parametrize("arguments", fewer([("--help",), DEMO, ("list", "--help"), ("--version",)]))
 async def test_a_reader_that_has_left_is_no_findings(arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
