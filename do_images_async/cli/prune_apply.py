@@ -44,7 +44,8 @@ class Removed:
     Attributes:
         account, id, name, size_gigabytes: the image.
         outcome: "deleted", "gone", "changed", "failed" or "unknown".
-        message: why, unless it was deleted.
+        message: why, unless this run deleted it.
+        earlier: whether it was deleted by an earlier run of this journal.
     """
 
     account: str | None
@@ -53,6 +54,7 @@ class Removed:
     size_gigabytes: float | None
     outcome: str
     message: str = ""
+    earlier: bool = False
 
 
 @attrs.define
@@ -104,13 +106,13 @@ class Removal:
     async def _remove(self, api: ImagesAPI, image: PlannedImage) -> None:
         before = self.journal.last.get((self.plan.account, image.id))
         if before == DELETED:
-            self._end(image, DELETED)
+            self._end_earlier(image)
             return
         begun = before in (DELETING, UNKNOWN)
         try:
             now = await api.get(image.id)
         except NotFoundError:
-            self._note(image, DELETED if begun else GONE)
+            self._note_absent(image, begun=begun)
             return
         except DOImagesError as error:
             self._note(image, FAILED, error)
@@ -128,7 +130,7 @@ class Removal:
             await self.interruption.to_its_end(lambda: api.delete(image.id), "deletion")
         except NotFoundError:
             # Another client deleted it a moment ago, unless an earlier run's request did.
-            self._note(image, DELETED if begun else GONE)
+            self._note_absent(image, begun=begun)
         except DOImagesError as error:
             if not error.outcome_unknown:
                 self._note(image, FAILED, error)
@@ -152,6 +154,14 @@ class Removal:
         else:
             self._note(image, FAILED, error)
 
+    def _note_absent(self, image: PlannedImage, *, begun: bool) -> None:
+        """Note that an image is not there, whose deletion an earlier run may have begun."""
+        if not begun:
+            self._note(image, GONE)
+            return
+        self._end_earlier(image)
+        self.journal.write(DELETED, self.plan.account, image.id, image.name)
+
     def _note(self, image: PlannedImage, outcome: str, why: DOImagesError | str = "") -> None:
         """Write the outcome to the journal; raise an error that would affect all images."""
         if isinstance(why, DOImagesError):
@@ -163,7 +173,10 @@ class Removal:
         if isinstance(why, AuthenticationError | PermissionDeniedError):
             raise why
 
-    def _end(self, image: PlannedImage, outcome: str, message: str = "") -> None:
+    def _end_earlier(self, image: PlannedImage) -> None:
+        self._end(image, DELETED, "by an earlier run", earlier=True)
+
+    def _end(self, image: PlannedImage, outcome: str, message: str = "", *, earlier: bool = False) -> None:
         self.done.append(
             Removed(
                 account=self.plan.account,
@@ -172,6 +185,7 @@ class Removal:
                 size_gigabytes=image.size_gigabytes,
                 outcome=outcome,
                 message=message,
+                earlier=earlier,
             )
         )
 

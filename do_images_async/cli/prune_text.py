@@ -14,6 +14,7 @@ import attrs
 from do_images_async.audit.context import valid_gigabytes
 from do_images_async.cli.columns import Column
 from do_images_async.cli.csv_text import csv_text
+from do_images_async.cli.journal import DELETED
 from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, UNKNOWN, Removed
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage, PrunePlan
 from do_images_async.cli.text import counted, printable
@@ -130,9 +131,12 @@ def summary(plan: PrunePlan, outcomes: Sequence[Removed], strange: Sequence[str 
         outcomes: what became of its images.
         strange: the accounts in which not one image of the plan was found.
     """
-    counts = Counter(each.outcome for each in outcomes)
-    gigabytes = sum(valid_gigabytes(each.size_gigabytes) for each in outcomes if each.outcome == "deleted")
-    parts = [f"{counts['deleted']:,} of {counted(plan.removed, 'image')} deleted ({gigabytes:,.6g} GB)"]
+    earlier = sum(each.earlier for each in outcomes)
+    counts = Counter(each.outcome for each in outcomes if not each.earlier)
+    deleted = [each for each in outcomes if each.outcome == DELETED and not each.earlier]
+    gigabytes = sum(valid_gigabytes(each.size_gigabytes) for each in deleted)
+    parts = [f"{len(deleted):,} of {counted(plan.removed, 'image')} deleted ({gigabytes:,.6g} GB)"]
+    parts += [f"{earlier:,} by an earlier run"] if earlier else []
     words = {
         GONE: "already gone",
         CHANGED: "changed since the plan, so not deleted",

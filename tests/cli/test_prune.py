@@ -253,8 +253,8 @@ async def test_it_asks(emulator: ImagesEmulator, answer: str, status: int, left:
 async def test_json_of_what_was_done(emulator: ImagesEmulator) -> None:
     ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "-o", "json")
     outcomes = json.loads(ended.stdout)["outcomes"]
-    assert {(each["name"], each["outcome"]) for each in outcomes} == {
-        (f"web-{number}", "deleted") for number in range(6, 10)
+    assert {(each["name"], each["outcome"], each["earlier"]) for each in outcomes} == {
+        (f"web-{number}", "deleted", False) for number in range(6, 10)
     }
     assert len(names(emulator)) == 7
     rest = await prune(emulator, "--name", "web-*", "--keep-last", "5", *APPLY, "-o", "csv")
@@ -556,7 +556,11 @@ async def test_a_run_goes_on_where_the_journal_ends(emulator: ImagesEmulator, tm
     emulator.images.add(**records[second])
     gets = emulator.requests.count("GET", f"/v2/images/{first}")
     ended = await prune(emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal))
-    assert (ended.status, ended.stderr) == (0, "do-images: 4 of 4 images deleted (40 GB)\n")
+    summary = "do-images: 1 of 4 images deleted (10 GB), 3 by an earlier run\n"
+    assert (ended.status, ended.stderr) == (0, summary)
+    lines = ended.stdout.splitlines()
+    assert sum(line.endswith(" (10 GB): by an earlier run") for line in lines) == 3
+    assert sum(line.startswith(f"deleted {second} ") and line.endswith("(10 GB)") for line in lines) == 1
     assert emulator.requests.count("GET", f"/v2/images/{first}") == gets, "what is done is not asked for"
     assert {line["event"] for line in lines_of(journal)} == {"deleting", "deleted"}
 
