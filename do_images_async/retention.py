@@ -6,8 +6,9 @@ one*.
 
 Some images are no candidates for removal, and are kept whatever the policy says: a public image, one of
 another type than asked for, one that is not available, one without a group, and one whose date is missing or
-in the future. Images of one group with equal dates are kept or removed together, unless a tag or a Droplet
-keeps one of them. The newest `min_keep` of each group are always kept.
+in the future. Images of one group with equal dates count as one, and are kept or removed together, unless a
+tag or a Droplet keeps one of them: `keep_last=3` may keep four. The newest `min_keep` of
+each group are always kept.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ class Policy:
     """The rules for what to keep of each group.
 
     Args:
-        keep_last: the newest so many images.
+        keep_last: the newest so many images; those with equal dates count as one, so that more may be kept.
         keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly: the newest image of each of the last
             so many hours, days, ISO weeks, months and years that have one.
         keep_within: every image younger than this.
         keep_tags: every image with one of these tags.
-        min_keep: the newest so many images of each group, whatever the other rules say.
+        min_keep: the newest so many images of each group, counted likewise, whatever the other rules say.
 
     Raises:
         TypeError, ValueError: an argument can't be used, or only `min_keep` is given, which would remove

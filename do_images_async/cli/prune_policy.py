@@ -31,7 +31,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _COUNTS: Final = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 _COUNT_HELP: Final = {
-    "last": "Keep the newest N images of each group.",
+    "last": "Keep the newest N images of each group; those of one date count as one.",
     "hourly": "Keep the newest image of each of the last N hours that have one.",
     "daily": "The same for days.",
     "weekly": "The same for ISO weeks, which begin on Monday.",
@@ -110,7 +110,7 @@ def policy_options(command: Command) -> Command:
             type=click.IntRange(0),
             default=1,
             metavar="N",
-            help="Keep the newest N of each group, whatever the rules say.",
+            help="Keep the newest N of each group, counted as for --keep-last, whatever the rules say.",
         ),
         click.option(
             "--name",
