@@ -146,7 +146,8 @@ class TransportError(DOImagesError):
         method: the request's HTTP method.
         url: the request's URL.
         transient: False when the same request would fail in the same way later: the server's certificate is
-            not trusted, the proxy refuses for good, or the body is too large.
+            not trusted, the proxy refuses for good, the body is too large, or its Content-Encoding, which was
+            not asked for, can't be decoded.
     """
 
     transient: bool = True
@@ -166,7 +167,7 @@ class DecodeError(DOImagesError):
 
     Attributes:
         transient: True when the body was no JSON at all, such as a proxy's page: the same request may get a
-            good answer later.
+            good answer later. Not if its Content-Encoding is why.
     """
 
     transient: bool = False

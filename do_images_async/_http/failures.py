@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Final
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from do_images_async._http.retry import Failure
 
@@ -22,6 +22,7 @@ __all__ = [
     "UnwritableError",
     "failure_of",
     "in_words",
+    "unknown_encoding",
 ]
 
 
@@ -55,6 +56,9 @@ _PERMANENT: Final = (
 )
 _TLS_SETTING: Final = re.compile(r" ssl:(default|True|False)(?= \[)")
 """The words of aiohttp for how certificates are checked; it says them of http, too."""
+_ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
+"""What aiohttp decodes, or refuses before the head is read; it passes on the bytes of any other."""
+_ENCODING_NAMED: Final = re.compile(r"\((br|zstd)\)")
 _PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (
         aiohttp.ClientConnectorCertificateError,
@@ -75,7 +79,7 @@ def failure_of(error: Exception, *, sent: bool) -> Failure:
         # The tunnel was refused: the request itself was not sent.
         final = 400 <= error.status < 500 and error.status not in (408, 429)
         return Failure.NOT_EXECUTED_FINAL if final else Failure.NOT_EXECUTED_RETRY
-    if isinstance(error, BodyTooLargeError):
+    if isinstance(error, BodyTooLargeError) or _refused_encoding(error) is not None:
         return Failure.MAYBE_EXECUTED_FINAL
     return Failure.MAYBE_EXECUTED_RETRY if sent else Failure.NOT_EXECUTED_RETRY
 
@@ -86,6 +90,11 @@ def in_words(error: Exception) -> str:
         return f"the proxy refused to connect: {_with_phrase(error.status)}"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the response's body broke off, or can't be unpacked"
+    encoding = _refused_encoding(error)
+    if encoding is not None:
+        return (
+            f"the response's Content-Encoding is {encoding}, which can't be decoded here; its status is lost"
+        )
     if isinstance(error, HttpProcessingError | aiohttp.ClientResponseError):
         # aiohttp cuts what it quotes of the response, and may cut through the token: nothing of it is shown.
         return f"the response is not HTTP ({_parser_error(error)})"
@@ -95,6 +104,12 @@ def in_words(error: Exception) -> str:
     return " ".join(f"{name}: {text}".split())
 
 
+def unknown_encoding(header: str | None) -> str | None:
+    """Return the Content-Encoding of a body that aiohttp left as it was; None if it knows it."""
+    encoding = (header or "").strip()
+    return None if encoding.lower() in _ENCODINGS else encoding
+
+
 def _with_phrase(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
@@ -102,8 +117,28 @@ def _with_phrase(status: int) -> str:
         return str(status)
 
 
+def _refused_encoding(error: Exception) -> str | None:
+    """Return the Content-Encoding for which aiohttp refused a response; None if it is not for that.
+
+    A server or proxy compresses what nobody asked it to, in a way that needs a package that is not installed.
+    aiohttp looks before it passes on the head. Damaged bodies, which are a ClientPayloadError, are not this.
+    """
+    if not isinstance(error, HttpProcessingError | aiohttp.ClientResponseError):
+        return None
+    cause = _first_cause(error)
+    if not isinstance(cause, ContentEncodingError):
+        return None
+    named = _ENCODING_NAMED.search(str(cause))
+    return named[1] if named else "a strange one"
+
+
 def _parser_error(error: BaseException) -> str:
-    """Return the name of the parser's own exception, the cause of those that aiohttp raised."""
+    """Return the name of the parser's own exception."""
+    return type(_first_cause(error)).__name__
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the parser's own exception, the cause of those that aiohttp raised."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return type(error).__name__
+    return error

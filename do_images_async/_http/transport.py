@@ -27,6 +27,7 @@ from do_images_async._http.failures import (
     UnwritableError,
     failure_of,
     in_words,
+    unknown_encoding,
 )
 from do_images_async._http.headers import parse_retry_after
 from do_images_async._http.idle import ConnectionCheck
@@ -65,6 +66,9 @@ T = TypeVar("T")
 
 MAX_BODY: Final = 16 * 1024 * 1024
 """The largest decoded body that is read, in bytes; a page of 200 images has about 100,000."""
+
+_LONGEST_ENCODING: Final = 40
+"""Characters of a Content-Encoding that an error shows."""
 
 # Deadlines are ours, for each attempt: the session's own would count the wait for quota.
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -326,7 +330,7 @@ class Transport:
             if attempt.rate_limit is not None:
                 self.rate_limit = attempt.rate_limit
             if _is_success(response):
-                return self._reply(attempt, self._credentials.redact_json(content))
+                return self._reply(attempt, response, self._credentials.redact_json(content))
             return self._refused(attempt, response, content)
         return problem
 
@@ -349,20 +353,28 @@ class Transport:
             raise ClientStateError("the session that the client was given belongs to another event loop")
         return self._session
 
-    def _reply(self, attempt: Attempt[T], content: bytes) -> Reply[T] | _Problem:
+    def _reply(
+        self, attempt: Attempt[T], response: aiohttp.ClientResponse, content: bytes
+    ) -> Reply[T] | _Problem:
         call = attempt.call
         try:
             return Reply(self._decoded(content, call.model), attempt.rate_limit)
         except DecodeError as error:
             reason = self.redact(str(error))
-            # Invalid JSON: damaged in transit, retry. Valid JSON of another shape: do not.
+            # Invalid JSON: damaged in transit, retry. Valid JSON of another shape, or an encoding that stays
+            # unknown: do not.
             valid = is_json(content)
-            if not valid and content.lstrip()[:1] not in (b"", b"{", b"["):
+            encoding = None if valid else unknown_encoding(response.headers.get("Content-Encoding"))
+            final = valid or encoding is not None
+            if encoding is not None:
+                name = self.redact(encoding)[:_LONGEST_ENCODING]
+                reason += f"; its Content-Encoding is {name!r}, which can't be decoded"
+            elif not valid and content.lstrip()[:1] not in (b"", b"{", b"["):
                 reason += f"; it begins {beginning(content, self.redact)!r}"  # such as a proxy's page
             error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)
-            error.transient = not valid
+            error.transient = not final
             error.__traceback__ = None  # its frames hold the body
-            return _Problem(Failure.MAYBE_EXECUTED_FINAL if valid else Failure.MAYBE_EXECUTED_RETRY, error)
+            return _Problem(Failure.MAYBE_EXECUTED_FINAL if final else Failure.MAYBE_EXECUTED_RETRY, error)
 
     def _decoded(self, content: bytes, model: type[T]) -> T:
         """Return the body as a model; raises `DecodeError` when it is none."""

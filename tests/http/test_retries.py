@@ -747,6 +747,38 @@ async def test_row_12_a_gzipped_response_that_is_cut_off_is_an_error(server: Ser
         await failure(api.with_options(retry=ONCE), "GET")
 
 
+@EVERY_METHOD
+@pytest.mark.parametrize("status", [200, 422])
+async def test_an_encoding_that_needs_a_missing_package_is_named_and_not_retried(
+    server: Server, api: ImagesAPI, monkeypatch: pytest.MonkeyPatch, status: int, method: str
+) -> None:
+    """aiohttp drops the head with the status, so it is not known what a write did."""
+    monkeypatch.setattr("aiohttp.http_parser.HAS_BROTLI", False)
+    server.script(content(b"{}", status=status, headers={"content-encoding": "br"}))
+    error = await failure(api, method)
+    assert isinstance(error, errors.TransportError)
+    assert "Content-Encoding is br, which can't be decoded" in str(error)
+    assert (error.transient, error.outcome_unknown) == (False, method != "GET")
+    assert server.methods == [method]
+
+
+@EVERY_METHOD
+async def test_an_encoding_that_nobody_knows_is_named_and_not_retried(
+    server: Server, api: ImagesAPI, method: str
+) -> None:
+    server.script(content(b"\x1f\x9d\x90", headers={"content-encoding": "compress"}))
+    error = await failure(api, method)
+    assert isinstance(error, errors.DecodeError)
+    assert "Content-Encoding is 'compress', which can't be decoded" in str(error)
+    assert (error.transient, error.outcome_unknown) == (False, method != "GET")
+    assert server.methods == [method]
+
+
+async def test_an_error_of_an_unknown_encoding_keeps_its_status(server: Server, api: ImagesAPI) -> None:
+    server.script(content(b"\x1f\x9d\x90", status=404, headers={"content-encoding": "compress"}))
+    assert isinstance(await failure(api, "GET"), errors.NotFoundError)
+
+
 async def test_a_gzipped_answer_is_read(server: Server, api: ImagesAPI) -> None:
     body = image_reply(42).data.partition(b"\r\n\r\n")[2]
     server.script(content(gzip.compress(body), headers={"content-encoding": "gzip"}))
