@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 from weakref import WeakSet
 
-from do_images_async._arguments import check_text
+from do_images_async._arguments import read_base_url
 from do_images_async._credentials import read_token
 from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_reserve, read_buckets
 from do_images_async._quota.permits import PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit
+from do_images_async._quota.sharing import origin_of_quota
 from do_images_async._quota.worker import Worker, WorkerOptions
 from do_images_async.errors import ClientStateError, QuotaStoreError
 
@@ -77,7 +78,7 @@ class FileRateLimiter:
     Args:
         path: the file, made when it is missing; by default `do-images/quota.db` in the user's state folder.
         token: the API token whose quota it is, for those who use no `ImagesAPI`.
-        base_url: the server that counts, likewise.
+        base_url: the server that counts, likewise; any spelling that `ImagesAPI` takes is the same quota.
         buckets: the limits that hold together; by default the documented 250 a minute and 5,000 an hour.
             All processes of a token must name the same.
         on_store_failure: what a call gets while the file can't be used: "raise" a `QuotaStoreError`, or
@@ -112,6 +113,9 @@ class FileRateLimiter:
         on_wait: Callable[[float], None] | None = None,
         slow_start: bool = True,
     ) -> None:
+        # Nothing is sent there from here, so http will do.
+        address = read_base_url(base_url, allow_insecure_http=True)
+        del base_url  # it can hold a password
         digest: str | None = None
         if token is not None:
             secret = read_token(token)
@@ -121,7 +125,8 @@ class FileRateLimiter:
             digest = secret.digest()
         if path is not None and not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
-        base_url = check_text(base_url, "base_url")
+        if isinstance(address, Exception):
+            raise address
         options = WorkerOptions(
             buckets=read_buckets(buckets) or DOCUMENTED,
             on_store_failure=on_store_failure,
@@ -136,7 +141,7 @@ class FileRateLimiter:
         self._options = options
         self._path = default_path() if path is None else _absolute(path)
         self._digest = digest
-        self._origin = base_url.rstrip("/")
+        self._origin = str(origin_of_quota(address.origin()))
         self._store: SQLiteStore | None = None
         self._workers: dict[asyncio.AbstractEventLoop, Worker] = {}
         self._others: dict[tuple[str, str], FileRateLimiter] = {}

@@ -68,6 +68,21 @@ async def test_nor_is_it_one_in_a_file(tmp_path: Path, address: str, spelling: s
         assert ImagesAPI("dop_v1_a", base_url=spelling, limiter=limiter).limiter is one.limiter
 
 
+@pytest.mark.parametrize(("address", "spelling"), SPELLINGS)
+async def test_nor_where_no_client_names_it(tmp_path: Path, address: str, spelling: str) -> None:
+    limiters = [
+        FileRateLimiter(
+            tmp_path / "quota.db", token="dop_v1_a", base_url=url, buckets=[TokenBucket(1, per=60)]
+        )
+        for url in (address, spelling)
+    ]
+    await limiters[0].acquire()
+    with pytest.raises(QuotaWaitError):
+        await limiters[1].acquire(max_wait=0)
+    for limiter in limiters:
+        await limiter.aclose()
+
+
 def test_another_port_is_another_quota() -> None:
     one = ImagesAPI("dop_v1_a", base_url="https://api.digitalocean.com")
     assert ImagesAPI("dop_v1_a", base_url="https://api.digitalocean.com:80").limiter is not one.limiter
