@@ -32,7 +32,8 @@ class RedisRateLimiter:
     Use it in one event loop, and close it (`aclose`, or as an async context manager) after the last call.
 
     Args:
-        redis: a client of redis-py's asyncio kind, or its cluster's; it stays yours to close.
+        redis: a client of redis-py's asyncio kind, or its cluster's; it stays yours to close. Its `encoding`
+            must leave ASCII as it is.
         token: the API token whose quota it is. Only a digest of it is kept, here and in the keys.
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
             All workers of a token must name the same.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import re
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
 
@@ -43,6 +46,7 @@ _REFUSED = (AuthenticationError, AuthorizationError, ResponseError)
 """Permanent errors: a wrong password, a missing permission, another node's keys, no memory."""
 
 SCRIPT = files("do_images_async.redis").joinpath("quota.lua").read_text(encoding="utf-8")
+_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisStore:
@@ -53,6 +57,9 @@ class RedisStore:
         key: what every key begins with; names no token.
         buckets: the limits.
         timeout: seconds for one exchange.
+
+    Raises:
+        ValueError: the client would send another script, because of its encoding.
     """
 
     def __init__(
@@ -60,8 +67,9 @@ class RedisStore:
     ) -> None:
         parts = ("state", "leases", "held", "wants", "dues", "passes", "others", "way")
         names = [*parts, *(f"back{number}" for number in range(len(buckets)))]
-        self._keys = [f"{key}:{name}" for name in names]
-        self._script = redis.register_script(SCRIPT)
+        # As bytes: workers whose clients have different encodings must name the same keys.
+        self._keys = [f"{key}:{name}".encode() for name in names]
+        self._script = _registered(redis)
         self._timeout = timeout
 
     async def exchange(self, exchange: Exchange) -> Reply:
@@ -101,6 +109,15 @@ class RedisStore:
                 raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _registered(redis: Redis | RedisCluster) -> Callable[..., Awaitable[Any]]:
+    with contextlib.suppress(LookupError, UnicodeError):
+        script = redis.register_script(SCRIPT)
+        if getattr(script, "sha", _SHA) == _SHA:  # a wrapper's need not have one
+            return script
+    # redis-py itself fails with such an encoding, mostly with an error that does not name it.
+    raise ValueError("redis must be a client whose encoding leaves ASCII as it is, such as utf-8")
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -587,6 +587,33 @@ def test_a_store_is_a_client_that_awaits(redis: Any) -> None:
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "cp037", "utf-8-sig", "nonsense"])
+def test_a_client_sends_the_script_as_it_is(encoding: str, decode: bool) -> None:
+    redis = Redis(unix_socket_path="/nowhere", encoding=encoding, decode_responses=decode)
+    with pytest.raises(ValueError, match="redis must be a client whose encoding leaves ASCII as it is"):
+        RedisRateLimiter(redis, TOKEN)
+
+
+async def test_clients_of_different_encodings_spend_one_quota(redis_server: RedisServer) -> None:
+    options: list[dict[str, Any]] = [
+        {"encoding": "utf-8"},
+        {"encoding": "latin-1", "decode_responses": True},
+        {"encoding": "ascii", "decode_responses": True, "protocol": 2},
+    ]
+    one_permit = TokenBucket(1, per=60)
+    async with AsyncExitStack() as stack:
+        limiters: list[RedisRateLimiter] = []
+        for each in options:
+            redis = await stack.enter_async_context(Redis(unix_socket_path=str(redis_server.path), **each))
+            limiter = RedisRateLimiter(redis, TOKEN, one_permit, namespace="für uns")
+            limiters.append(await stack.enter_async_context(limiter))
+        await limiters[0].acquire()
+        for limiter in limiters:
+            with pytest.raises(QuotaWaitError):
+                await limiter.acquire(max_wait=0)
+
+
 async def test_limits_are_buckets(make: Make) -> None:
     with pytest.raises(TypeError, match=r"^buckets must be "):
         make(cast("TokenBucket", 5))
