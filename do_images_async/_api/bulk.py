@@ -17,10 +17,12 @@ __all__ = ["BulkProgress", "Outcome", "fan_out"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+K_co = TypeVar("K_co", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
 
 
 @attrs.frozen
-class Outcome(Generic[K, V]):
+class Outcome(Generic[K_co, V_co]):
     """The result of the call for one key.
 
     Attributes:
@@ -29,8 +31,8 @@ class Outcome(Generic[K, V]):
         error: what it raised; None when it returned.
     """
 
-    key: K
-    value: V | None = None
+    key: K_co
+    value: V_co | None = None
     error: BaseException | None = None
 
     @property
@@ -38,11 +40,11 @@ class Outcome(Generic[K, V]):
         """Return whether the call returned."""
         return self.error is None
 
-    def result(self) -> V:
+    def result(self) -> V_co:
         """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
-        return cast("V", self.value)
+        return cast("V_co", self.value)
 
 
 @attrs.frozen

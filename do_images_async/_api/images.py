@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 from functools import partial
 from types import NoneType, TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, overload
 
 import aiohttp
 
@@ -61,6 +61,8 @@ class _Unchanged(Enum):
 UNCHANGED: Final = _Unchanged.UNCHANGED
 """Says of an argument of `update` that it was not given, which an empty string does not."""
 
+Id = TypeVar("Id", bound=int)
+Slug = TypeVar("Slug", bound=str)
 Key = TypeVar("Key", bound=int | str)
 Hook = Callable[[BulkProgress], object] | None
 
@@ -651,6 +653,37 @@ class ImagesAPI:
             progress=progress,
         )
         return copies.ensure(check_regions(regions))
+
+    # For type checkers: mypy takes `[42, "ubuntu-24-04-x64"]` for a list of objects where `Key` is asked for.
+    @overload
+    def get_many(
+        self,
+        ids: Iterable[Id] | AsyncIterable[Id],
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[Id, Image], None]: ...
+
+    @overload
+    def get_many(
+        self,
+        ids: Iterable[Slug] | AsyncIterable[Slug],
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[Slug, Image], None]: ...
+
+    @overload
+    def get_many(
+        self,
+        ids: Iterable[int | str] | AsyncIterable[int | str],
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Hook = None,
+    ) -> AsyncGenerator[Outcome[int | str, Image], None]: ...
 
     def get_many(
         self,

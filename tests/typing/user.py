@@ -167,6 +167,12 @@ def shown(progress: BulkProgress) -> None:
 
 async def many(images: ImagesAPI) -> None:
     assert_type(images.get_many([1, 2], progress=shown), AsyncGenerator[Outcome[int, Image], None])
+    assert_type(images.get_many(["slug"]), AsyncGenerator[Outcome[str, Image], None])
+    assert_type(images.get_many([1, "slug"]), AsyncGenerator[Outcome[int | str, Image], None])
+    keys: list[int | str] = [1, "slug"]
+    assert_type(images.get_many(keys, ordered=True), AsyncGenerator[Outcome[int | str, Image], None])
+    mixed: AsyncGenerator[Outcome[int | str, Image], None] = images.get_many((1, 2))
+    await mixed.aclose()
     assert_type(images.delete_many([1], dry_run=True), AsyncGenerator[Outcome[int, Image | None], None])
     assert_type(images.update_many({1: {"name": "a"}}), AsyncGenerator[Outcome[int, Image], None])
     async for outcome in fan_out(images.actions.convert, [1, 2], concurrency=2, ordered=True):

@@ -42,6 +42,7 @@ async def calls(images: ImagesAPI) -> None:
     print((await images.latest()).name)  # wrong: there may be none
     await images.actions.transfer("golden", "ams3")  # wrong: actions are of an image's id
     await images.actions.transfer_to_regions(42, 3)  # wrong: no regions
+    images.get_many([42, 4.2])  # wrong: neither an id nor a slug
     images.delete_many(["ubuntu-24-04-x64"])  # wrong: only `get` takes a slug
     await images.list()  # wrong: a generator is not awaited
     policy, now = Policy(keep_last=3), datetime.now(UTC)
