@@ -6,7 +6,8 @@ Their requests need no token, spend no quota, are not in the journal, and meet n
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import attrs
@@ -17,7 +18,7 @@ from do_images_async.testing.answers import Problem, failure, success, usual_pro
 from do_images_async.testing.faults import Fault, Faults
 from do_images_async.testing.journal import Journal
 from do_images_async.testing.tokens import Tokens
-from do_images_async.testing.validation import any_json_object
+from do_images_async.testing.validation import any_json_object, invalid
 
 __all__ = ["Admin", "fault_from_json", "fault_to_json"]
 
@@ -123,10 +124,9 @@ class Admin:
         return success(200, {"faults": [fault_to_json(fault) for fault in self.faults]}, {})
 
     async def _add_fault(self, request: web.Request) -> web.Response:
-        try:
-            fault = self.faults.add(fault_from_json(await any_json_object(request)))
-        except (TypeError, ValueError) as error:
-            raise Problem(422, "unprocessable_entity", str(error)) from None
+        document = await any_json_object(request)
+        with _invalid_as_422():
+            fault = self.faults.add(fault_from_json(document))
         return success(201, fault_to_json(fault), {})
 
     async def _clear_faults(self, _: web.Request) -> web.Response:
@@ -137,13 +137,11 @@ class Admin:
         query = request.query
         status = query.get("status")
         if status is not None and not (status.isascii() and status.isdigit() and len(status) <= _MOST_DIGITS):
-            raise Problem(422, "unprocessable_entity", "status must be a number")
-        try:
+            raise invalid("status must be a number")
+        with _invalid_as_422():
             chosen = self.journal.where(
                 query.get("method"), query.get("path"), status=None if status is None else int(status)
             )
-        except ValueError as error:
-            raise Problem(422, "unprocessable_entity", str(error)) from None
         return success(200, {"requests": [attrs.asdict(entry) for entry in chosen], "count": len(chosen)}, {})
 
     async def _clear_requests(self, _: web.Request) -> web.Response:
@@ -154,25 +152,28 @@ class Admin:
         return success(200, self.dump(), {})
 
     async def _load_state(self, request: web.Request) -> web.Response:
-        try:
-            self.load(await any_json_object(request))
-        except (TypeError, ValueError) as error:
-            raise Problem(422, "unprocessable_entity", str(error)) from None
+        document = await any_json_object(request)
+        with _invalid_as_422():
+            self.load(document)
         return success(204, None, {})
 
     async def _issue_token(self, request: web.Request) -> web.Response:
         wanted = await any_json_object(request)
         unknown = wanted.keys() - {"scopes", "expires_in", "token"}
         if unknown:
-            named = ", ".join(sorted(unknown))
-            raise Problem(
-                422, "unprocessable_entity", f"a token has no {named}; it has expires_in, scopes, token"
-            )
-        try:
+            raise invalid(f"a token has no {', '.join(sorted(unknown))}; it has expires_in, scopes, token")
+        with _invalid_as_422():
             token = self.tokens.issue(**wanted)
-        except (TypeError, ValueError) as error:
-            raise Problem(422, "unprocessable_entity", str(error)) from None
         return success(201, {"token": token}, {})
+
+
+@contextmanager
+def _invalid_as_422() -> Generator[None]:
+    """Answer 422, with the error's message, if an argument in the block can't be used."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise invalid(str(error)) from None
 
 
 def fault_from_json(document: Mapping[str, Any]) -> Fault:
@@ -221,7 +222,7 @@ def _with_checked_query(endpoint: _Endpoint) -> Handler:
         if wrong:
             takes = f"each of {', '.join(endpoint.query)} once" if endpoint.query else "no parameters"
             said = f"{wrong[0]!a}: the query of {endpoint.method} {Admin.PREFIX}{endpoint.path} takes {takes}"
-            raise Problem(422, "unprocessable_entity", said)
+            raise invalid(said)
         return await endpoint.handler(request)
 
     return handle
