@@ -49,17 +49,20 @@ class _Field:
     required: bool = False
 
 
-def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+def _whole(least: int) -> _Field:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+
+    return _Field(accepts, f"a whole number from {least} to {_LARGEST:,}")
 
 
-def _number(least: float, most: float) -> Callable[[Any], bool]:
+def _number(words: str, least: float, most: float) -> _Field:
     def accepts(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         return math.isfinite(value) and least <= value <= most
 
-    return accepts
+    return _Field(accepts, f"{words} from {least:,.0f} to {most:,.0f}")
 
 
 def _texts(value: Any) -> bool:
@@ -83,11 +86,11 @@ def _optional(field: _Field) -> _Field:
 
 _TEXT = _Field(is_text, "a string without lone surrogates")
 _TEXTS = _Field(_texts, "an array of strings without lone surrogates")
-_ID = _Field(_whole(1), "a whole number from 1")
+_ID = _whole(1)
 _FLAG = _Field(lambda value: isinstance(value, bool), "true or false")
 _WHEN = _Field(_date, "a date such as 2025-01-31T12:00:00Z")
 _REGION = _Field(lambda value: isinstance(value, str) and value in REGIONS, "a region's slug")
-_SECONDS = _Field(_number(-_LONGEST, _LONGEST), "a number of seconds")
+_SECONDS = _number("a number of seconds", -_LONGEST, _LONGEST)
 _OBJECT = _Field(lambda value: is_json(value) and isinstance(value, dict), "an object of JSON data")
 
 _IMAGE = {
@@ -99,8 +102,8 @@ _IMAGE = {
     "public": _FLAG,
     "regions": _TEXTS,
     "created_at": _WHEN,
-    "min_disk_size": _optional(_Field(_whole(0), "a whole number from 0")),
-    "size_gigabytes": _optional(_Field(_number(0, 1e12), "a number from 0")),
+    "min_disk_size": _optional(_whole(0)),
+    "size_gigabytes": _optional(_number("a number", 0, 1e12)),
     "description": _TEXT,
     "tags": _optional(_TEXTS),
     "status": _TEXT,
@@ -125,7 +128,7 @@ _ACTION = {
     "ends_in": _SECONDS,
 }
 _TRANSFER = {
-    "id": attrs.evolve(_Field(_whole(0), "a whole number from 0"), required=True),
+    "id": attrs.evolve(_whole(0), required=True),
     "image_id": attrs.evolve(_ID, required=True),
     "email": _optional(_TEXT),
     "team": _optional(_TEXT),
@@ -149,7 +152,7 @@ def parse_state(document: object) -> State:
     records = {name: _records(name, parts.get(name, ())) for name in _PARTS}
     incomplete: Any = parts.get("incomplete", ())
     if not isinstance(incomplete, list | tuple) or not all(map(_ID.accepts, cast("list[Any]", incomplete))):
-        raise ValueError("incomplete must be an array of ids")
+        raise ValueError(f"incomplete must be an array of ids, each {_ID.words}")
     state = State(**records, incomplete=frozenset(cast("list[int]", incomplete)))
     _check_fit(state)
     return state

@@ -646,6 +646,26 @@ JOB = {"image_id": 7, "elapsed": 0, "region": "nyc3", "works": True}
         ({"images": [5]}, r"images\[0\] must be an object"),
         ({"images": [{"nome": "x"}]}, r"images\[0\] has no nome; it has id, name"),
         ({"images": [{"name": "a"}, {"tags": 5}]}, r"images\[1\].tags must be an array of strings"),
+        (
+            {"images": [{"id": 2**53}]},
+            r"images\[0\].id must be a whole number from 1 to 9,007,199,254,740,991$",
+        ),
+        (
+            {"images": [{"min_disk_size": -1}]},
+            r"images\[0\].min_disk_size must be a whole number from 0 to 9,007,199,254,740,991 or null$",
+        ),
+        (
+            {"images": [{"size_gigabytes": 1e13}]},
+            r"images\[0\].size_gigabytes must be a number from 0 to 1,000,000,000,000 or null$",
+        ),
+        (
+            {"images": [MINE], "imports": [JOB | {"elapsed": 1e10}]},
+            r"imports\[0\].elapsed must be a number of seconds from -1,000,000,000 to 1,000,000,000$",
+        ),
+        (
+            {"images": [], "incomplete": [0]},
+            "incomplete must be an array of ids, each a whole number from 1 to",
+        ),
         ({"images": [{"name": "\ud800"}]}, r"images\[0\].name must be a string without lone surrogates"),
         (
             {"images": [{"tags": ["a", "\ud800"]}]},
