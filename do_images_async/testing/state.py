@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from do_images_async.testing.catalogue import DISTRIBUTIONS, Record, timestamp
-from do_images_async.testing.state_document import State
+from do_images_async.testing.state_document import State, check_image
 
 __all__ = ["Filter", "ImageStore"]
 
@@ -103,13 +103,16 @@ class ImageStore:
 
         Args:
             at: its index in the listing, from 0; by default it is the last.
-            fields: fields that replace the defaults. Their values are not checked: a test may want what the
-                API should not send.
+            fields: fields that replace the defaults, with values that `ImagesEmulator.load` takes; `update`
+                takes any.
 
         Raises:
-            ValueError: there is no such field, or an image with this id or slug.
+            ValueError: there is no such field, its value is wrong, or there is an image with this id or slug.
         """
-        image = self._record(fields)
+        if fields.get("id") is None:
+            fields["id"] = next(number for number in self._numbers if number not in self._images)
+        image = self._record({name: _as_json(value) for name, value in fields.items()})
+        check_image(image)
         if image["id"] in self._images:
             raise ValueError(f"id must be new: there is an image {image['id']} already")
         if self._slugs.get(image["slug"]) in self._images:
@@ -153,7 +156,11 @@ class ImageStore:
             self._slugs[image["slug"]] = image["id"]
 
     def update(self, image_id: int, **fields: Any) -> Record:
-        """Change fields of an image and return it."""
+        """Change fields of an image and return it.
+
+        Values are not checked: a test may want what the API should not send. `ImagesEmulator.load` refuses a
+        state that has such values.
+        """
         self._images[image_id].update(fields)
         self._listings.clear()
         return self._images[image_id]
@@ -229,6 +236,11 @@ class ImageStore:
                 self._images[number]["status"] = "pending"
         for look in self.on_look:
             look()
+
+
+def _as_json(value: Any) -> Any:
+    """Return a tuple as the list that JSON would make of it."""
+    return list(value) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def _ending(job: _Import) -> Record:

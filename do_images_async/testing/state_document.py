@@ -13,7 +13,7 @@ import attrs
 from do_images_async.testing.arguments import is_json, is_text
 from do_images_async.testing.catalogue import REGIONS, Record
 
-__all__ = ["State", "TransferState", "parse_state"]
+__all__ = ["State", "TransferState", "check_image", "parse_state"]
 
 TransferState = Literal["pending", "accepted", "cancelled", "declined"]
 
@@ -156,6 +156,13 @@ def parse_state(document: object) -> State:
     state = State(**records, incomplete=frozenset(cast("list[int]", incomplete)))
     _check_fit(state)
     return state
+
+
+def check_image(image: Record) -> None:
+    """Raise ValueError, which names the field, for an image that no state can have."""
+    for name, value in image.items():
+        if not _IMAGE[name].accepts(value):
+            raise ValueError(f"{name} must be {_IMAGE[name].words}")
 
 
 def _records(part: str, items: Any) -> list[Record]:

@@ -365,7 +365,8 @@ async def test_allowing_public_images_costs_one_request_for_each(
 async def test_an_image_that_may_be_public_is_not_deleted(
     emulator: ImagesEmulator, account: ImagesAPI
 ) -> None:
-    number = emulator.images.add(public=None)
+    number = emulator.images.add()
+    emulator.images.update(number, public=None)
     [outcome] = await all_of(account.delete_many([number]))
     assert isinstance(outcome.error, errors.PublicImageError)
     assert number in emulator.images

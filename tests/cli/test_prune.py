@@ -393,7 +393,7 @@ async def test_a_deletion_that_is_answered_with_a_login_page_did_not_happen(emul
 
 async def test_totals_are_finite_whatever_the_sizes_are(emulator: ImagesEmulator) -> None:
     for age, size in enumerate((1e308, 1e308, -5.0, 7.0)):
-        add(emulator, f"huge-{age}", 20 + age, size_gigabytes=size)
+        emulator.images.update(add(emulator, f"huge-{age}", 20 + age), size_gigabytes=size)
     arguments = ("--group-by", "none", "--name", "huge-*", "--keep-tag", "golden", "--min-keep", "0")
     shown = await prune(emulator, *arguments)
     assert "7 GB, $0.42 a month" in shown.stdout

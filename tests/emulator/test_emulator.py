@@ -1252,6 +1252,46 @@ def test_an_image_with_an_id_or_slug_that_is_taken_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "odd", "message"),
+    [
+        ("id", "7", "id must be a whole number from 1 to 9,007,199,254,740,991"),
+        ("id", 0, "id must be a whole number from 1 to 9,007,199,254,740,991"),
+        ("tags", "prod", "tags must be an array of strings without lone surrogates or null"),
+        ("regions", ["nyc3", 5], "regions must be an array of strings without lone surrogates"),
+        ("created_at", "yesterday", "created_at must be a date such as 2025-01-31T12:00:00Z"),
+        ("public", 1, "public must be true or false"),
+        ("size_gigabytes", "2.5", "size_gigabytes must be a number from 0 to 1,000,000,000,000 or null"),
+        ("name", None, "name must be a string without lone surrogates"),
+    ],
+)
+def test_an_image_is_not_added_with_a_value_that_a_state_can_not_have(
+    field: str, odd: Any, message: str
+) -> None:
+    emulator = ImagesEmulator(images=1)
+    before = emulator.dump()
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        emulator.images.add(**{field: odd})
+    assert emulator.dump() == before
+
+
+async def test_an_image_is_damaged_by_an_update(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    number = emulator.images.add(tags=("prod",), regions=("nyc3",))
+    emulator.load(emulator.dump())
+    emulator.images.update(number, tags="prod", public=None)
+    image = json.loads((await ask(http, f"{LIST}/{number}"))[1])["image"]
+    assert (image["tags"], image["public"], image["regions"]) == ("prod", None, ["nyc3"])
+
+
+def test_an_image_without_an_id_gets_one_that_is_free() -> None:
+    emulator = ImagesEmulator(images=0)
+    following = emulator.images.add() + 1
+    emulator.images.add(id=following)
+    assert emulator.images.add() == following + 1
+
+
+@pytest.mark.parametrize(
     "fault", [{}, {"method": "get", "status": 503}, {"path": "v2/images", "status": 503}]
 )
 async def test_the_admin_endpoint_refuses_the_same(
