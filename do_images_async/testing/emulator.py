@@ -44,7 +44,7 @@ class ImagesEmulator:
     Args:
         images: how many private images the account has, beside the provider's public ones.
         seed: the seed of the account and of the faults' probabilities.
-        quotas: the limits for each token; None for no limit.
+        quotas: the limits for each token, by default 250 a minute and 5,000 an hour; None for no limit.
         import_seconds: how long an import takes.
         action_seconds: how long an image action takes.
         latency: seconds before each request is handled.

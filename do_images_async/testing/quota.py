@@ -17,13 +17,22 @@ __all__ = ["DOCUMENTED", "Meter", "Quota", "QuotaLog", "Verdict"]
 
 @attrs.frozen
 class Quota:
-    """A limit: at most `limit` requests in any window of `seconds`."""
+    """A limit: at most `limit` requests in any window of `seconds`.
+
+    The 429 of a limit on less than an hour has `retry-after`, as that of the documented minute; of an hour or
+    more it has none. `Fault(times=None, headers={"retry-after": ""})` removes it from all answers.
+
+    Args:
+        limit: how many requests, from 1.
+        seconds: the length of the window.
+    """
 
     limit: int = attrs.field(validator=whole(1))
     seconds: float = attrs.field(validator=number(0.001, 1e9))
 
 
 DOCUMENTED = (Quota(250, 60.0), Quota(5000, 3600.0))
+_HOUR = 3600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +43,7 @@ class Verdict:
         accepted: whether every window had room for the request.
         limit, remaining, reset: the `ratelimit-*` headers; they describe the longest window, but `remaining`
             is 0 when a shorter one refuses the request, unless `burst_remaining_zero` is False.
-        retry_after: whole seconds until a shorter window has room; None when the longest one is spent.
+        retry_after: whole seconds until the spent windows have room; None if one of them is an hour or more.
     """
 
     accepted: bool
@@ -77,7 +86,7 @@ class QuotaLog:
         )
 
     def _retry_after(self, full: list[tuple[Quota, deque[float]]], now: float) -> int | None:
-        if not full or full[-1][0] is self._windows[-1][0]:
+        if not full or full[-1][0].seconds >= _HOUR:
             return None
         # The window has room when all but `limit - 1` of its entries have left.
         waits = [times[len(times) - quota.limit] + quota.seconds - now for quota, times in full]

@@ -392,6 +392,25 @@ async def test_a_spent_minute_says_when_to_come_back_and_a_spent_hour_does_not(c
         assert hour.body["id"] == "too_many_requests"
 
 
+@pytest.mark.parametrize(
+    ("quotas", "retry_after"),
+    [
+        ((Quota(1, 60.0),), "60"),
+        ((Quota(1, 2.5), Quota(1, 1800.0)), "1800"),
+        ((Quota(1, 3600.0),), None),
+        ((Quota(1, 60.0), Quota(1, 7200.0)), None),
+    ],
+)
+async def test_a_quota_of_less_than_an_hour_says_when_to_come_back(
+    call: Caller, quotas: tuple[Quota, ...], retry_after: str | None
+) -> None:
+    async with ImagesEmulator(images=0, quotas=quotas, clock=lambda: 10_000.0) as emulator:
+        other = attrs.evolve(call, emulator=emulator)
+        assert (await other("GET", "/v2/images")).status == 200
+        refused = await other("GET", "/v2/images")
+    assert (refused.status, refused.headers.get("retry-after")) == (429, retry_after)
+
+
 async def test_a_spent_minute_can_also_report_what_the_hour_has_left(call: Caller) -> None:
     quotas = (Quota(2, 60.0), Quota(10, 3600.0))
     async with ImagesEmulator(quotas=quotas, burst_remaining_zero=False) as emulator:
