@@ -207,11 +207,15 @@ def _origin(request: web.Request) -> str | None:
 
 
 def with_refusals(routes: Sequence[Route]) -> Iterator[Route]:
-    """Yield the endpoints, then 405 for the other methods of their paths, then 404 for all other paths."""
-    yield from routes
+    """Yield the endpoints, then 405 for the other methods of their paths, then 404 for all other paths.
+
+    HEAD is answered as GET is; aiohttp leaves the body out.
+    """
     methods: dict[str, list[str]] = {}
     for route in routes:
-        methods.setdefault(route.path, []).append(route.method)
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            yield attrs.evolve(route, method=method)
+            methods.setdefault(route.path, []).append(method)
     for path, allowed in methods.items():
         yield Route("*", path, "", _refusal(usual_problem(405, {"allow": ", ".join(allowed)})))
     yield Route("*", "/{anything:.*}", "", _refusal(usual_problem(404)), authenticated=False)

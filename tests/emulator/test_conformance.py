@@ -287,9 +287,9 @@ async def test_what_is_not_there(call: Caller, mine: str) -> None:
 async def test_a_method_that_is_not_there(call: Caller, mine: str) -> None:
     assert await call.refused(405, "PATCH", mine, {"name": "x"}) == "method_not_allowed"
     answer = await call("PUT", "/v2/images", {})
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, POST")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     answer = await call("OPTIONS", mine)
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, PUT, DELETE")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
 
 
 async def test_the_providers_images_stay(emulator: ImagesEmulator, call: Caller) -> None:

@@ -478,6 +478,58 @@ async def test_a_journal_that_is_limited_forgets_and_the_count_does_not() -> Non
         assert emulator.served == {404: 5}
 
 
+# --- HEAD ---
+
+
+async def test_head_is_answered_as_get_counted_and_noted() -> None:
+    async with ImagesEmulator(images=1, quotas=(Quota(20, 60.0),)) as emulator:
+        number = next(image["id"] for image in emulator.images if not image["public"])
+        action = emulator.actions.start(number, "transfer", "ams3")["id"]
+        headers = {"Authorization": f"Bearer {emulator.token}"}
+        paths = {
+            LIST: 200,
+            f"{LIST}/": 200,
+            f"{LIST}?per_page=0": 422,
+            f"{LIST}/{number}": 200,
+            f"{LIST}/debian-12-x64": 200,
+            f"{LIST}/1": 404,
+            f"{LIST}/{number}/actions": 200,
+            f"{LIST}/{number}/actions/{action}": 200,
+            f"{LIST}/{number}/account_transfer": 405,
+        }
+        async with aiohttp.ClientSession(emulator.url, headers=headers) as session:
+            for path, status in paths.items():
+                async with session.get(path) as got, session.head(path) as response:
+                    assert (response.status, await response.read()) == (status, b""), path
+                    assert status == 405 or response.headers.keys() == got.headers.keys()
+                    assert int(response.headers["Content-Length"]) > 0
+            async with session.head(LIST, headers={"Authorization": ""}) as response:
+                assert (response.status, response.headers["ratelimit-remaining"]) == (401, "19")
+        assert emulator.requests.count("HEAD") == len(paths) + 1
+        assert emulator.requests.count("HEAD", LIST, status=200) == 2
+        assert emulator.requests.count(status=429) == 0
+
+
+async def test_a_fault_of_get_is_none_of_head_and_no_fault_sends_head_a_body(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault(method="GET", status=503))
+    emulator.faults.add(Fault(method="HEAD", pace=0.001, body=b"odd", status=500))
+    emulator.faults.add(Fault(method="HEAD", broken="cut"))
+    port = int(emulator.url.rpartition(":")[2])
+    for status in (500, 200):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            f"HEAD {LIST} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            f"Authorization: Bearer {emulator.token}\r\n\r\n".encode()
+        )
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        assert answer.endswith(b"\r\n\r\n")
+    assert (await ask(http))[0] == 503
+
+
 # --- tokens ---
 
 
