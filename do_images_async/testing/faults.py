@@ -56,7 +56,8 @@ class Fault:
 
     Args:
         method: only requests with this method.
-        path: only this path, without a query; `*` in it matches anything.
+        path: only this path, without a query. `*` in it matches anything, and `[0-9]` one of these
+            characters; `[[]` is a bracket.
         times: how many requests it applies to; None for all.
         probability: the probability that it applies to a matching request, from 0 to 1.
         after: whether the request is executed first, so that only the response is lost or damaged.

@@ -19,7 +19,10 @@ def digest(token: str) -> str:
 
 
 def matches(pattern: str | None, path: str) -> bool:
-    """Return whether a path matches; `*` matches anything, None any path. A trailing slash is ignored."""
+    """Return whether a path matches a pattern; None matches any path. A trailing slash is ignored.
+
+    `*` matches anything and `[0-9]` one of these characters; `[[]` is a bracket.
+    """
     if pattern is None or fnmatchcase(path, pattern):
         return True
     return fnmatchcase(path.removesuffix("/"), pattern.removesuffix("/"))
@@ -104,7 +107,7 @@ class Journal:
 
         Args:
             method: the method.
-            path: the path, where `*` matches anything.
+            path: the path, a pattern as that of a `Fault`.
             status: the status of the answer.
             token: the token itself.
             since: Unix time in seconds; earlier requests are left out.

@@ -1271,6 +1271,17 @@ def test_a_path_that_no_request_has_is_refused(path: str) -> None:
             use()
 
 
+async def test_brackets_in_a_path_are_a_class_of_characters_and_can_be_written(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession
+) -> None:
+    ids = emulator.faults.add(Fault(path=f"{LIST}/[0-9]*", status=500, times=None))
+    bracket = emulator.faults.add(Fault(path=f"{LIST}/[[]1]", status=503, times=None))
+    paths = (f"{LIST}/1", f"{LIST}/12/actions", f"{LIST}/[1]", f"{LIST}/debian-12-x64")
+    assert [(await ask(http, path))[0] for path in paths] == [500, 500, 503, 200]
+    assert (ids.struck, bracket.struck) == (2, 1)
+    assert emulator.requests.count("GET", f"{LIST}/[[]*") == 1
+
+
 def test_a_fault_that_does_nothing_is_refused() -> None:
     nothing: list[dict[str, Any]] = [{}, {"method": "GET"}, {"times": None, "after": True}]
     for fields in nothing:
