@@ -199,11 +199,17 @@ def image_for_change(images: ImageStore, request: web.Request) -> Record:
 
 
 def _origin(request: web.Request) -> str | None:
-    """Return the origin that the client used; clients may refuse links to another one."""
+    """Return the origin that the client used; clients may refuse links to another one.
+
+    A proxy that ends TLS says so in `X-Forwarded-Proto`. It is safe to believe: whoever sends the header
+    changes only the links in their own answer.
+    """
     try:
-        return str(request.url.origin())
+        origin = request.url.origin()
     except ValueError:
         return None
+    scheme = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+    return str(origin.with_scheme(scheme) if scheme in ("http", "https") else origin)
 
 
 def with_refusals(routes: Sequence[Route]) -> Iterator[Route]:

@@ -421,6 +421,29 @@ async def test_links_lead_to_where_the_client_sees_the_server(
     assert json.loads(content)["links"]["pages"]["next"] == f"{origin.format(port=port)}{LIST}?page=2"
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "origin"),
+    [
+        ("https", "https://images.example"),
+        ("HTTPS", "https://images.example"),
+        ("https, http", "https://images.example"),
+        ("http", "http://images.example"),
+        ("javascript", "http://images.example"),
+        ("", "http://images.example"),
+    ],
+)
+async def test_links_have_the_scheme_that_a_proxy_names(
+    emulator: ImagesEmulator, http: aiohttp.ClientSession, forwarded: str, origin: str
+) -> None:
+    _, content = await ask(http, headers={"Host": "images.example", "X-Forwarded-Proto": forwarded})
+    assert json.loads(content)["links"]["pages"]["next"] == f"{origin}{LIST}?page=2"
+
+
+async def test_a_port_stays_in_the_links_behind_a_proxy(http: aiohttp.ClientSession) -> None:
+    _, content = await ask(http, headers={"Host": "[::1]:8443", "X-Forwarded-Proto": "https"})
+    assert json.loads(content)["links"]["pages"]["next"] == f"https://[::1]:8443{LIST}?page=2"
+
+
 # --- the journal ---
 
 
