@@ -11,7 +11,15 @@ from do_images_async.testing.answers import Problem
 from do_images_async.testing.catalogue import REGIONS, Record
 from do_images_async.testing.routes import Answer, Links, Route, Window, image_for_change
 from do_images_async.testing.state import ImageStore
-from do_images_async.testing.validation import Body, invalid, json_object, not_found, number_of, text_of
+from do_images_async.testing.validation import (
+    Body,
+    email_of,
+    invalid,
+    json_object,
+    not_found,
+    number_of,
+    text_of,
+)
 
 __all__ = ["ActionRoutes", "TransferRoutes"]
 
@@ -104,7 +112,7 @@ class TransferRoutes:
     async def create(self, request: web.Request) -> Answer:
         body = await json_object(request)
         image = image_for_change(self._images, request)
-        email, team = text_of(body, "recipient_email"), text_of(body, "recipient_uuid")
+        email, team = email_of(body, "recipient_email"), text_of(body, "recipient_uuid")
         if bool(email) == bool(team):
             raise invalid("exactly one of recipient_email and recipient_uuid is required")
         if image.get("type") != "snapshot":

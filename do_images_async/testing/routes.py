@@ -20,8 +20,8 @@ from do_images_async.testing.validation import (
     invalid,
     json_object,
     not_found,
+    tags_of,
     text_of,
-    texts_of,
 )
 
 __all__ = ["Answer", "Links", "Route", "Routes", "Window", "image_for_change", "with_refusals"]
@@ -162,7 +162,7 @@ class Routes:
             region=region,
             distribution=text_of(body, "distribution") or "Unknown",
             description=text_of(body, "description"),
-            tags=texts_of(body, "tags"),
+            tags=tags_of(body),
         )
         return 202, {"image": {field: image[field] for field in _CREATED_FIELDS}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -16,18 +17,21 @@ __all__ = [
     "any_json_object",
     "boolean_of",
     "choice_of",
+    "email_of",
     "integer_of",
     "invalid",
     "json_object",
     "not_found",
     "number_of",
+    "tags_of",
     "text_of",
-    "texts_of",
 ]
 
 Body = dict[str, Any]
 Query = Mapping[str, str]
 
+_TAG = re.compile(r"[\w:-]{1,255}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _DIGITS = 4_000  # fewer than Python refuses to read
 
 
@@ -81,8 +85,24 @@ def text_of(body: Body, name: str, *, required: bool = False) -> str:
     return value
 
 
-def texts_of(body: Body, name: str) -> list[str]:
-    """Return an array of strings of the body; an empty one if it is missing or null."""
+def email_of(body: Body, name: str) -> str:
+    """Return an e-mail address of the body; without one, an empty string."""
+    email = text_of(body, name)
+    if email and not _EMAIL.fullmatch(email):
+        raise invalid(f"{name} must be an e-mail address")
+    return email
+
+
+def tags_of(body: Body) -> list[str]:
+    """Return the tags of the body; an empty list if they are missing or null."""
+    tags = _texts_of(body, "tags")
+    for at, tag in enumerate(tags):
+        if not _TAG.fullmatch(tag):
+            raise invalid(f"tags[{at}] must be 1 to 255 letters, numbers, colons, dashes and underscores")
+    return tags
+
+
+def _texts_of(body: Body, name: str) -> list[str]:
     value: Any = body.get(name)
     if value is None:
         return []

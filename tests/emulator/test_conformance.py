@@ -193,12 +193,21 @@ async def test_a_page_with_more_digits_than_can_be_read_is_refused(call: Caller)
         ("tags", "prod", "tags must be an array of strings"),
         ("tags", ["prod", 3], "tags must be an array of strings"),
         ("tags", {"prod": "x"}, "tags must be an array of strings"),
+        ("tags", ["prod", "two words"], "tags[1] must be 1 to 255 letters, numbers, colons, dashes and"),
+        ("tags", [""], "tags[0] must be"),
+        ("tags", ["a=b"], "tags[0] must be"),
+        ("tags", ["x" * 256], "tags[0] must be"),
     ],
 )
 async def test_a_field_that_is_refused(call: Caller, field: str, value: object, message: str) -> None:
     answer = await call("POST", "/v2/images", {**GOLDEN, field: value})
     assert (answer.status, answer.body["id"]) == (422, "unprocessable_entity")
     assert message in answer.body["message"]
+
+
+async def test_tags_may_have_all_that_the_provider_names(call: Caller) -> None:
+    tags = ["env:prod", "a-b_c", "9", "Größe", "x" * 255]
+    assert (await call("POST", "/v2/images", {**GOLDEN, "tags": tags})).body["image"]["tags"] == tags
 
 
 @pytest.mark.parametrize("field", GOLDEN)
@@ -263,6 +272,10 @@ async def test_bodies_that_are_something_else(call: Caller, mine: str) -> None:
         *(("/actions", {"type": "transfer"}), ("/actions", {"type": "transfer", "region": "mars1"})),
         *(("/account_transfer", {}), ("/account_transfer", {"recipient_email": 5})),
         ("/account_transfer", {"recipient_email": "a@example.com", "recipient_uuid": "b"}),
+        *(
+            ("/account_transfer", {"recipient_email": odd})
+            for odd in ("nomail", "@", "a@", "@b.c", "a b@c.d")
+        ),
         *(("/account_transfer/accept", {"recipient_uuid": "b"}), ("/account_transfer/cancel", {})),
         *((f"/account_transfer/{end}", {"transfer_id": "3164444"}) for end in ("cancel", "decline")),
         ("/account_transfer/cancel", {"transfer_id": True}),
