@@ -10,16 +10,16 @@ from do_images_async.cli.streams import flush_streams, open_streams
 
 __all__ = ["main"]
 
+_PACKAGES = {"click": "click", "rich": "rich", "yaml": "pyyaml"}  # of the extra `cli`, by their module
+
 
 def main() -> int:
     """Run the command that `sys.argv` names and return the exit status, as `do-images --help` lists them."""
     exit_on_stopping()
     open_streams()
-    missing = [name for name in ("click", "rich") if find_spec(name) is None]
+    missing = [package for module, package in _PACKAGES.items() if find_spec(module) is None]
     if missing:
-        sys.stderr.write(
-            f"do-images needs {' and '.join(missing)}: pip install 'do-images-async[cli]'\n",
-        )
+        sys.stderr.write(f"do-images needs its extra cli: pip install {' '.join(missing)}\n")
         return 2
     try:
         from do_images_async.cli.app import run  # the extra's packages may not be installed

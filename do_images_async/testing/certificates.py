@@ -34,7 +34,7 @@ class Certificate:
             import trustme  # only TLS needs it
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "TLS needs trustme: pip install 'do-images-async[testing]'", name="trustme"
+                "TLS needs the extra testing: pip install trustme", name="trustme"
             ) from error
         authority = trustme.CA()
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -127,7 +127,12 @@ async def test_an_image_that_is_not_there(account: ImagesAPI, key: int | str) ->
 
 async def test_an_image_lives_from_creation_to_deletion(emulator: ImagesEmulator, account: ImagesAPI) -> None:
     new = await account.create_custom(
-        name="golden", url=URL, region="nyc3", distribution="Debian", description="d", tags=["prod", "env:a-b"]
+        name="golden",
+        url=URL,
+        region="nyc3",
+        distribution="Debian",
+        description="d",
+        tags=["prod", "env:a-b"],
     )
     assert (new.name, new.type, new.status) == ("golden", ImageType.CUSTOM, ImageStatus.NEW)
     ready = await account.wait_until_available(new.id, timeout=10, poll_interval=0.02)

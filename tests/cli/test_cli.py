@@ -401,13 +401,13 @@ def signals_of_pytest() -> Generator[None]:
 
 
 @pytest.mark.usefixtures("signals_of_pytest")
-@pytest.mark.parametrize("missing", ["click", "rich"])
+@pytest.mark.parametrize(("missing", "package"), [("click", "click"), ("rich", "rich"), ("yaml", "pyyaml")])
 def test_without_the_extra_the_line_says_what_to_install(
-    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    missing: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     assert main() == 2
-    assert capsys.readouterr().err == (f"do-images needs {missing}: pip install 'do-images-async[cli]'\n")
+    assert capsys.readouterr().err == f"do-images needs its extra cli: pip install {package}\n"
 
 
 @pytest.mark.usefixtures("signals_of_pytest")

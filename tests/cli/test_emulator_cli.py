@@ -262,7 +262,7 @@ def test_without_trustme_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
     assert run(["emulator", "--tls", "--port", str(unused_port())]) == 2
-    assert "pip install 'do-images-async[testing]'" in capsys.readouterr().err
+    assert "TLS needs the extra testing: pip install trustme" in capsys.readouterr().err
 
 
 def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

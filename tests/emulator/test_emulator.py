@@ -647,7 +647,7 @@ async def test_tls_with_a_certificate_of_its_own(tmp_path: Any) -> None:
 
 def test_without_trustme_tls_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "trustme", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'do-images-async\[testing\]'"):
+    with pytest.raises(ModuleNotFoundError, match="TLS needs the extra testing: pip install trustme"):
         Certificate.issue()
 
 

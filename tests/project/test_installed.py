@@ -70,4 +70,4 @@ asyncio.run(main())
         [python.with_name("do-images"), "list"], capture_output=True, text=True, check=False, timeout=55
     )
     assert without.returncode != 0
-    assert "do-images-async[cli]" in without.stderr
+    assert without.stderr == "do-images needs its extra cli: pip install click rich pyyaml\n"
