@@ -229,8 +229,13 @@ class SQLiteStore:
                 raise
 
     def _said(self, error: Exception) -> str:
-        """Return what is wrong with the file, with its path once."""
+        """Return what is wrong with the file, with its path once, and what to do if it is damaged."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if _is_damage(error):
+            # A path that was mistyped may name somebody's own file.
+            reason = (
+                f"it is damaged, or no quota file ({reason}); if it is one, delete it: a call makes it again"
+            )
         return reason if self._path is None else f"{self._path}: {reason}"
 
     def close(self) -> None:
@@ -423,6 +428,14 @@ class SQLiteStore:
             connection.execute(_DELETE, (base, self._name))
 
 
+def _is_damage(error: Exception) -> bool:
+    """Return whether an error shows that the file's content is not what was written."""
+    if isinstance(error, msgspec.MsgspecError):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)  # errors of our own have none
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
 def _sum(spent: Iterable[Spent | None]) -> Spent:
     total = Spent()
     for each in spent:
@@ -457,9 +470,11 @@ def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
             # In one statement: another process may be making the tables now.
             application, version, tables = connection.execute(_HEADER).fetchone()
             if tables and application != _APPLICATION_ID:
-                raise sqlite3.DatabaseError("it is another program's database")
+                raise sqlite3.DatabaseError("it is another program's database; name another path")
             if version > _VERSION:
-                raise sqlite3.DatabaseError("it was made by a later version of do_images_async")
+                raise sqlite3.DatabaseError(
+                    "it was made by a later version of do_images_async; update this one, or name another path"
+                )
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")

@@ -428,6 +428,37 @@ async def test_a_file_that_can_not_be_used_is_an_error_that_names_it(
         await make(store_timeout=0.2).acquire()
 
 
+def damage_the_record(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("UPDATE quota SET record = x'c1'")
+
+
+def damage_a_page(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+
+def write_over(path: Path) -> None:
+    path.write_text("a" * 5000)
+
+
+@pytest.mark.parametrize("damage", [damage_the_record, damage_a_page, write_over])
+async def test_who_deletes_a_damaged_file_as_the_error_says_goes_on(
+    make: Make, path: Path, damage: Callable[[Path], None]
+) -> None:
+    before = make(TokenBucket(2, per=60))
+    (await before.acquire()).settle()
+    await before.aclose()
+    damage(path)
+    limiter = make(TokenBucket(2, per=60))
+    with pytest.raises(QuotaStoreError, match=r"quota\.db: it is damaged, or no quota file .* delete it"):
+        await limiter.acquire()
+    await asyncio.to_thread(path.unlink)
+    (await limiter.acquire()).settle()
+
+
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_or_each_process_keeps_the_quota_alone(
     make: Make, path: Path, trouble: Callable[[Path], None]
