@@ -1,4 +1,4 @@
-"""The audit itself: one pass over a stream of images, in memory that does not grow with their number."""
+"""The audit itself: one pass over a stream of images, of which it keeps the ids alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 
+from do_images_async._api.idset import IdSet
 from do_images_async.audit.context import (
     PRICE,
     PRICE_DATE,
@@ -70,7 +71,8 @@ async def audit(
 ) -> AuditReport:
     """Read images to the end and report totals, costs and findings; costs the requests that `images` costs.
 
-    Memory does not grow with the number of images, only with the number of regions and distributions.
+    An image that comes again, as from a listing that moved, counts once, as it came first. Of an image only
+    its id is kept, in a few bytes; else memory grows with the number of regions and distributions alone.
     An async generator is closed when the audit ends, also if it fails.
 
     Args:
@@ -87,7 +89,7 @@ async def audit(
             count in the totals.
         in_use: ids of the images that a Droplet was made from or lists. They are never stale: a finding that
             would have one deleted says that a Droplet uses it, with a severity of at most LOW.
-        progress: called after each image with the number of images so far.
+        progress: called after each image with the number of different images so far.
 
     Raises:
         ValueError: a number is out of its range, or `now` has no time zone.
@@ -107,9 +109,11 @@ async def audit(
         in_use=in_use,
     )
     collector = _Collector(context, rules, keep, exceptions)
+    seen = IdSet()
     async with aclosing(_each(images)) as stream:
         async for image in stream:
-            collector.add(image)
+            if not seen.absorb((image.id,)):
+                collector.add(image)
             if progress is not None:
                 progress(collector.total.images)
     return attrs.evolve(collector.report(), price_date=price_date)
