@@ -37,6 +37,7 @@ from do_images_async._arguments import (
     read_base_url,
 )
 from do_images_async._credentials import TokenProvider, choose_base_url, read_token_source
+from do_images_async._http.attempt import hides_middlewares
 from do_images_async._http.bodies import ImageBody, ImageListBody
 from do_images_async._http.converter import ModelConverter
 from do_images_async._http.logs import logger
@@ -151,6 +152,8 @@ class ImagesAPI:
             on_event=on_event,
             converter=converter,
         )
+        if session is not None and hides_middlewares(session):
+            logger.warning("middlewares of the session do not run for this client: this aiohttp hides them")
         if is_insecure(address):
             logger.warning("the token is sent unencrypted to %s: anybody on the way can read it", address)
 

@@ -40,7 +40,7 @@ from do_images_async.errors import APIError, DOImagesError
 from do_images_async.events import AttemptEnded, EventHook, PermitGranted
 from do_images_async.models import RateLimit
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "hides_middlewares"]
 
 T = TypeVar("T")
 
@@ -179,6 +179,11 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
 
     def _waited(self, until: float) -> float:
         return 0.0 if self._asked_at is None else until - self._asked_at
+
+
+def hides_middlewares(session: ClientSession) -> bool:
+    """Return whether this aiohttp keeps a session's middlewares where `within` can't see them."""
+    return not hasattr(session, "_middlewares")
 
 
 def _raise_ours(error: BaseException, *, sent: bool) -> None:
