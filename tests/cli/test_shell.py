@@ -32,8 +32,12 @@ async def shell(redirection: str, *arguments: str, **variables: str) -> Ended:
     return Ended(await process.wait(), stdout.decode(), stderr.decode())
 
 
+WRITERS = ["list", "get", "create", "update", "wait", "transfer", "convert", "actions", "delete", "audit"]
+"""The commands that write to stdout."""
+
+
 def commands(emulator: ImagesEmulator) -> Mapping[str, list[str]]:
-    """Return each command that writes to stdout, with arguments for which it succeeds."""
+    """Return the commands that write to stdout, with arguments for which they succeed."""
     image, backup = (
         next(str(each["id"]) for each in emulator.images if each["type"] == kind and not each["public"])
         for kind in ("snapshot", "backup")
@@ -54,19 +58,31 @@ def commands(emulator: ImagesEmulator) -> Mapping[str, list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-async def test_output_that_can_not_be_written_is_one_line_and_74(redirection: str) -> None:
+@pytest.mark.parametrize("name", WRITERS)
+async def test_output_that_can_not_be_written_is_one_line_and_74(name: str) -> None:
     async with ImagesEmulator(images=40, quotas=None, action_seconds=0) as emulator:
-        where = account(emulator, emulator.token)
-        calls = [[name, *rest] for name, rest in commands(emulator).items()]
-        calls += [["list", "--help"]]
-        if redirection == ">&-":
-            calls = [["list"], ["audit"], ["--help"], ["--version"]]
-        for call in calls:
-            ended = await shell(redirection, *call, **where)
-            assert (ended.status, ended.stdout) == (74, ""), (call, ended)
-            assert ended.stderr.startswith("do-images: the output could not be written: ")
-            assert ended.stderr.count("\n") == 1
+        call = [name, *commands(emulator)[name]]
+        _says_that_it_could_not_write(await shell(">/dev/full", *call, **account(emulator, emulator.token)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "arguments"),
+    [
+        (">/dev/full", ["list", "--help"]),
+        (">&-", ["--help"]),
+        (">&-", ["--version"]),
+        (">&-", [*DEMO]),
+    ],
+)
+async def test_the_same_without_an_account(redirection: str, arguments: list[str]) -> None:
+    _says_that_it_could_not_write(await shell(redirection, *arguments))
+
+
+def _says_that_it_could_not_write(ended: Ended) -> None:
+    assert (ended.status, ended.stdout) == (74, "")
+    assert ended.stderr.startswith("do-images: the output could not be written: ")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
