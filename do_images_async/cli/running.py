@@ -29,9 +29,13 @@ def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption |
 
     Raises:
         Stopped: it was interrupted and returned nothing.
+        KeyboardInterrupt: so it was, before it began or after it had ended.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_cancelled_by_signal(main, interruption))
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_cancelled_by_signal(main, interruption))
+    finally:
+        main.close()  # a signal may have come before it began
 
 
 def run_to_report(main: Coroutine[Any, Any, None], interruption: Interruption) -> None:
@@ -46,16 +50,20 @@ def run_to_report(main: Coroutine[Any, Any, None], interruption: Interruption) -
 async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Interruption | None) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
+    is_cancelled = False
 
     def interrupt() -> None:
+        nonlocal is_cancelled
         if interruption is not None and not task.done():
             interruption.interrupt()
-        task.cancel()
+        is_cancelled = task.cancel() or is_cancelled
 
-    on_stopping(loop, interrupt)
+    was_signalled = on_stopping(loop, interrupt)
     try:
         return await task
     except asyncio.CancelledError:
+        if interruption is not None and not interruption.begun:
+            interruption.interrupt()  # by a signal before `on_stopping`, for which asyncio's runner cancels
         raise Stopped(Exit.INTERRUPTED, INTERRUPTED) from None
     except DOImagesError as error:
         if interruption is None or not interruption.begun:
@@ -64,6 +72,8 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Inter
     finally:
         if interruption is None:
             interrupt_again(loop)
+            if was_signalled() and not is_cancelled:  # when the task was done
+                raise KeyboardInterrupt
         else:
             hold_stopping(loop)
 

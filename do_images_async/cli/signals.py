@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     import asyncio  # which a help does without
@@ -21,6 +22,7 @@ __all__ = [
     "on_stopping",
     "stopping_is_held",
     "terminate_as_ctrl_c",
+    "wait_for_line",
     "wait_held",
 ]
 
@@ -78,27 +80,64 @@ def ignore_stopping() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def on_stopping(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+def on_stopping(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> Callable[[], bool]:
     """Call back in the loop on each of the signals, but for those that are ignored, as SIGHUP is under nohup.
 
     On Windows, and off the main thread, signals interrupt the program instead. When a loop removes a handler,
     the system's takes its place for a moment, which kills the process, unless the signal is SIGINT. So only
-    that one is the loop's, after which the others wake the loop as well.
-    """
+    that one is known to the loop, after which each of them wakes it.
 
-    def stop(*_: object) -> None:
+    Returns:
+        Returns whether there was a signal, also if the loop ended before it could call back.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
         if not loop.is_closed():
             loop.call_soon_threadsafe(callback)
 
     wakes = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    with suppress(*_NO_SIGNALS):
+    with suppress(*_NO_SIGNALS), _blocked():
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue
             if number == signal.SIGINT or not wakes:
-                loop.add_signal_handler(number, callback)
-            else:
-                signal.signal(number, stop)
+                loop.add_signal_handler(number, lambda: None)
+            signal.signal(number, stop)
+    return lambda: bool(received)
+
+
+def wait_for_line(stream: TextIO) -> None:
+    """Wait until the stream, a terminal, has a line. A signal at any moment raises KeyboardInterrupt.
+
+    A blocking read does not see a signal that comes just before it, or on another thread.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, whose `select` takes sockets only
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        with _waking(writer):
+            while stream.fileno() not in select.select([stream.fileno(), reader], [], [])[0]:
+                os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@contextmanager
+def _waking(descriptor: int) -> Generator[None]:
+    """Let each signal write a byte there until the block ends."""
+    try:
+        before = signal.set_wakeup_fd(descriptor)
+    except ValueError:  # off the main thread, which gets no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 def interrupt_again(loop: asyncio.AbstractEventLoop) -> None:

@@ -331,6 +331,25 @@ async def test_delete_dry_run_shows_and_deletes_nothing(emulator: ImagesEmulator
     assert image["id"] in emulator.images
 
 
+@pytest.mark.parametrize(
+    ("typed", "asked", "status", "end"),
+    [
+        ("what\nYes\n", 2, 0, ""),
+        ("\n", 1, 130, "do-images: nothing was done\r\n"),
+        ("\x04", 1, 130, "\r\ndo-images: nothing was done\r\n"),
+    ],
+)
+async def test_delete_asks_until_it_is_answered(
+    emulator: ImagesEmulator, typed: str, asked: int, status: int, end: str
+) -> None:
+    image = first(emulator)["id"]
+    where = account(emulator, emulator.token)
+    ended = await in_terminal_here("delete", str(image), "-q", typed=typed, **where)
+    assert (ended.status, ended.stderr.count("Delete 1 image? [y/N]: ")) == (status, asked)
+    assert ended.stderr.endswith(f"[y/N]: {end}")
+    assert (image in emulator.images) == (status != 0)
+
+
 async def test_delete_asks_and_yes_does_not(emulator: ImagesEmulator) -> None:
     numbers = [each["id"] for each in emulator.images if not each["public"]][:3]
     where = account(emulator, emulator.token)

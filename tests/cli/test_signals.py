@@ -1,16 +1,18 @@
-"""Signals that arrive when a command has done its work: what was done is told, and the status says it."""
+"""Signals that arrive around a question, or when a command has done its work: the status says it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import signal
 import sys
 from asyncio.subprocess import PIPE
 
 import pytest
 
-from tests.support.cli_processes import environment, pruning_into_a_pipe
+from do_images_async.testing import ImagesEmulator
+from tests.support.cli_processes import account, environment, pruning_into_a_pipe
 from tests.support.slow import fewer
 
 STOPPING = fewer([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -55,7 +57,7 @@ async def test_a_signal_while_the_event_loop_ends_is_an_interruption(number: sig
         "signal.signal = changed  # before an event loop is imported\n"
         "from do_images_async.cli import main, running\n"
         "start = running.on_stopping\n"
-        "running.on_stopping = lambda *given: (start(*given), ends.append(True))\n"
+        "running.on_stopping = lambda *given: (start(*given), ends.append(True))[0]\n"
         "sys.exit(main())"
     )
     status, stdout, stderr = await python(program, *DEMO)
@@ -73,6 +75,76 @@ async def test_a_report_that_is_interrupted_still_tells_what_was_deleted(number:
         assert process.returncode == 130
         assert stderr.startswith(b"do-images: interrupted; 4 of 4 images deleted")
         assert emulator.requests.count("DELETE") == 4
+
+
+AROUND_THE_QUESTION = {
+    "when the images are read": (
+        "from do_images_async.cli.deletion import Deletion\n"
+        "look_up = Deletion.look_up\n"
+        "async def looked_up(*given):\n"
+        "    await look_up(*given)\n"
+        "    kill()\n"
+        "Deletion.look_up = looked_up\n"
+    ),
+    # Another thread takes it, so that a read of the main thread goes on, as if it came just before the read.
+    "while it waits for the answer": (
+        "import threading\n"
+        "def answered():\n"
+        "    os.read(asked, 1)\n"
+        "    signal.pthread_kill(threading.get_ident(), number)\n"
+        "threading.Thread(target=answered, daemon=True).start()\n"
+    ),
+    "when the answer is there": (
+        "from do_images_async.cli import images, running\n"
+        "start = running.on_stopping\n"
+        "def killed(*given):\n"
+        "    kill()\n"
+        "    return start(*given)\n"
+        "def confirm(*given):\n"
+        "    running.on_stopping = killed\n"
+        "images.confirm = confirm\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("number", fewer([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+@pytest.mark.parametrize("moment", AROUND_THE_QUESTION)
+async def test_a_signal_around_the_question_deletes_nothing(moment: str, number: signal.Signals) -> None:
+    keys, keys_side = pty.openpty()
+    reader, writer = os.pipe()
+    program = (
+        "import os, signal, sys\n"
+        f"number, asked = {number:d}, {reader}\n"
+        "kill = lambda: os.kill(os.getpid(), number)\n"
+        "from do_images_async.cli import main\n"
+        f"{AROUND_THE_QUESTION[moment]}"
+        "sys.exit(main())"
+    )
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        image = emulator.images.add(name="old")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, "delete", str(image), "-q"),
+            env=environment(**account(emulator, emulator.token)),
+            stdin=keys_side,
+            stdout=PIPE,
+            stderr=PIPE,
+            pass_fds=[reader],
+        )
+        os.close(keys_side)
+        os.close(reader)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = b""
+        while b"[y/N]" not in told and (part := await process.stderr.read(100)):
+            told += part
+        os.close(writer)
+        told += await process.stderr.read()
+        await process.wait()
+        assert (process.returncode, await process.stdout.read()) == (130, b""), told
+        assert emulator.requests.count("DELETE") == 0
+    os.close(keys)
+    assert b"Traceback" not in told
+    assert b"Warning" not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
