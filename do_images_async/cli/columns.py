@@ -73,16 +73,17 @@ IMAGE_COLUMNS: tuple[Column[Image], ...] = (
 
 ACTION_COLUMNS: tuple[Column[Action], ...] = (
     Column("ID", "id", lambda action: action.id, numeric=True),
-    Column("Status", "status", lambda action: action.status),
-    Column("Type", "type", lambda action: action.type),
-    Column("Started At", "started_at", lambda action: action.started_at, rank=2),
-    Column("Completed At", "completed_at", lambda action: action.completed_at, rank=1),
-    Column("Resource ID", "resource_id", lambda action: action.resource_id, numeric=True),
-    Column("Resource Type", "resource_type", lambda action: action.resource_type, rank=3),
+    Column("Status", "status", lambda action: action.status, min_width=9),
+    Column("Type", "type", lambda action: action.type, rank=2),
+    Column("Started At", "started_at", lambda action: action.started_at, rank=5),
+    Column("Completed At", "completed_at", lambda action: action.completed_at, rank=4),
+    Column("Resource ID", "resource_id", lambda action: action.resource_id, numeric=True, rank=3),
+    Column("Resource Type", "resource_type", lambda action: action.resource_type, rank=6),
     Column(
         "Region",
         "region_slug",
         lambda action: action.region_slug or (action.region.slug if action.region else None),
+        rank=1,
     ),
 )
 """The columns of an action, which are doctl's."""

@@ -54,12 +54,12 @@ class _Copy:
 
 
 _COLUMNS: Final[tuple[Column[_Copy], ...]] = (
-    Column("Image ID", "image_id", lambda copy: copy.image_id, numeric=True),
-    Column("Name", "name", lambda copy: copy.name, min_width=16),
+    Column("Image ID", "image_id", lambda copy: copy.image_id, numeric=True, rank=1),
+    Column("Name", "name", lambda copy: copy.name, min_width=16, rank=2),
     Column("Region", "region", lambda copy: copy.region),
     Column("Status", "status", lambda copy: copy.status),
-    Column("Action ID", "action_id", lambda copy: copy.action_id, numeric=True, rank=1),
-    Column("Message", "message", lambda copy: copy.message, min_width=8),
+    Column("Action ID", "action_id", lambda copy: copy.action_id, numeric=True, rank=4),
+    Column("Message", "message", lambda copy: copy.message, min_width=8, rank=3),
 )
 
 

@@ -146,6 +146,23 @@ async def test_a_narrow_terminal_leaves_columns_out_and_names_readable(
     assert "not shown at this width: " in ended.stderr
 
 
+@pytest.mark.parametrize("width", fewer([20, 26, 30, 40, 46], 2))
+async def test_actions_and_copies_fit_a_narrow_terminal(emulator: ImagesEmulator, width: int) -> None:
+    image = emulator.images.add(name="golden", regions=["nyc3"])
+    where = account(emulator, emulator.token)
+    for arguments in (
+        ("replicate", str(image), "--to", "nyc3"),
+        ("transfer", str(image), "--region", "fra1"),
+        ("actions", str(image)),
+    ):
+        ended = await in_terminal_here(*arguments, COLUMNS=str(width), **where)
+        head, row = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout).splitlines()[:2]
+        assert max(cell_len(head), cell_len(row)) <= width
+        assert "Status" in head
+        assert "…" not in head
+        assert "not shown at this width: " in ended.stderr
+
+
 @pytest.mark.parametrize("columns", fewer(["0", "", "²", "wide", "-1", "00"], 2))
 async def test_a_width_that_is_no_positive_number_counts_as_not_set(
     emulator: ImagesEmulator, columns: str
