@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 __all__ = [
+    "TOKEN",
     "check_bool",
     "check_callable",
     "check_choice",
@@ -35,13 +36,15 @@ __all__ = [
     "shown",
 ]
 
+TOKEN: Final = re.compile(r"\b(do[a-z]_v1_)\w*", re.ASCII)
+"""The beginning of a token of the provider's: personal (dop), of OAuth (doo), to refresh one (dor)."""
+
 _LONGEST_SHOWN: Final = 100
 _LONGEST_LABEL: Final = 63
 _MOST_DIGITS: Final = 19
 _SLUG = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _HEADER = re.compile(r"[\x20-\x7e]+")
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?", re.IGNORECASE)
-_TOKEN = re.compile(r"\bdo[opr]_v1_\w*", re.ASCII)
 _USER_INFO = re.compile(r"^([^/?#]*//)?.*@", re.DOTALL)
 
 
@@ -51,7 +54,7 @@ def shown(value: object) -> str:
         text = repr(value[: _LONGEST_SHOWN + 1] if isinstance(value, str | bytes) else value)
     except Exception:  # noqa: BLE001  (the caller's own repr, or an int too long for Python to print)
         return f"a value of type {type(value).__name__}"
-    text = _TOKEN.sub("(a token)", text)
+    text = TOKEN.sub("(a token)", text)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
@@ -109,7 +112,7 @@ def check_text(value: object, name: str, *, empty: bool = False) -> str:
 
 def _check_no_token(value: str, name: str) -> None:
     """Raise ValueError for an API token in the wrong place, where logs and errors would show it."""
-    if _TOKEN.match(value):
+    if TOKEN.match(value):
         raise ValueError(f"{name} must not be an API token")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, Final, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -21,6 +21,10 @@ from do_images_async.cli.tokens import Credential, TokenSource, find_token
 from do_images_async.errors import AuthenticationError
 
 __all__ = ["Connection", "check_one_token", "connection_of"]
+
+
+_SHORTEST: Final = 9
+"""The shortest token that is looked for among the arguments; a shorter one may be there by chance."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,6 +105,7 @@ def connection_of(options: Mapping[str, Any], credential: Credential | None = No
             argument=options["token"], file=options["token_file"], context=options["context"]
         )
         credential = find_token(source)
+    _check_not_given(credential.token)
     return Connection(
         credential=credential,
         proxy=_proxy(options["proxy"]),
@@ -115,6 +120,22 @@ def _blamed(message: str, origin: str) -> str:
         return f"{origin}: {message}"
     message = message.replace(" (allow_insecure_http=True allows it)", "")  # no option does
     return message.replace("base_url", "DIGITALOCEAN_API_URL", 1)
+
+
+def _check_not_given(token: str) -> None:
+    """Raise UsageError if another argument of the command is the token: it would be sent, and shown."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        values = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
+        words = [word for each in values if isinstance(each, str) for word in each.split(",")]
+        if parameter.name != "token" and len(token) >= _SHORTEST and token in words:
+            name = (
+                max(parameter.opts, key=len)
+                if isinstance(parameter, click.Option)
+                else parameter.make_metavar(context)
+            )
+            raise click.UsageError(f"{name} must not be an API token")
 
 
 def check_one_token(options: Mapping[str, Any], *others: str) -> None:

@@ -12,7 +12,7 @@ __all__ = ["counted", "masked", "printable", "printable_lines", "timestamp"]
 # Controls and escapes, invisible and direction-changing characters, lone surrogates, line separators.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
-_TOKEN = re.compile(r"\b(do[a-z]_v1_)\w+|\b[0-9a-f]{64}\b")
+_OLDER_TOKEN = re.compile(r"\b[0-9a-f]{64}\b")
 _LIKE_A_TOKEN = re.compile(r"[\w-]{40,}", re.ASCII)
 _VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
@@ -29,10 +29,14 @@ def masked(text: str, *, guess: bool = False) -> str:
         text: a message.
         guess: whether to mask also every long word of letters and digits, as other issuers' tokens are.
     """
+    from do_images_async._arguments import (
+        TOKEN,
+    )  # yarl, which it imports, takes time that a help does without
+
     for variable in _VARIABLES:
         if len(value := os.environ.get(variable, "").strip()) > 8:
             text = text.replace(value, "(a token)")
-    text = _TOKEN.sub(lambda found: f"{found[1]}…" if found[1] else "(a token)", text)
+    text = _OLDER_TOKEN.sub("(a token)", TOKEN.sub(r"\1…", text))
     return _LIKE_A_TOKEN.sub(_guessed, text) if guess else text
 
 

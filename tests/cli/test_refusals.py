@@ -91,6 +91,29 @@ async def test_what_has_no_effect_or_no_meaning_is_refused(call: str, message: s
     assert TOKEN not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("update 5 --name {}", "--image-name must not be an API token"),
+        ("update 5 --description {}", "--image-description must not be an API token"),
+        ("create {} --url https://example.com/a.img --region nyc1", "NAME must not be an API token"),
+        (
+            "create x --url https://example.com/a.img --region nyc1 --tag a,{}",
+            "--tag-names must not be an API token",
+        ),
+        ("list --name {}", "--name must not be an API token"),
+    ],
+)
+@pytest.mark.parametrize("token", ["0123456789abcdef" * 4, "a-token-of-a-gateway"])
+async def test_a_token_in_the_place_of_a_text_is_refused_whatever_it_looks_like(
+    call: str, message: str, token: str
+) -> None:
+    ended = await do_images_here(*call.format(token).split(), **(HERE | {"DIGITALOCEAN_TOKEN": token}))
+    assert (ended.status, ended.stdout) == (2, "")
+    assert message in ended.stderr
+    assert token not in ended.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_number_of_an_option_is_finite(name: str) -> None:
     """NaN passes every comparison with a limit, so that a limit of NaN would limit nothing."""
