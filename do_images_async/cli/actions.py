@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import click
@@ -15,10 +16,10 @@ from do_images_async import Action, ActionStatus, ImagesAPI, fan_out
 from do_images_async._api.waits import until_completed
 from do_images_async.cli.change import Change
 from do_images_async.cli.checked import CheckedCommand
-from do_images_async.cli.columns import ACTION_COLUMNS
+from do_images_async.cli.columns import ACTION_COLUMNS, Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
-from do_images_async.cli.in_flight import Interruption
+from do_images_async.cli.in_flight import Interruption, NotSentError
 from do_images_async.cli.options import (
     IMAGE_ID,
     check_wait_options,
@@ -33,8 +34,9 @@ from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly, run_to_report
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
-from do_images_async.cli.text import counted
-from do_images_async.errors import ActionFailedError, IncompleteListingError
+from do_images_async.cli.text import counted, masked
+from do_images_async.errors import ActionFailedError, DOImagesError, IncompleteListingError
+from do_images_async.models import Region
 
 __all__ = ["actions_command", "convert_command", "transfer_command"]
 
@@ -67,8 +69,8 @@ def transfer_command(
 ) -> int:
     """Copy an image to other regions; it stays where it is, too.
 
-    A region whose transfer could not be begun has no row: stderr names it, and says whether the transfer may
-    have been begun all the same.
+    Each region has a row, also one whose transfer could not be begun: its status is "failed", or "unknown" if
+    the transfer may have been begun all the same. What went wrong is on stderr, and "error" in JSON and CSV.
 
     Costs one request for each region; with --wait one more for each poll.
 
@@ -78,7 +80,7 @@ def transfer_command(
       do-images transfer 7938391 --region ams3,sgp1 --wait
     """
     rows = Rows.of(options)
-    rows.check(ACTION_COLUMNS)
+    rows.check(_TRANSFER_COLUMNS)
     check_wait_options(wait=wait)
     slugs = region_slugs(regions, "--region")
     waiting = (wait_timeout, poll_interval) if wait else None
@@ -87,9 +89,31 @@ def transfer_command(
     with told_if_lost(changes), rows.destination() as target:
         run_to_report(transfers.run(watch(options)), transfers.interruption)
         changes += transfers.changes
-        rows.write(target, transfers.actions, ACTION_COLUMNS)
+        rows.write(target, transfers.rows, _TRANSFER_COLUMNS)
         transfers.raise_errors()
     return Exit.OK
+
+
+@attrs.frozen(kw_only=True)
+class _Transfer:
+    """The outcome in one region: its action's fields, some of them None if there is none, and the error."""
+
+    id: int | None = None
+    status: str | None
+    type: str | None = "transfer"
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    resource_id: int | None
+    resource_type: str | None = "image"
+    region: Region | None = None
+    region_slug: str | None
+    error: str | None = None
+
+
+_TRANSFER_COLUMNS: Final[tuple[Column[_Transfer], ...]] = (
+    *cast("tuple[Column[_Transfer], ...]", ACTION_COLUMNS),
+    Column("Error", "error", lambda transfer: transfer.error, min_width=16, in_table=False),
+)
 
 
 @attrs.define
@@ -115,9 +139,25 @@ class _Transfers:
     interruption: Interruption = attrs.field(factory=Interruption, init=False)
 
     @property
-    def actions(self) -> list[Action]:
-        """Return the transfers as last seen, in the order of their regions."""
-        return [self.last[region] for region in self.regions if region in self.last]
+    def rows(self) -> list[_Transfer]:
+        """Return the outcomes, in the order of the regions."""
+        errors = dict(self.errors)
+        return [self._row(region, errors.get(region)) for region in self.regions]
+
+    def _row(self, region: str, error: BaseException | None) -> _Transfer:
+        action = self.last.get(region)
+        if action is None and error is None:  # interrupted before its turn
+            error = NotSentError()
+        message = None if error is None else masked(message_with_notes(error))
+        if action is not None:
+            return _Transfer(**attrs.asdict(action, recurse=False), error=message)
+        is_unknown = isinstance(error, DOImagesError) and error.outcome_unknown
+        return _Transfer(
+            status="unknown" if is_unknown else "failed",
+            resource_id=self.image_id,
+            region_slug=region,
+            error=message,
+        )
 
     @property
     def changes(self) -> list[str]:

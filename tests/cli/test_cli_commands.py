@@ -521,8 +521,33 @@ async def test_a_region_that_fails_does_not_hide_the_others(emulator: ImagesEmul
         ended = await ask(
             emulator, "transfer", str(image["id"]), *regions, *more, "--columns", "Region", "--no-header"
         )
-        assert (ended.status, ended.stdout) == (3, f"{good}\n")
+        assert (ended.status, ended.stdout) == (3, f"mars1\n{good}\n")
         assert ended.stderr.startswith("do-images: mars1: ")
+
+
+async def test_each_region_has_a_row_also_where_it_is_unknown_whether_a_transfer_began(
+    emulator: ImagesEmulator,
+) -> None:
+    image = emulator.images.add(name="golden", regions=["nyc3"])
+    emulator.faults.add(Fault(method="POST", broken="reset", times=1))
+    arguments = ("transfer", str(image), "--region", "ams3")
+    lost, more = [
+        await ask(emulator, *arguments, *regions, "-o", "json") for regions in ((), ("--region", "mars1"))
+    ]
+    (row,) = json.loads(lost.stdout)
+    assert lost.status == more.status == 3
+    assert (row["id"], row["status"], row["region_slug"], row["resource_id"]) == (
+        None,
+        "unknown",
+        "ams3",
+        image,
+    )
+    assert lost.stderr == f"do-images: ams3: {row['error']}\n"
+    assert "may have been carried out" in row["error"]
+    begun, refused = json.loads(more.stdout)
+    assert (begun["status"], begun["region_slug"], begun["error"]) == ("in-progress", "ams3", None)
+    assert (refused["id"], refused["status"], refused["region_slug"]) == (None, "failed", "mars1")
+    assert begun.keys() == refused.keys() == row.keys()
 
 
 @pytest.mark.parametrize(
