@@ -23,7 +23,13 @@ _ENVIRONMENT = (
     ("DO_IMAGES_LOG", "Set to debug, log attempts and waits to stderr, as --verbose does."),
     ("DO_IMAGES_QUOTA_FILE", "Where a user's runs share the quota, or off."),
     ("NO_COLOR", "Leave colours out."),
-    ("COLUMNS", "The width of tables and reports, at least 20; without it that of the terminal, or 80."),
+    (
+        "COLUMNS",
+        (
+            "The width of reports, and of tables on a terminal, at least 20; without it that of the terminal, or "
+            "80. In a pipe a table is never cut."
+        ),
+    ),
 )
 
 

@@ -146,6 +146,13 @@ async def test_a_narrow_terminal_leaves_columns_out_and_names_readable(
     assert "not shown at this width: " in ended.stderr
 
 
+async def test_a_table_in_a_pipe_is_uncut_whatever_columns_says(emulator: ImagesEmulator) -> None:
+    emulator.images.add(name="n" * 200)
+    usual, narrow = [await ask(emulator, "list", "-q", **more) for more in ({}, {"COLUMNS": "20"})]
+    assert "n" * 200 in narrow.stdout
+    assert narrow.stdout == usual.stdout
+
+
 @pytest.mark.parametrize("width", fewer([20, 26, 30, 40, 46], 2))
 async def test_actions_and_copies_fit_a_narrow_terminal(emulator: ImagesEmulator, width: int) -> None:
     image = emulator.images.add(name="golden", regions=["nyc3"])
