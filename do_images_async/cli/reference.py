@@ -26,8 +26,8 @@ _ENVIRONMENT = (
     (
         "COLUMNS",
         (
-            "The width of reports, and of tables on a terminal, at least 20; without it that of the terminal, or "
-            "80. In a pipe a table is never cut."
+            "The width of reports, and of tables on a terminal, at least 20; without it that of the "
+            "terminal, or 80. In a pipe a table is never cut."
         ),
     ),
 )
