@@ -36,7 +36,7 @@ from do_images_async.cli.files import INPUT_FILE
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, options_given, split, watch
-from do_images_async.cli.output import destination
+from do_images_async.cli.output import destination, is_file
 from do_images_async.cli.reports import FORMATS, report_as
 from do_images_async.cli.running import run_interruptibly
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
@@ -172,7 +172,7 @@ def audit_command(
         report, parts = _report(sources, results, keep)
         if earlier is not None:
             report = attrs.evolve(report, comparison=compare(report, earlier))
-        text = report_as(form, report, parts, shown, _label(options, sources))
+        text = report_as(form, report, parts, shown, _label(options, sources), to_file=is_file(file))
         target.write(text, styled=form == "text", data=form != "text")
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)

@@ -25,7 +25,7 @@ from do_images_async.cli.text import printable_lines
 _WRITABLE: Final = 512
 """The bytes that a pipe takes at once if it takes any (POSIX's least PIPE_BUF)."""
 
-__all__ = ["Stdout", "Target", "destination", "stdout", "told_if_lost", "write", "write_file"]
+__all__ = ["Stdout", "Target", "destination", "is_file", "stdout", "told_if_lost", "write", "write_file"]
 
 
 class Target(Protocol):
@@ -145,7 +145,7 @@ def destination(path: Path | None) -> Generator[Target]:
     Raises:
         Stopped: it can't be written.
     """
-    if path is None or str(path) == "-":
+    if path is None or not is_file(path):
         yield _stdout.get() or Stdout(sys.stdout)
         return
     target = _followed(path)
@@ -221,6 +221,11 @@ def _drafted(path: Path, target: Path, draft: Path, file: BinaryIO) -> Generator
         ) from None
     with _failures(path):
         _finish(file, draft, _mode(target))
+
+
+def is_file(path: Path | None) -> bool:
+    """Return whether `destination` of this path is a file, and not stdout."""
+    return path is not None and str(path) != "-"
 
 
 def write_file(path: Path, text: str) -> None:

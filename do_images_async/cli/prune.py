@@ -22,7 +22,7 @@ from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
 from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import FRACTION, USD, client_options, file_option, options_given, watch
-from do_images_async.cli.output import Target, destination, told_if_lost, write_file
+from do_images_async.cli.output import Target, destination, is_file, told_if_lost, write_file
 from do_images_async.cli.progress import Watch, show_progress
 from do_images_async.cli.prune_apply import CHANGED, FAILED, UNKNOWN, Removal, Removed, remove_all
 from do_images_async.cli.prune_plan import PrunePlan, account_plan, read_plan
@@ -64,9 +64,11 @@ class _Report:
     changes: list[str] = attrs.field(kw_only=True)
 
     def write_plan(self, plan: PrunePlan) -> None:
-        writers = {"text": plan_as_text, "json": plan_as_json, "csv": plan_as_csv}
-        is_text = self.form == "text"
-        self.target.write(writers[self.form](plan), styled=is_text, data=not is_text)
+        if self.form == "text":
+            self.target.write(plan_as_text(plan, to_file=self.to_file), styled=True)
+        else:
+            writer = plan_as_json if self.form == "json" else plan_as_csv
+            self.target.write(writer(plan), data=True)
 
     def write_outcomes(self, plan: PrunePlan, outcomes: Sequence[Removed]) -> None:
         if self.form == "text":
@@ -150,7 +152,7 @@ def prune_command(
     connections = _connections_for(plan, options)
     changes: list[str] = []
     with told_if_lost(changes), destination(file) as target:
-        report = _Report(target, form, to_file=_is_file(file), changes=changes)
+        report = _Report(target, form, to_file=is_file(file), changes=changes)
         return _carry_out(plan, connections, report, options, yes=yes, planned_earlier=True)
 
 
@@ -164,7 +166,7 @@ def _prune(
     connections = connections_of(options["accounts"], options)
     changes: list[str] = []
     with told_if_lost(changes), destination(file) as target:
-        report = _Report(target, form, to_file=_is_file(file), changes=changes)
+        report = _Report(target, form, to_file=is_file(file), changes=changes)
         listings = run_interruptibly(_read(connections, watch(options)))
         _hint_at_unknown_tags(policy, listings.values())
         now = datetime.now(UTC)
@@ -338,7 +340,3 @@ def _status(
         raise Stopped(Exit.REFUSED, done, partial=True)
     complain(done if plan.removed else "nothing to remove")
     return Exit.OK
-
-
-def _is_file(file: Path | None) -> bool:
-    return file is not None and str(file) != "-"

@@ -78,14 +78,15 @@ _CSV: Final[tuple[Column[_Row], ...]] = (
 )
 
 
-def plan_as_text(plan: PrunePlan) -> str:
-    """Return the plan as a table for each group, and a summary for each account."""
+def plan_as_text(plan: PrunePlan, *, to_file: bool = False) -> str:
+    """Return the plan as a table for each group, and a summary for each account; a file gets it uncut."""
     from do_images_async.cli.table import table_text  # rich is slow to import
     from do_images_async.cli.terminal import wrapped
 
     rows = [row for account in plan.accounts for row in _rows(plan, account) if row.image.group is not None]
     cells = [[column.text(row) for column in _COLUMNS] for row in rows]
-    header, *lines = table_text(_COLUMNS, cells, header=True, droppable=True, advice="").splitlines()
+    table = table_text(_COLUMNS, cells, header=True, droppable=True, to_file=to_file, advice="")
+    header, *lines = table.splitlines()
     shown: list[str] = [header] if rows else []
     place = 0
     for (account, _), members in groupby(rows, key=lambda row: (row.account, row.image.group)):

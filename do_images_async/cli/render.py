@@ -29,15 +29,22 @@ _STYLES = {
 }
 
 
-def report_text(report: AuditReport, source: str, parts: Mapping[str, AuditReport] | None = None) -> str:
+def report_text(
+    report: AuditReport,
+    source: str,
+    parts: Mapping[str, AuditReport] | None = None,
+    *,
+    to_file: bool = False,
+) -> str:
     """Return the report as text for stdout, with the colours and width that stdout allows.
 
     Args:
         report: what to show.
         source: whose images they are, in words.
         parts: the reports of the accounts, where there are several.
+        to_file: whether it is written to a file, which gets no colours.
     """
-    console = text_console()
+    console = text_console(to_file=to_file)
     ascii_only = console.options.ascii_only
     with console.capture() as capture:
         console.print(render_report(report, source, console.width, parts or {}, ascii_only=ascii_only))

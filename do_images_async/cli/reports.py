@@ -18,7 +18,13 @@ FORMATS = ("text", "json", "csv", "html")
 
 
 def report_as(
-    form: str, report: AuditReport, parts: Mapping[str, AuditReport], shown: int | None, label: str
+    form: str,
+    report: AuditReport,
+    parts: Mapping[str, AuditReport],
+    shown: int | None,
+    label: str,
+    *,
+    to_file: bool = False,
 ) -> str:
     """Return the report in a format.
 
@@ -28,6 +34,7 @@ def report_as(
         parts: the reports of the accounts, if there are several.
         shown: how many findings are written at most; None lets a page choose the worst of each rule.
         label: the account in words.
+        to_file: whether it is written to a file, where text has no colours.
     """
     if form == "html":
         from do_images_async.cli.page import report_page
@@ -41,7 +48,7 @@ def report_as(
         return json.dumps(report.to_dict() | ({"accounts": accounts} if parts else {}), indent=2) + "\n"
     from do_images_async.cli.render import report_text  # rich is slow to import
 
-    return report_text(report, label, parts)
+    return report_text(report, label, parts, to_file=to_file)
 
 
 def _brief(part: AuditReport) -> dict[str, Any]:

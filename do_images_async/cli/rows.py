@@ -14,7 +14,7 @@ import click
 from do_images_async.cli.columns import Column, as_record, choose
 from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.options import split
-from do_images_async.cli.output import Target, destination
+from do_images_async.cli.output import Target, destination, is_file
 
 __all__ = ["Rows"]
 
@@ -107,4 +107,6 @@ class Rows:
         cells = [[column.text(item) for column in columns] for item in items]
         from do_images_async.cli.table import table_text  # rich is slow to import
 
-        return table_text(columns, cells, header=header, droppable=not self.columns)
+        return table_text(
+            columns, cells, header=header, droppable=not self.columns, to_file=is_file(self.file)
+        )

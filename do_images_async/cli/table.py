@@ -37,19 +37,21 @@ def table_text(
     *,
     header: bool,
     droppable: bool,
+    to_file: bool = False,
     advice: str = "; --columns chooses",
 ) -> str:
-    """Return the table as text for stdout.
+    """Return the table as text for stdout or a file.
 
     Args:
         columns: the columns.
         cells: the rows, each with a text for each column.
         header: whether the first line holds the titles.
         droppable: whether columns may be dropped if the terminal is too narrow.
+        to_file: whether it is written to a file, which gets it uncut and without colours.
         advice: the end of the line on stderr that names those that were.
     """
     rows = [[printable(cell) for cell in row] for row in cells]
-    if not sys.stdout.isatty():
+    if to_file or not sys.stdout.isatty():
         return _plain(columns, rows, header=header)
     console = text_console()
     widths = [

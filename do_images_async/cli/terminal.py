@@ -23,9 +23,16 @@ def width() -> int:
     return _named() or _bounded(_measured() or _USUAL)
 
 
-def text_console() -> Console:
-    """Return a console for text for stdout, with the colours and the width that stdout allows."""
-    return Console(highlight=False, markup=False, emoji=False, width=width(), height=_HEIGHT)
+def text_console(*, to_file: bool = False) -> Console:
+    """Return a console for text, with the colours and the width that stdout allows; a file gets no colours."""
+    return Console(
+        force_terminal=False if to_file else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=width(),
+        height=_HEIGHT,
+    )
 
 
 def progress_console() -> Console:

@@ -11,8 +11,9 @@ import pytest
 
 from do_images_async.cli.app import main
 from do_images_async.cli.checked import CheckedCommand
+from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
-from tests.support.cli_processes import Ended, do_images_here
+from tests.support.cli_processes import Ended, account, do_images_here, in_terminal_here
 
 PRUNE = "prune --name w --keep-last 1"
 COMMANDS = sorted(main.list_commands(click.Context(main)))
@@ -37,6 +38,21 @@ async def refused(call: str) -> Ended:
     )
     assert (ended.status, ended.stdout) == (2, "")
     return ended
+
+
+@pytest.mark.parametrize("command", ["list", "prune --group-by none --keep-last 1", "audit"])
+async def test_a_file_gets_no_colours_and_uncut_rows_whatever_the_terminal_is(
+    command: str, folder: Path
+) -> None:
+    name = "n" * 100
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        emulator.images.add(name=name, created_at="2026-01-01T00:00:00Z")
+        where = account(emulator, emulator.token)
+        ended = await in_terminal_here(*command.split(), "-q", "--file", "out", COLUMNS="40", **where)
+    text = (folder / "out").read_text()
+    assert (ended.status, ended.stdout, "not shown" in ended.stderr) == (0, "", False)
+    assert "\x1b" not in text
+    assert name in text or command == "audit"
 
 
 @pytest.mark.parametrize(
