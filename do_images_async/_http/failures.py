@@ -17,6 +17,7 @@ from do_images_async._http.retry import Failure
 
 __all__ = [
     "WIRE_ERRORS",
+    "BodyTakenError",
     "BodyTooLargeError",
     "ConnectionBrokenError",
     "UnwritableError",
@@ -34,6 +35,10 @@ class UnwritableError(Exception):
     """aiohttp could not write the request; nothing of it was sent."""
 
 
+class BodyTakenError(Exception):
+    """A middleware of the session read a part of the response's body, or released the response."""
+
+
 class BodyTooLargeError(Exception):
     """The response's body is larger than any that the API page describes."""
 
@@ -44,6 +49,7 @@ WIRE_ERRORS: Final = (
     HttpProcessingError,
     ConnectionBrokenError,
     UnwritableError,
+    BodyTakenError,
     BodyTooLargeError,
 )
 """Everything that the network, the server and aiohttp's parser can raise."""
@@ -79,7 +85,7 @@ def failure_of(error: Exception, *, sent: bool) -> Failure:
         # The tunnel was refused: the request itself was not sent.
         final = 400 <= error.status < 500 and error.status not in (408, 429)
         return Failure.NOT_EXECUTED_FINAL if final else Failure.NOT_EXECUTED_RETRY
-    if isinstance(error, BodyTooLargeError) or _refused_encoding(error) is not None:
+    if isinstance(error, BodyTakenError | BodyTooLargeError) or _refused_encoding(error) is not None:
         return Failure.MAYBE_EXECUTED_FINAL
     return Failure.MAYBE_EXECUTED_RETRY if sent else Failure.NOT_EXECUTED_RETRY
 
@@ -90,6 +96,8 @@ def in_words(error: Exception) -> str:
         return f"the proxy refused to connect: {_with_phrase(error.status)}"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the response's body broke off, or can't be unpacked"
+    if isinstance(error, BodyTakenError):
+        return "a middleware of the session read a part of the response's body, or released it unread"
     encoding = _refused_encoding(error)
     if encoding is not None:
         return (

@@ -23,6 +23,7 @@ from do_images_async._http.converter import converter as default_converter
 from do_images_async._http.deadlines import Deadlines
 from do_images_async._http.failures import (
     WIRE_ERRORS,
+    BodyTakenError,
     BodyTooLargeError,
     UnwritableError,
     failure_of,
@@ -315,6 +316,7 @@ class Transport:
                     auto_decompress=True,
                     timeout=_NO_TIMEOUT,
                 )
+                attempt.response = response  # a middleware may have answered with another one
                 try:
                     content = await _read(response)
                 finally:
@@ -430,7 +432,26 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the decoded body; raise BodyTooLargeError if it is larger than any documented one."""
+    """Return the decoded body; raise BodyTooLargeError if it is larger than any documented one.
+
+    Raises:
+        BodyTakenError: a middleware left a part of it, or nothing.
+    """
+    content = response.content
+    if content.at_eof():
+        # A middleware may have read it. `read` would raise if it released the response after that.
+        body = (await response.text("latin-1")).encode("latin-1")
+        _check_size(len(body), response)
+    elif response.closed and content.exception() is not None:
+        raise BodyTakenError
+    else:
+        body = await _read_stream(response)
+    if len(body) < content.total_bytes:
+        raise BodyTakenError
+    return body
+
+
+async def _read_stream(response: aiohttp.ClientResponse) -> bytes:
     chunks: list[bytes] = []
     size = 0
     content = response.content
@@ -438,10 +459,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         chunk = await content.readany()
         chunks.append(chunk)
         size += len(chunk)
-        if size > MAX_BODY:
-            response.close()
-            raise BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
+        _check_size(size, response)
     return b"".join(chunks)
+
+
+def _check_size(size: int, response: aiohttp.ClientResponse) -> None:
+    if size > MAX_BODY:
+        response.close()
+        raise BodyTooLargeError(f"the body is larger than {MAX_BODY} bytes")
 
 
 def _is_success(response: aiohttp.ClientResponse) -> bool:

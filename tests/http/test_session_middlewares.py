@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+
 import aiohttp
 import pytest
 from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
 from yarl import URL
 
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors, quota_middleware
+from do_images_async._http import transport
 from tests.conftest import FAST, TOKEN
-from tests.support.servers import RESET, Server, image_reply, refusal, unused_port
+from tests.support.servers import (
+    NO_CONTENT,
+    RESET,
+    Server,
+    content,
+    image_document,
+    image_reply,
+    refusal,
+    unused_port,
+)
 
 
 def session_with(*middlewares: ClientMiddlewareType) -> aiohttp.ClientSession:
@@ -100,6 +114,107 @@ async def test_a_quota_middleware_of_the_session_takes_no_second_permit(server: 
         api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, max_wait=0)
         assert (await api.get(7)).id == 7
     assert limiter.stats().granted == 1
+
+
+async def read(response: ClientResponse) -> None:
+    assert await response.read()
+
+
+async def read_json(response: ClientResponse) -> None:
+    assert await response.json()
+
+
+async def read_and_release(response: ClientResponse) -> None:
+    async with response:
+        assert "{" in await response.text()
+
+
+async def read_a_part(response: ClientResponse) -> None:
+    assert await response.content.read(5)
+
+
+async def read_the_stream(response: ClientResponse) -> None:
+    assert await response.content.read()
+
+
+async def release(response: ClientResponse) -> None:
+    response.release()
+
+
+Use = Callable[[ClientResponse], Awaitable[None]]
+
+
+def uses_response(use: Use) -> ClientMiddlewareType:
+    async def middleware(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        response = await handler(request)
+        if response.status != 204:
+            await use(response)
+        return response
+
+    return middleware
+
+
+@pytest.mark.parametrize("use", [read, read_json, read_and_release])
+async def test_one_may_read_the_body(server: Server, use: Use) -> None:
+    compressed = gzip.compress(json.dumps({"image": image_document(7)}).encode())
+    server.script(
+        image_reply(7, name="ü"),
+        content(compressed, headers={"content-encoding": "gzip"}),
+        image_reply(8, status=202, name="golden"),
+        NO_CONTENT,
+        refusal(404),
+    )
+    async with session_with(uses_response(use)) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, retry=FAST)
+        assert (await api.get(7)).name == "ü"
+        assert (await api.get(7)).id == 7
+        assert (
+            await api.create_custom(name="golden", url="https://x.example/i.qcow2", region="nyc3")
+        ).id == 8
+        await api.delete(7)
+        with pytest.raises(errors.NotFoundError, match="message of some_id"):
+            await api.get(7)
+    assert len(server.received) == 5
+
+
+async def test_a_body_that_one_has_read_is_bounded_as_well(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_BODY", 100)
+    server.script(image_reply(7))
+    async with session_with(uses_response(read)) as session:
+        with pytest.raises(errors.TransportError, match="the body is larger than 100 bytes"):
+            await ImagesAPI(TOKEN, session=session, base_url=server.url, retry=FAST).get(7)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("use", [read_a_part, read_the_stream, release])
+async def test_one_that_takes_the_body_away_is_named(server: Server, use: Use) -> None:
+    server.script(image_reply(7, name="golden"), image_reply(8, status=202, name="golden"), refusal(404))
+    reason = "a middleware of the session read a part of the response's body, or released it unread"
+    async with session_with(uses_response(use)) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, retry=FAST)
+        with pytest.raises(errors.TransportError, match=reason) as caught:
+            await api.get(7)
+        assert (caught.value.outcome_unknown, caught.value.transient) == (False, False)
+        with pytest.raises(errors.TransportError, match=reason) as caught:
+            await api.create_custom(name="golden", url="https://x.example/i.qcow2", region="nyc3")
+        assert caught.value.outcome_unknown
+        with pytest.raises(errors.NotFoundError):
+            await api.get(7)
+    assert len(server.received) == 3
+
+
+async def test_one_may_answer_without_the_server(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.script(image_reply(7))
+
+    async def from_elsewhere(request: ClientRequest, _: ClientHandlerType) -> ClientResponse:
+        return await other.request(request.method, request.url)
+
+    async with aiohttp.ClientSession() as other, session_with(from_elsewhere) as session:
+        with caplog.at_level("DEBUG", "do_images_async"):
+            assert (await ImagesAPI(TOKEN, session=session, base_url=server.url).get(7)).id == 7
+    assert "attempt 1 was answered 200" in caplog.text
 
 
 async def test_an_aiohttp_that_hides_them_is_warned_of(
