@@ -24,7 +24,7 @@ def width() -> int:
 
 
 def text_console(*, to_file: bool = False) -> Console:
-    """Return a console for text, with the colours and the width that stdout allows; a file gets no colours."""
+    """Return a console with the colours and the width that stdout allows; for a file without colours."""
     return Console(
         force_terminal=False if to_file else None,
         highlight=False,
