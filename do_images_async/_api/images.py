@@ -86,7 +86,8 @@ class ImagesAPI:
         session: an aiohttp session to send through. It is never changed or closed; without one, the client
             makes its own at the first call, and closes it. Its own middlewares run for each attempt, before
             the token is on the request and a permit is taken, so outside of `timeout`; only a
-            `quota_middleware` is left out. They may read a response's body, but not a part of it. Its `timeout`, `base_url` and `raise_for_status` are not used.
+            `quota_middleware` is left out. They may read a response's body, but not a part of it. Its
+            `timeout`, `base_url` and `raise_for_status` are not used.
         base_url: where the API is; https, or http on this machine; with `/v2` at its end or without. None is
             the provider's address, or `DIGITALOCEAN_API_URL` if the token comes from the environment too: a
             token that is given here never goes where a variable says.

@@ -269,6 +269,25 @@ def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
     assert "failed" not in outcome.stdout
 
 
+OF_HYPOTHESIS = """
+from hypothesis import HealthCheck, given, settings, strategies
+
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=strategies.integers(1, 5))
+async def test_pages(images_api, number):
+    assert len((await images_api.list_page(per_page=number)).images) == number
+"""
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    fewer([ASYNCIO, (*ANYIO, "-k", "not trio"), (*ASYNCIO, "-p", "pytest_aiohttp.plugin")]),
+)
+def test_a_test_of_hypothesis_needs_no_mark(tmp_path: Path, plugins: tuple[str, ...]) -> None:
+    (tmp_path / "test_it.py").write_text(OF_HYPOTHESIS)
+    assert passed(pytest_in(tmp_path, *PLUGIN, *plugins)) == 1
+
+
 @pytest.mark.slow
 def test_an_async_test_that_does_not_use_the_fixtures_is_not_marked(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("async def test_plain(tmp_path): ...\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import pytest
 
@@ -42,9 +42,15 @@ def pytest_pycollect_makeitem(
 
     pytest-asyncio (in its default mode, strict) and anyio run only tests that have their mark.
     """
-    if inspect.iscoroutinefunction(obj) and collector.istestfunction(obj, name) and _uses_fixtures(obj):
+    if _is_async(obj) and collector.istestfunction(obj, name) and _uses_fixtures(obj):
         _mark(collector, obj)
     return (yield)
+
+
+def _is_async(obj: object) -> TypeGuard[Callable[..., Any]]:
+    # Hypothesis's `@given` makes a plain function; the plugins for async tests replace what it calls.
+    inner = getattr(getattr(obj, "hypothesis", None), "inner_test", None)
+    return inspect.iscoroutinefunction(obj if inner is None else inner)
 
 
 def _uses_fixtures(function: Callable[..., Any]) -> bool:
