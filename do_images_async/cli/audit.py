@@ -176,7 +176,9 @@ def audit_command(
         target.write(text, styled=form == "text", data=form != "text")
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
-        return _status(report, fail_on)
+        if not report.complete:
+            raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}", partial=True)
+    return Exit.OK if fail_on is None else _status(report, fail_on, file)
 
 
 def _check_demo(accounts: Sequence[str], options: dict[str, Any]) -> None:
@@ -276,10 +278,15 @@ def _label(options: dict[str, Any], accounts: Sequence[Account]) -> str:
     return names[0] if names else "your account"
 
 
-def _status(report: AuditReport, fail_on: str | None) -> int:
-    if not report.complete:
-        raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}", partial=True)
-    if fail_on is None:
-        return Exit.OK
+def _status(report: AuditReport, fail_on: str, file: Path | None) -> int:
+    """Return the exit status; say on stderr why it is 1, for a report in a file is seen by nobody."""
     least = Severity[fail_on.upper()]
-    return Exit.FINDINGS if any(each.severity >= least for each in report.findings_by_rule) else Exit.OK
+    if all(each.severity < least for each in report.findings_by_rule):
+        return Exit.OK
+    found = sum(each.severity >= least for each in report.findings)
+    more = "or more " if found == len(report.findings) < report.findings_total else ""
+    place = f"; the report is in {file}" if is_file(file) else ""
+    complain(
+        f"findings as severe as --fail-on {fail_on}: {found:,} {more}of {report.findings_total:,}{place}"
+    )
+    return Exit.FINDINGS

@@ -220,8 +220,23 @@ async def test_fail_on(emulator: ImagesEmulator) -> None:
     quiet = ("--older-than", "1e6", "--stuck", "1e6")
     assert (await audit(emulator, *quiet, "--fail-on", "high")).status == 0
     ended = await audit(emulator, *quiet, "--fail-on", "medium")
-    assert (ended.status, ended.stderr) == (1, "")
+    assert ended.status == 1
+    assert re.fullmatch(r"do-images: findings as severe as --fail-on medium: 1 of \d+\n", ended.stderr)
     assert "oversized" in ended.stdout
+
+
+async def test_findings_in_a_file_are_said_on_stderr(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    emulator.images.add(name="big", size_gigabytes=200.0)
+    report = tmp_path / "images.json"
+    ended = await audit(emulator, "--fail-on", "info", "-o", "json", "--top", "1", "--file", str(report))
+    total = json.loads(report.read_text())["findings_total"]
+    assert (ended.status, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"do-images: findings as severe as --fail-on info: {total} of {total}; the report is in {report}\n"
+    )
+    lost = await audit(emulator, "--fail-on", "info", "--file", str(tmp_path / "none" / "images.txt"))
+    assert lost.status == 74
+    assert "the report is in" not in lost.stderr
 
 
 async def test_tags_that_are_required(emulator: ImagesEmulator) -> None:

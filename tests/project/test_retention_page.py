@@ -86,14 +86,16 @@ async def test_the_commands_of_a_shell(commands: list[str], tmp_path: Path) -> N
 
 
 async def test_the_line_of_cron(tmp_path: Path) -> None:
-    line = re.fullmatch(r"(?:\S+ ){5} ?(do-images .+)\n", block("crontab"))
+    line = re.fullmatch(r"(?:\S+ ){5} ?/usr/local/bin/(do-images .+)\n", block("crontab"))
     assert line is not None
     async with running() as emulator:
         (tmp_path / "do-token").write_text(emulator.token)
         command = re.sub(r"/(?:etc|var/lib)/", f"{tmp_path}/", line[1])
         ended = await run(command, emulator, tmp_path)
         assert ended.status == 0, ended.stderr
+        assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)
         assert ended.stderr.startswith(f"do-images: {14 - snapshots(emulator)} of ")
+        assert (tmp_path / "prune.txt").read_text().count("\ndeleted ") == 14 - snapshots(emulator)
         assert 7 <= snapshots(emulator) < 14
         assert len((tmp_path / "prune.jsonl").read_text().splitlines()) == 2 * (14 - snapshots(emulator))
 
