@@ -12,6 +12,7 @@ import click
 from do_images_async.audit import (
     PRICE,
     AuditReport,
+    Baseline,
     Rule,
     Severity,
     combined,
@@ -32,7 +33,7 @@ from do_images_async.audit import (
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.connection import check_one_token
-from do_images_async.cli.files import INPUT_FILE
+from do_images_async.cli.files import INPUT_FILE, is_same
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
 from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, options_given, split, watch
@@ -77,7 +78,10 @@ _RULES = (
 )
 @file_option
 @click.option(
-    "--baseline", type=INPUT_FILE, metavar="FILE", help="Compare with this earlier report, made with -o json."
+    "--baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Compare with this earlier report, made with -o json; if it is --file too, the first run has none.",
 )
 @click.option("--fail-on", type=click.Choice(_LEVELS), help="Exit with 1 if a finding is as severe.")
 @click.option(
@@ -163,7 +167,7 @@ def audit_command(
       do-images audit -o json | jq '.findings[] | select(.rule == "old") | .image_id'
     """
     _check_demo(accounts, options)
-    earlier = read_baseline(baseline) if baseline else None
+    earlier = _earlier(baseline, file)
     shown = top if top is not None else _SHOWN_BY_DEFAULT[form]
     keep = max(shown or 0, _KEPT)
     sources = _accounts(accounts, options)
@@ -179,6 +183,16 @@ def audit_command(
         if not report.complete:
             raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}", partial=True)
     return Exit.OK if fail_on is None else _status(report, fail_on, file)
+
+
+def _earlier(baseline: Path | None, file: Path | None) -> Baseline | None:
+    """Return the report to compare with; None if there is none, or this run is the first to write it."""
+    if baseline is None:
+        return None
+    if file is not None and not baseline.exists() and is_same(baseline, file):
+        complain(f"no earlier report to compare with: {baseline} is not there yet")
+        return None
+    return read_baseline(baseline)
 
 
 def _check_demo(accounts: Sequence[str], options: dict[str, Any]) -> None:

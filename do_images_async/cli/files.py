@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import click
 
-__all__ = ["INPUT_FILE", "OUTPUT_FILE", "OUTPUT_FILE_OR_STDOUT", "check_files", "partial_of"]
+__all__ = ["INPUT_FILE", "OUTPUT_FILE", "OUTPUT_FILE_OR_STDOUT", "check_files", "is_same", "partial_of"]
 
 
 class _OutputFile(click.Path):
@@ -52,7 +52,7 @@ class _Named:
     has_partial: bool
 
     def is_same_as(self, other: Path) -> bool:
-        return _is_same(self.path, other)
+        return is_same(self.path, other)
 
 
 def partial_of(path: Path) -> Path:
@@ -97,7 +97,7 @@ def _paths(value: Path | str | tuple[Path, ...] | None) -> list[Path]:
     return [] if value is None or str(value) in ("", "-") else [Path(value)]
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def is_same(one: Path, other: Path) -> bool:
     """Return whether two paths lead to one file, through links as well, or would if it existed.
 
     Devices, such as /dev/null, are not compared: nothing in them can be lost.

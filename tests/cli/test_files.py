@@ -121,11 +121,23 @@ async def test_a_partial_result_has_a_file_of_its_own(folder: Path) -> None:
 
 async def test_a_report_may_replace_the_one_that_it_is_compared_with(folder: Path) -> None:
     report = "report.json"
-    audit = ("audit", "--demo", "--images", "10", "-q", "-o", "json", "--file", report)
-    assert (await do_images_here(*audit)).status == 0
-    ended = await do_images_here(*audit, "--baseline", report)
+    call = ("audit", "--demo", "--images", "10", "-q", "-o", "json", "--file", report, "--baseline", report)
+    first = await do_images_here(*call)
+    assert (first.status, first.stderr) == (
+        0,
+        "do-images: no earlier report to compare with: report.json is not there yet\n",
+    )
+    assert '"comparison": null' in (folder / report).read_text()
+    ended = await do_images_here(*call)
     assert (ended.status, ended.stderr) == (0, "")
     assert '"comparison": {' in (folder / report).read_text()
+
+
+async def test_another_report_to_compare_with_must_be_there(folder: Path) -> None:
+    ended = await do_images_here("audit", "--demo", "-q", "--file", "new.json", "--baseline", "old.json")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "--baseline: old.json can't be read: No such file or directory" in ended.stderr
+    assert not (folder / "new.json").exists()
 
 
 @pytest.mark.parametrize("file", ["a/", "a/.", "a//", "."])
