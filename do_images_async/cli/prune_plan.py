@@ -126,20 +126,28 @@ class PrunePlan:
 
 def account_plan(account: str | None, plan: Plan, *, price: float) -> AccountPlan:
     """Return the plan for an account as data."""
-    gigabytes = sum(valid_gigabytes(image.size_gigabytes) for image in plan.removed)
+    gigabytes, savings = _totals(plan.removed, price)
     return AccountPlan(
         account=account,
         images=len(plan.decisions),
         candidates=sum(each.group is not None for each in plan.decisions),
-        gigabytes=round(gigabytes, 2),
-        monthly_savings=round(gigabytes * price, 2),
+        gigabytes=gigabytes,
+        monthly_savings=savings,
         remove=tuple(_planned(each for each in plan.decisions if not each.keep)),
         keep=tuple(_planned(each for each in plan.decisions if each.keep)),
     )
 
 
+def _totals(removed: Iterable[Image | PlannedImage], price: float) -> tuple[float, float]:
+    """Return the size of the removed images, and their cost in a month."""
+    gigabytes = sum(valid_gigabytes(image.size_gigabytes) for image in removed)
+    return round(gigabytes, 2), round(gigabytes * price, 2)
+
+
 def read_plan(path: Path) -> PrunePlan:
-    """Return the plan in a file.
+    """Return the plan in a file, with the totals of the images that are in it.
+
+    Somebody who looked at it may have taken images out.
 
     Raises:
         ClickException: the file can't be read, or is no plan.
@@ -168,7 +176,12 @@ def _checked(data: object) -> PrunePlan:
     ]
     if not all(map(math.isfinite, numbers)):
         raise ValueError("a price or a total in it is not finite")
-    return plan
+    return attrs.evolve(plan, accounts=tuple(_added_up(each, plan.price) for each in plan.accounts))
+
+
+def _added_up(account: AccountPlan, price: float) -> AccountPlan:
+    gigabytes, savings = _totals(account.remove, price)
+    return attrs.evolve(account, gigabytes=gigabytes, monthly_savings=savings)
 
 
 def _planned(decisions: Iterable[Decision]) -> Iterable[PlannedImage]:

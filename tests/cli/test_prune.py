@@ -356,6 +356,21 @@ async def test_a_plan_is_carried_out_as_it_stands(emulator: ImagesEmulator, tmp_
     )
 
 
+async def test_the_totals_of_a_plan_are_those_of_the_images_left_in_it(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    record = json.loads(plan.read_text())
+    del record["accounts"][0]["remove"][1:]
+    plan.write_text(json.dumps(record))
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
+    assert "9 kept, 1 to remove, 10 GB, $0.60 a month" in " ".join(ended.stdout.split())
+    assert ended.stderr == "do-images: 1 of 1 image deleted (10 GB)\n"
+    again = await prune(emulator, "--apply-plan", str(plan), "--yes", "-o", "json")
+    (account,) = json.loads(again.stdout)["accounts"]
+    assert (account["gigabytes"], account["monthly_savings"]) == (10, 0.6)
+
+
 async def test_a_plan_with_the_token_of_another_account_does_not_look_done(
     emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
@@ -563,6 +578,13 @@ async def test_a_run_goes_on_where_the_journal_ends(emulator: ImagesEmulator, tm
     assert sum(line.startswith(f"deleted {second} ") and line.endswith("(10 GB)") for line in lines) == 1
     assert emulator.requests.count("GET", f"/v2/images/{first}") == gets, "what is done is not asked for"
     assert {line["event"] for line in lines_of(journal)} == {"deleting", "deleted"}
+    requests = len(emulator.requests)
+    nothing = await prune(
+        emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal), "-o", "json"
+    )
+    summary = "do-images: 0 of 4 images deleted (0 GB), 4 by an earlier run\n"
+    assert (nothing.status, nothing.stderr, len(emulator.requests)) == (0, summary, requests)
+    assert {each["earlier"] for each in json.loads(nothing.stdout)["outcomes"]} == {True}
 
 
 async def test_a_journal_belongs_to_one_run_at_a_time(emulator: ImagesEmulator, tmp_path: Path) -> None:
