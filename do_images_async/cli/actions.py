@@ -313,6 +313,12 @@ async def _actions(
             stopped = Stopped(Exit.INTERRUPTED, message, partial=True)
         except IncompleteListingError as error:
             stopped = Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {error}", partial=True)
+        except DOImagesError as error:
+            if not found:
+                raise
+            connection.explain(error)
+            message = f"INCOMPLETE: failed after {counted(len(found), 'action')}: {message_with_notes(error)}"
+            stopped = Stopped(Exit.API_ERROR, message, partial=True)
     rows.write(target, found, ACTION_COLUMNS)
     if stopped is not None:
         raise stopped

@@ -22,8 +22,8 @@ from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Progress, Watch, show_progress, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_interruptibly
-from do_images_async.cli.status import Exit, Stopped, complain
-from do_images_async.errors import IncompleteListingError
+from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
+from do_images_async.errors import DOImagesError, IncompleteListingError
 
 __all__ = ["latest_command", "list_command"]
 
@@ -184,7 +184,7 @@ async def _list(connection: Connection, query: _Query, rows: Rows, target: Targe
     kept: list[Image] = []
     streams = rows.streams and query.sort is None
     async with connection.open() as api, show_progress(api.limiter, shown) as progress:
-        async for images in _found(api, query, progress):
+        async for images in _found(connection, api, query, progress):
             if streams:
                 rows.write(target, images, IMAGE_COLUMNS, header=progress.pages == 1)
             else:
@@ -192,17 +192,23 @@ async def _list(connection: Connection, query: _Query, rows: Rows, target: Targe
             found += len(images)
     if not streams or not progress.pages:
         rows.write(target, query.ordered(kept), IMAGE_COLUMNS)
-    is_partial = progress.interrupted or progress.shortfall
-    if rows.form == "table" and progress.pages and not found and not is_partial:
+    if why := progress.why_partial():
+        raise Stopped(_status(progress), f"INCOMPLETE: {why}", partial=True)
+    if rows.form == "table" and progress.pages and not found:
         complain(_nothing(query, progress))
-    if progress.interrupted:
-        raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: {progress.why_partial()}", partial=True)
-    if progress.shortfall:
-        raise Stopped(Exit.INCOMPLETE, f"INCOMPLETE: {progress.why_partial()}", partial=True)
     return Exit.OK
 
 
-async def _found(api: ImagesAPI, query: _Query, progress: Progress) -> AsyncGenerator[list[Image], None]:
+def _status(progress: Progress) -> Exit:
+    """Return the exit status of a listing that is a part."""
+    if progress.interrupted:
+        return Exit.INTERRUPTED
+    return Exit.API_ERROR if progress.failure is not None else Exit.INCOMPLETE
+
+
+async def _found(
+    connection: Connection, api: ImagesAPI, query: _Query, progress: Progress
+) -> AsyncGenerator[list[Image], None]:
     """Yield the matching images of each page; without a sort, stop reading when the limit is reached."""
     left = query.limit if query.sort is None else None
     try:
@@ -219,6 +225,11 @@ async def _found(api: ImagesAPI, query: _Query, progress: Progress) -> AsyncGene
         progress.interrupted = True
     except IncompleteListingError as error:
         progress.shortfall = str(error)
+    except DOImagesError as error:
+        if not progress.pages:
+            raise
+        connection.explain(error)
+        progress.failure = message_with_notes(error)
 
 
 def _nothing(query: _Query, progress: Progress) -> str:

@@ -55,6 +55,7 @@ class Progress:
         total: the server's count of images, from the last page that had one.
         interrupted: whether the reading was interrupted.
         shortfall: why a listing that was read to its end can't be shown to be complete.
+        failure: the error that ended the reading after some pages, in words.
     """
 
     account: str | None = None
@@ -64,6 +65,7 @@ class Progress:
     total: int | None = None
     interrupted: bool = False
     shortfall: str | None = None
+    failure: str | None = None
 
     def advance(self, images: int, total: int | None) -> None:
         """Count one more page."""
@@ -73,12 +75,15 @@ class Progress:
 
     def why_partial(self) -> str | None:
         """Return why the listing is not complete; None if nothing is known to be missing."""
-        if not self.interrupted:
-            return self.shortfall
+        if self.failure is not None:
+            return f"{self._ended('failed')}: {self.failure}"
+        return self._ended("interrupted") if self.interrupted else self.shortfall
+
+    def _ended(self, how: str) -> str:
         if self.is_read_once:
-            return f"interrupted while all {counted(self.images, 'image')} were read again, to miss none"
+            return f"{how} while all {counted(self.images, 'image')} were read again, to miss none"
         total = f" of {self.total:,}" if self.total else ""
-        return f"interrupted after {counted(self.images, 'image')}{total}"
+        return f"{how} after {counted(self.images, 'image')}{total}"
 
     @property
     def is_read_once(self) -> bool:

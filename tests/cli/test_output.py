@@ -20,7 +20,7 @@ from do_images_async.cli.output import Stdout, destination, write_file
 from do_images_async.cli.status import Exit, Stopped
 from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, drain, environment, start
-from tests.support.servers import HANG, Server, eventually, listing, refusal
+from tests.support.servers import HANG, Server, eventually, listing, refusal, reply
 from tests.support.slow import fewer
 
 IMAGES = 1000
@@ -185,15 +185,39 @@ def test_what_has_no_partial_result_removes_none(tmp_path: Path) -> None:
     assert files_of(tmp_path) == ["plan.json", "plan.json.partial"]
 
 
-async def test_a_listing_that_fails_leaves_the_file_as_it_was(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", fewer(["json", "ndjson", "csv", "table"]))
+async def test_a_listing_that_fails_after_some_pages_keeps_what_was_read(
+    form: str, server: Server, tmp_path: Path
+) -> None:
     catalogue = listing(450)
-    server.answer_with(lambda request: refusal(403) if request.query["page"] == "3" else catalogue(request))
+    server.answer_with(lambda request: refusal(401) if request.query["page"] == "3" else catalogue(request))
     file = tmp_path / "rows"
     file.write_text("old")
-    ended = await do_images_here("list", "-o", "ndjson", "--file", str(file), **account(server))
+    shown = await do_images_here("list", "-o", form, **account(server))
+    assert shown.status == 3
+    message = "do-images: INCOMPLETE: failed after 400 images of 450: GET "
+    assert shown.stderr.startswith(message)
+    assert "; the token came from DIGITALOCEAN_TOKEN" in shown.stderr
+    assert shown.stderr.count("\n") == 1
+    ended = await do_images_here("list", "-o", form, "--file", str(file), **account(server))
     assert (ended.status, ended.stdout) == (3, "")
+    assert ended.stderr.startswith(message)
+    assert ended.stderr.endswith(f"what was read is in {file}.partial, and {file} is as it was\n")
     assert file.read_text() == "old"
-    assert files_of(tmp_path) == ["rows"]
+    part = (tmp_path / "rows.partial").read_text()
+    assert part == shown.stdout
+    assert (len(json.loads(part)) if form == "json" else part.count("\n") - (form != "ndjson")) == 400
+
+
+async def test_actions_that_fail_after_some_pages_are_kept(server: Server, tmp_path: Path) -> None:
+    page = [{"id": number, "status": "completed", "type": "transfer"} for number in range(1, 201)]
+    answer = reply({"actions": page, "meta": {"total": 250}})
+    server.answer_with(lambda request: answer if request.query["page"] == "1" else refusal(403))
+    file = tmp_path / "actions"
+    ended = await do_images_here("actions", "7", "-o", "json", "--file", str(file), **account(server))
+    assert (ended.status, files_of(tmp_path)) == (3, ["actions.partial"])
+    assert ended.stderr.startswith("do-images: INCOMPLETE: failed after 200 actions: GET ")
+    assert len(json.loads((tmp_path / "actions.partial").read_text())) == 200
 
 
 def test_a_partial_result_does_not_speak_of_a_file_that_never_was(tmp_path: Path) -> None:
