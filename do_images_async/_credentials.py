@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Awaitable, Callable
+from html import unescape
 from typing import Final, NoReturn, TypeAlias, cast
 from urllib.parse import unquote
 
@@ -113,8 +114,6 @@ class Token:
         A token that is escaped for JSON, HTML or a URL is found as well, and so is one in base64. The time
         grows with the text: cut a long one first.
         """
-        from html import unescape  # a millisecond that only errors need
-
         text = _without(text, self.__value)
         for decode in (_without_json_escapes, unquote, unescape):
             decoded = decode(text)

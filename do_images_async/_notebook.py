@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 
 __all__ = ["html_table"]
 
 
 def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table; None is an empty cell, and everything else its escaped `str`."""
-    from html import escape  # a millisecond that only notebooks need
 
     def row(tag: str, cells: Sequence[object]) -> str:
         texts = ("" if cell is None else escape(str(cell)) for cell in cells)

@@ -30,7 +30,12 @@ from yarl import URL
 
 from do_images_async._http.authorization import Access, Credentials
 from do_images_async._http.deadlines import Deadline
-from do_images_async._http.failures import ConnectionBrokenError, UnwritableError
+from do_images_async._http.failures import (
+    WIRE_ERRORS,
+    ConnectionBrokenError,
+    UnforeseenError,
+    UnwritableError,
+)
 from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.logs import call_hook, log_attempt, logger, outcome_of, route_of
 from do_images_async._http.messages import QuotaMiddleware, give_back, settle
@@ -194,3 +199,6 @@ def _raise_ours(error: BaseException, *, sent: bool) -> None:
         raise ConnectionBrokenError(reason) from None
     if not sent and isinstance(error, TypeError | ValueError) and not isinstance(error, ClientError):
         raise UnwritableError(error) from None
+    if isinstance(error, Exception) and not isinstance(error, WIRE_ERRORS):
+        # Such as the RuntimeError of a machine that can't start the thread which looks up a name.
+        raise UnforeseenError(f"{type(error).__name__}: {error}") from None

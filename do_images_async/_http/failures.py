@@ -20,6 +20,7 @@ __all__ = [
     "BodyTakenError",
     "BodyTooLargeError",
     "ConnectionBrokenError",
+    "UnforeseenError",
     "UnwritableError",
     "failure_of",
     "in_words",
@@ -39,6 +40,10 @@ class BodyTakenError(Exception):
     """A middleware of the session read a part of the response's body, or released the response."""
 
 
+class UnforeseenError(Exception):
+    """aiohttp raised what is no error of the network, in the midst of a message."""
+
+
 class BodyTooLargeError(Exception):
     """The response's body is larger than any that the API page describes."""
 
@@ -51,6 +56,7 @@ WIRE_ERRORS: Final = (
     UnwritableError,
     BodyTakenError,
     BodyTooLargeError,
+    UnforeseenError,
 )
 """Everything that the network, the server and aiohttp's parser can raise."""
 
@@ -74,6 +80,7 @@ _PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientProxyConnectionError, "no connection to the proxy"),
     (aiohttp.ClientConnectorError, "no connection"),
     (ConnectionBrokenError, "the connection broke"),
+    (UnforeseenError, "an unforeseen error"),
 )
 
 

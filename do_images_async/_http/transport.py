@@ -198,6 +198,7 @@ class Transport:
                     result = await self._try(attempt)
                 except BaseException as error:
                     unknown = unknown or _has_maybe_written(attempt)
+                    _note_outcome(error, unknown=unknown)
                     attempt.ended(error)
                     if attempt.sent_and_cancelled(error):
                         note_error(_unfinished(attempt, unknown=unknown))
@@ -477,6 +478,12 @@ def _has_maybe_written(attempt: Attempt[Any]) -> bool:
     """Return whether an attempt that raised may have been executed: a middleware may have sent it before."""
     failure = Failure.MAYBE_EXECUTED_FINAL
     return attempt.may_have_been_sent and leaves_outcome_unknown(attempt.call.method, failure)
+
+
+def _note_outcome(error: BaseException, *, unknown: bool) -> None:
+    """Add the ambiguous outcome to an exception of the user's own code, such as a middleware's."""
+    if unknown and isinstance(error, Exception) and not isinstance(error, DOImagesError):
+        error.add_note("the request had been sent, and may have been carried out")
 
 
 def _unfinished(attempt: Attempt[Any], *, unknown: bool) -> RequestTimeoutError:

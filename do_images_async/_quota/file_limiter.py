@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 from weakref import WeakSet
 
 from do_images_async._arguments import read_base_url
@@ -20,11 +20,9 @@ from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_reserv
 from do_images_async._quota.permits import PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit
 from do_images_async._quota.sharing import origin_of_quota
+from do_images_async._quota.sqlite import SQLiteStore
 from do_images_async._quota.worker import Worker, WorkerOptions
 from do_images_async.errors import ClientStateError, QuotaStoreError
-
-if TYPE_CHECKING:
-    from do_images_async._quota.sqlite import SQLiteStore
 
 __all__ = ["FileRateLimiter", "default_path"]
 
@@ -302,8 +300,6 @@ class FileRateLimiter:
                 raise ClientStateError(
                     "nothing has named the token: pass `token`, or the limiter to ImagesAPI"
                 )
-            from do_images_async._quota.sqlite import SQLiteStore  # only who uses it waits for SQLite
-
             name = f"{self._digest} {self._origin}"
             self._store = SQLiteStore(self._path, name, self.buckets, self._options.store_timeout)
         return self._store

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import attrs
 import msgspec
@@ -97,6 +98,17 @@ _WRITE = "UPDATE quota SET version = ?, record = ?, spent = ? WHERE name = ? AND
 _DELETE = "DELETE FROM log WHERE version < ? AND quota = (SELECT id FROM quota WHERE name = ?)"
 
 
+def _read_boot() -> str:
+    """Return the system's name of the present boot; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+_BOOT: Final = _read_boot()  # once, as long as there are free descriptors
+
+
 class BootClock:
     """A clock that can't be set, and the name of the boot that it counts from.
 
@@ -105,10 +117,7 @@ class BootClock:
     """
 
     def __init__(self) -> None:
-        try:
-            self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        except OSError:
-            self._boot = ""
+        self._boot = _BOOT
 
     def now(self) -> int:
         """Return nanoseconds since the boot, or since another fixed moment after it."""
@@ -210,7 +219,10 @@ class SQLiteStore:
     async def exchange(self, exchange: Exchange) -> Reply:
         """Carry out an exchange in this store's own thread; see `Store.exchange`."""
         loop = asyncio.get_running_loop()
-        reply = loop.run_in_executor(self._executor, self.exchange_now, exchange)
+        try:
+            reply = loop.run_in_executor(self._executor, self.exchange_now, exchange)
+        except RuntimeError as error:  # the thread can't be started
+            raise QuotaStoreError(f"{self._path}: {error}") from None
         try:
             return await within(self._timeout, reply)
         except TimeoutError:

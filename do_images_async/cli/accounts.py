@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from do_images_async import FileRateLimiter, Image, ImagesAPI, RateLimiter
+from do_images_async import Image, ImagesAPI, TokenBucket
 from do_images_async.audit import AuditReport, QuotaLeft, audit
 from do_images_async.cli.progress import Progress, Watch, show_progress
 from do_images_async.errors import DOImagesError, IncompleteListingError
@@ -126,7 +126,9 @@ async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> Async
 def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
     """Return the rest of each bucket, or of the server's limits; nothing if neither is known."""
     limiter = api.limiter
-    if not isinstance(limiter, RateLimiter | FileRateLimiter):
+    # Not by its class: that of the file needs SQLite, which not every Python has.
+    buckets: tuple[TokenBucket, ...] | None = getattr(limiter, "buckets", None)
+    if buckets is None:
         return ()
     available = limiter.stats().available
     if all(available) and limiter.next_permit_in():
@@ -134,7 +136,7 @@ def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
     remaining = api.rate_limit.remaining if api.rate_limit else math.inf
     return tuple(
         QuotaLeft(bucket.capacity, bucket.per, int(min(left, remaining)))
-        for bucket, left in zip(limiter.buckets, available, strict=True)
+        for bucket, left in zip(buckets, available, strict=True)
     )
 
 

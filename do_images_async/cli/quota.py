@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from do_images_async import FileRateLimiter
 from do_images_async.cli.status import complain
+
+if TYPE_CHECKING:
+    from do_images_async import FileRateLimiter
 
 __all__ = ["shared_quota", "warn_of_unshared_quota"]
 
@@ -35,7 +38,11 @@ def shared_quota() -> FileRateLimiter | None:
     A command that can't use the file continues without it.
     """
     path = os.environ.get(_VARIABLE)
-    return None if path == "off" else FileRateLimiter(path or None, on_store_failure="local")
+    if path == "off":
+        return None
+    from do_images_async import FileRateLimiter  # needs SQLite, which not every Python has
+
+    return FileRateLimiter(path or None, on_store_failure="local")
 
 
 def warn_of_unshared_quota() -> None:

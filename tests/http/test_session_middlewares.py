@@ -93,6 +93,25 @@ async def test_a_write_that_one_sends_again_may_have_been_executed_by_the_first(
     assert len(server.received) == 1
 
 
+async def test_the_error_of_one_that_fails_after_a_write_is_told_what_may_have_been_done(
+    server: Server,
+) -> None:
+    server.answer_with(lambda _: image_reply(7))
+
+    async def fail(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        await handler(request)
+        raise KeyError("of the middleware")
+
+    async with session_with(fail) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url)
+        with pytest.raises(KeyError, match="of the middleware") as caught:
+            await api.actions.convert(7)
+        with pytest.raises(KeyError) as read:
+            await api.get(7)
+    assert caught.value.__notes__ == ["the request had been sent, and may have been carried out"]
+    assert not hasattr(read.value, "__notes__")
+
+
 async def test_none_can_lead_the_token_to_another_origin(server: Server) -> None:
     async def elsewhere(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         request.url = request.url.with_host("localhost")
