@@ -40,6 +40,9 @@ __all__ = [
 class DOImagesError(Exception):
     """The base of all errors of a call.
 
+    `str(error)` is one printable line: line breaks, terminal escapes and invisible characters of a server's
+    text are escaped, as in `repr`. Attributes have the text as it came, without the token.
+
     Attributes:
         outcome_unknown: True when a write may have been carried out although the call raised. Look before
             you send it again.
@@ -51,10 +54,16 @@ class DOImagesError(Exception):
 
     def __str__(self) -> str:
         suffix = "; it may have been carried out" if self.outcome_unknown else ""
-        return super().__str__() + suffix
+        return _printable(super().__str__()) + suffix
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rebuild(cls: type[DOImagesError], args: tuple[Any, ...], state: dict[str, Any]) -> DOImagesError:

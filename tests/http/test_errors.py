@@ -136,6 +136,37 @@ async def test_an_unexpected_error_body_is_an_error_of_its_status(
     assert len(str(error)) < 500
 
 
+HOSTILE = "down\r\nCRITICAL root: forged \x1b[2J\u202e"
+ESCAPED = r"down\r\nCRITICAL root: forged \x1b[2J\u202e"
+
+
+async def test_an_error_is_one_printable_line_whatever_the_server_says(
+    server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = {"id": "un\nwell", "message": HOSTILE, "request_id": "7\x1b[0m"}
+    server.script(reply(refused, status=503), reply(refused, status=404))
+    with pytest.raises(errors.NotFoundError) as caught:
+        await api.get(7)
+    assert str(caught.value).endswith(rf"404 un\nwell: {ESCAPED} (request id 7\x1b[0m)")
+    assert caught.value.message == HOSTILE
+    assert ESCAPED in caplog.messages[0]
+    assert all(message.isprintable() for message in caplog.messages)
+
+
+async def test_a_failed_import_or_action_is_one_printable_line(server: Server, api: ImagesAPI) -> None:
+    hostile = {"status": "deleted", "error_message": HOSTILE}
+    server.script(reply({"image": image_document(7, **hostile)}))
+    with pytest.raises(errors.ImportFailedError) as caught:
+        await api.wait_until_available(7, timeout=5)
+    assert str(caught.value) == f"image 7 ended as deleted: {ESCAPED}"
+    assert caught.value.error_message == HOSTILE
+    action = {"id": 1, "type": HOSTILE, "status": "errored", "region_slug": "a\nb"}
+    server.script(reply({"action": action}))
+    with pytest.raises(errors.ActionFailedError) as failed:
+        await api.actions.wait(7, 1, timeout=5)
+    assert str(failed.value) == rf"action 1, {ESCAPED} to a\nb, ended as errored"
+
+
 async def test_an_error_body_with_a_byte_order_mark_is_read(server: Server, api: ImagesAPI) -> None:
     server.script(content(b'\xef\xbb\xbf{"id": "not_found", "message": "gone"}', status=404))
     error = await api_failure(api)
