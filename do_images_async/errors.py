@@ -274,7 +274,8 @@ class ActionFailedError(DOImagesError):
     def __init__(self, action: Action) -> None:
         self.action = action
         where = f" to {action.region_slug}" if action.region_slug else ""
-        super().__init__(f"action {action.id}, {action.type}{where}, ended as {action.status}")
+        what = f", {action.type}{where}," if action.type else ""
+        super().__init__(f"action {action.id}{what} ended as {action.status}")
 
 
 class WaitTimeoutError(DOImagesError, TimeoutError):

@@ -54,8 +54,10 @@ class Polled(Generic[T]):
     error: DOImagesError | None
 
     def timeout_message(self, goal: str, timeout: float, status: str | None) -> str:
-        """Return the message of the `WaitTimeoutError`; `status` is that of the last state."""
-        state = "no answer came" if status is None else f"it is {status}"
+        """Return the message of the `WaitTimeoutError`; `status` is that of the last state, if it has one."""
+        state = "its status is not known" if status is None else f"it is {status}"
+        if self.last is None:
+            state = "no answer came"
         failed = "" if self.error is None else f"; the last error was: {self.error}"
         return f"{goal} after {timeout:g} s: {state}{failed}"
 

@@ -35,9 +35,8 @@ async def until_available(
     if polled.final is not None:
         return polled.final
     image = polled.last
-    message = polled.timeout_message(
-        f"image {image_id} is not available", timeout, None if image is None else str(image.status)
-    )
+    goal = f"image {image_id} is not available"
+    message = polled.timeout_message(goal, timeout, None if image is None else image.status)
     raise WaitTimeoutError(message, image=image, last_error=polled.error)
 
 
@@ -75,5 +74,5 @@ async def until_completed(
         return polled.final
     action = polled.last
     goal = f"action {action_id} of image {image_id} is not completed"
-    message = polled.timeout_message(goal, timeout, None if action is None else str(action.status))
+    message = polled.timeout_message(goal, timeout, None if action is None else action.status)
     raise WaitTimeoutError(message, action=action, last_error=polled.error)

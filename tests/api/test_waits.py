@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from do_images_async import Action, Image, ImagesAPI, RetryPolicy, errors
+from do_images_async import Action, ActionStatus, Image, ImagesAPI, RetryPolicy, errors
+from do_images_async._api.waits import until_available, until_completed
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import HANG, Answer, Server, content, image_document, refusal, reply
 from tests.support.slow import fewer
@@ -139,3 +140,21 @@ async def test_an_attempt_whose_retry_succeeded_is_no_last_error(
     with pytest.raises(errors.WaitTimeoutError) as caught:
         await waiting
     assert caught.value.last_error is None
+
+
+async def test_a_status_that_is_not_known_is_said_so() -> None:
+    async def image() -> Image:
+        return Image(id=42)
+
+    async def action() -> Action:
+        return Action(id=5)
+
+    with pytest.raises(errors.WaitTimeoutError, match=r"after 0\.01 s: its status is not known$"):
+        await until_available(image, 42, timeout=0.01, poll_interval=0.01)
+    with pytest.raises(errors.WaitTimeoutError, match=r"after 0\.01 s: its status is not known$"):
+        await until_completed(action, 42, 5, timeout=0.01, poll_interval=0.01)
+
+
+def test_an_action_that_failed_and_tells_no_type() -> None:
+    error = errors.ActionFailedError(Action(id=5, status=ActionStatus.ERRORED))
+    assert str(error) == "action 5 ended as errored"
