@@ -31,15 +31,17 @@ from do_images_async import (
     ImagesAPI,
     ImageStatus,
     ImageType,
+    Outcome,
     RateLimit,
     Region,
     converter,
     errors,
 )
 from do_images_async._http.bodies import ImageListBody
+from do_images_async._whole import whole_listing
 from tests.conftest import TOKEN
 from tests.docs.programs import own_models
-from tests.support.servers import Server, content, image_document, reply
+from tests.support.servers import NO_CONTENT, Answer, Server, content, image_document, reply
 from tests.support.slow import examples
 
 INTEGERS = st.integers(min_value=-(2**63), max_value=2**63 - 1)
@@ -480,6 +482,19 @@ async def test_row_89_a_float_without_a_fraction_is_the_integer(server: Server, 
     assert [type(image.id), type(image.min_disk_size), type(image.size_gigabytes)] == [int, int, float]
 
 
+NO_INTEGERS = ["7.5", "9007199254740993.0", "-9007199254740993.0", "1e30", '"7"', "true"]
+
+
+@pytest.mark.parametrize("number", NO_INTEGERS)
+def test_row_89_a_number_that_may_be_another_integer_is_refused_with_and_without_hooks(number: str) -> None:
+    hooked = converter.copy()
+    hooked.register_structure_hook(str, lambda value, _: value)
+    for each in (converter, hooked):
+        assert each.loads(b'{"id": 9007199254740991.0}', Image).id == 2**53 - 1
+        with pytest.raises(errors.DecodeError, match=r"Expected `int`, got `\w+` - at `\$.id`"):
+            each.loads(b'{"id": %s}' % number.encode(), Image)
+
+
 async def test_row_89_null_for_an_empty_list_is_an_empty_list(server: Server, api: ImagesAPI) -> None:
     server.script(reply({"images": [image_document(7) | {"regions": None}], "meta": {"total": 1}}))
     assert (await api.list_page()).images[0].regions == ()
@@ -694,6 +709,40 @@ def test_lists_of_images_go_through_the_converter() -> None:
     data = converter.dumps([IMAGE, IMAGE])
     assert converter.loads(data, list[Image]) == [IMAGE, IMAGE]
     assert converter.structure(converter.unstructure([IMAGE]), list[Image]) == [IMAGE]
+
+
+def test_a_whole_listing_becomes_the_list_of_its_images() -> None:
+    hooked = converter.copy()
+    hooked.register_unstructure_hook(ImageStatus, lambda status: str(status).upper())
+    whole = whole_listing([IMAGE, IMAGE])
+    assert converter.unstructure(whole) == [converter.unstructure(IMAGE)] * 2
+    assert converter.loads(converter.dumps(whole), list[Image]) == [IMAGE, IMAGE]
+    assert converter.unstructure({"images": whole}) == {"images": converter.unstructure(list(whole))}
+    assert [image["status"] for image in hooked.unstructure(whole)] == ["AVAILABLE"] * 2
+
+
+def test_an_outcome_becomes_json_with_its_error_as_text() -> None:
+    refused = errors.QuotaWaitError(wait=5.0, max_wait=1.0)
+    outcomes: list[Outcome[int | str, Image]] = [
+        Outcome(7, IMAGE),
+        Outcome("debian-12-x64", error=refused),
+        Outcome(8, error=KeyError("x")),
+    ]
+    assert json.loads(converter.dumps(outcomes)) == [
+        {"key": 7, "value": converter.unstructure(IMAGE), "error": None},
+        {"key": "debian-12-x64", "value": None, "error": f"QuotaWaitError: {refused}"},
+        {"key": 8, "value": None, "error": "KeyError: 'x'"},
+    ]
+
+
+@pytest.mark.parametrize("answer", [NO_CONTENT, content(b""), content(b"\r\n")])
+async def test_an_empty_body_is_called_empty(server: Server, api: ImagesAPI, answer: Answer) -> None:
+    server.script(*[answer] * 8)
+    with pytest.raises(errors.DecodeError, match=r"was answered with success, but the body is empty$"):
+        await api.get(7)
+    with pytest.raises(errors.DecodeError, match="the body is empty; it may have been carried out"):
+        await api.update(7, name="golden")
+    assert len(server.received) == 8
 
 
 FIRST_READERS = """

@@ -36,6 +36,7 @@ from cattrs.fns import identity
 
 from do_images_async._decoders import json_decoder, structurer
 from do_images_async._http.bodies import ActionBody, listed_field
+from do_images_async._whole import WholeListing
 from do_images_async.errors import DecodeError
 from do_images_async.models import Action, OpenEnum, Region
 
@@ -55,6 +56,8 @@ _LEAVES: Final = (
     *(str, bool, int, float, NoneType, OpenEnum),
     *(bytes, datetime, date, time, timedelta, UUID, Decimal),
 )
+_FIRST_INEXACT: Final = 2**53
+"""From here on, a float may stand for several integers: an id could become another image's."""
 _PLACE: Final = re.compile(r"(?P<reason>.*) - at `\$(?P<place>[^`]*)`", re.DOTALL)
 
 
@@ -73,6 +76,8 @@ class ModelConverter(Converter):
         """Decode JSON bytes into `cl`."""
         hook = self.get_structure_hook(cl)
         data = data.removeprefix(BOM)
+        if not data or data.isspace():
+            raise DecodeError("the body is empty")
         try:
             value = (
                 hook.loads(data) if isinstance(hook, _MsgspecHook) else hook(msgspec.json.decode(data), cl)
@@ -165,7 +170,7 @@ def _structure_leaf(value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
     except _REJECTIONS as error:
-        if not (isinstance(value, float) and value.is_integer()):
+        if not (isinstance(value, float) and value.is_integer() and abs(value) < _FIRST_INEXACT):
             raise
         rejection = error
     try:
@@ -466,6 +471,22 @@ def _is_json_with_large_numbers(body: bytes) -> bool:
     return True
 
 
+# --- hooks back to JSON ---
+
+
+def _unstructure_error(error: BaseException) -> str:
+    """Return the error of an `Outcome` as text."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_whole(kind: Any) -> bool:
+    return kind is WholeListing
+
+
+def _unstructure_whole(_: Any, converter: Converter) -> Callable[[WholeListing], list[Any]]:
+    return lambda whole: [converter.unstructure(image) for image in whole]
+
+
 # --- the converter ---
 
 
@@ -488,12 +509,15 @@ def _make_converter() -> ModelConverter:
     for leaf in (bytes, datetime, date, time, timedelta, UUID, Decimal):
         made.register_unstructure_hook(leaf, msgspec.to_builtins)
     made.register_unstructure_hook(OpenEnum, attrgetter("value"))
+    made.register_unstructure_hook(BaseException, _unstructure_error)
+    made.register_unstructure_hook_factory(_is_whole, _unstructure_whole)
     return made
 
 
 converter: Final = _make_converter()
 """Models from JSON and back; the client uses it for every response.
 
-`converter.structure(mapping, Image)`, `converter.unstructure(image)` and `converter.loads(data, Image)`.
+`converter.structure(mapping, Image)`, `converter.unstructure(image)` and `converter.loads(data, Image)`. A
+wrong type is an error, but a float without a fraction, below 2**53, is an integer, and null an empty list.
 Register hooks on a `converter.copy()`, and give that to `ImagesAPI(converter=…)`.
 """
