@@ -81,7 +81,7 @@ async def _get(
                 errors.append(outcome.error)
             elif outcome.value is not None:
                 found.append(outcome.value)
-    if found or len(keys) > 1:
+    if found or rows.form == "json":
         rows.write(target, found, IMAGE_COLUMNS)
     _raise_last(errors, connection)
     return Exit.OK

@@ -305,6 +305,15 @@ async def test_get_shows_what_there_is_and_complains_of_the_rest(emulator: Image
     assert "must be an int, or a slug" in ended.stderr
 
 
+@pytest.mark.parametrize("images", [["1"], ["1", "2"]])
+async def test_nothing_that_is_found_is_an_empty_array_for_one_image_too(
+    images: list[str], emulator: ImagesEmulator
+) -> None:
+    for form, shown in {"json": "[]\n", "ndjson": "", "csv": "", "table": ""}.items():
+        ended = await ask(emulator, "get", *images, "-o", form)
+        assert (ended.status, ended.stdout) == (3, shown)
+
+
 async def test_create_and_wait(emulator: ImagesEmulator) -> None:
     url = "https://example.com/golden.qcow2"
     arguments = ("create", "golden", "--image-url", url, "--region", "nyc3", "--tag-names", "a,b")
