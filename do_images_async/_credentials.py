@@ -21,7 +21,7 @@ __all__ = [
     "choose_base_url",
     "read_token",
     "read_token_source",
-    "token_from_environment",
+    "read_variable",
 ]
 
 DEFAULT_BASE_URL: Final = "https://api.digitalocean.com"
@@ -41,19 +41,21 @@ _ESCAPABLE = re.compile(r"[\"\\/]")
 _JSON_ESCAPE = re.compile(r"\\(?:u00([0-9a-fA-F]{2})|([\"\\/]))")
 
 
-def token_from_environment() -> str | None:
-    """Return the token in the first environment variable that is set and not empty."""
-    variable = _token_variable()
-    return None if variable is None else os.environ[variable]
+def read_variable(name: str) -> str:
+    """Return an environment variable without white space around it; "" if it is not set.
+
+    A secret that was made from a file often ends with a line feed.
+    """
+    return os.environ.get(name, "").strip()
 
 
 def _token_variable() -> str | None:
-    return next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+    return next((name for name in TOKEN_VARIABLES if read_variable(name)), None)
 
 
 def base_url_from_environment() -> str:
     """Return `DIGITALOCEAN_API_URL`, or the provider's own address where it is not set."""
-    return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+    return read_variable(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
 
 
 def choose_base_url(given: str | None, *, from_environment: bool) -> tuple[str, str]:
@@ -75,7 +77,7 @@ def read_token_source(value: object) -> Token | TokenProvider | TypeError | Valu
         variable = _token_variable()
         if variable is None:
             return ValueError(f"no token: pass one, or set {' or '.join(TOKEN_VARIABLES)}")
-        return read_token(os.environ[variable], variable)
+        return read_token(read_variable(variable), variable)
     return cast("TokenProvider", value) if callable(value) else read_token(value)
 
 

@@ -174,8 +174,9 @@ class ImagesAPI:
     ) -> Self:
         """Return a client for the token in `DIGITALOCEAN_TOKEN`, else in `DIGITALOCEAN_ACCESS_TOKEN`.
 
-        `DIGITALOCEAN_API_URL`, when set, is the base URL. `ImagesAPI()` does the same. Arguments and errors
-        are those of the class.
+        `DIGITALOCEAN_API_URL`, when set, is the base URL. White space around the values is ignored, such as
+        the line feed at the end of a secret. `ImagesAPI()` does the same. Arguments and errors are those of
+        the class.
 
         Raises:
             ValueError: neither variable is set, or one can't be used.

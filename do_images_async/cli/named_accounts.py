@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from do_images_async._credentials import read_variable
 from do_images_async.cli.connection import Connection, check_one_token, connection_of
 from do_images_async.cli.tokens import Credential
 
@@ -50,7 +50,7 @@ def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[
                 f"{name!r} is not like prod=PROD_TOKEN: a name, and the variable that holds the token.",
                 param_hint="--account",
             )
-        if not os.environ.get(variable):
+        if not read_variable(variable):
             raise click.BadParameter(
                 f"{name}: no variable has the name {variable!r}, or it is empty.", param_hint="--account"
             )
@@ -58,7 +58,7 @@ def connections_of(accounts: Sequence[str], options: Mapping[str, Any]) -> dict[
         raise click.BadParameter("two accounts have the same name.", param_hint="--account")
     _check_tokens_differ({name: variable for name, _, variable in pairs})
     return {
-        name: connection_of(options, Credential(os.environ[variable], variable))
+        name: connection_of(options, Credential(read_variable(variable), variable))
         for name, _, variable in pairs
     }
 
@@ -71,7 +71,7 @@ def _check_tokens_differ(accounts: Mapping[str, str]) -> None:
     """
     by_digest: dict[bytes, str] = {}  # a traceback that shows local variables shows no token
     for name, variable in accounts.items():
-        digest = hashlib.sha256(os.environ[variable].encode(errors="surrogateescape")).digest()
+        digest = hashlib.sha256(read_variable(variable).encode(errors="surrogateescape")).digest()
         other = by_digest.setdefault(digest, name)
         if other != name:
             raise click.BadParameter(f"{other} and {name} have the same token.", param_hint="--account")

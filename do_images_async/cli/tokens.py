@@ -12,7 +12,7 @@ from typing import cast
 import attrs
 import click
 
-from do_images_async._credentials import TOKEN_VARIABLES
+from do_images_async._credentials import TOKEN_VARIABLES, read_variable
 from do_images_async.cli.status import complain
 
 __all__ = ["Credential", "TokenSource", "doctl_config_path", "find_token"]
@@ -67,7 +67,7 @@ def find_token(source: TokenSource) -> Credential:
     if source.context is not None:
         return _from_doctl(source.context, required=True)
     for variable in TOKEN_VARIABLES:
-        if token := os.environ.get(variable):
+        if token := read_variable(variable):
             return Credential(token, variable)
     if (credential := _from_doctl(os.environ.get("DIGITALOCEAN_CONTEXT"), required=False)).token:
         return credential

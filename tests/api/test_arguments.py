@@ -467,6 +467,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ({"DIGITALOCEAN_ACCESS_TOKEN": "second"}, "second"),
         ({"DIGITALOCEAN_TOKEN": "first", "DIGITALOCEAN_ACCESS_TOKEN": "second"}, "first"),
         ({"DIGITALOCEAN_TOKEN": "", "DIGITALOCEAN_ACCESS_TOKEN": "second"}, "second"),
+        ({"DIGITALOCEAN_TOKEN": "\n", "DIGITALOCEAN_ACCESS_TOKEN": " second\r\n"}, "second"),
     ],
 )
 async def test_the_token_comes_from_the_environment(
@@ -474,7 +475,7 @@ async def test_the_token_comes_from_the_environment(
 ) -> None:
     for name, value in variables.items():
         environment.setenv(name, value)
-    environment.setenv("DIGITALOCEAN_API_URL", server.url)
+    environment.setenv("DIGITALOCEAN_API_URL", f"{server.url}\n")
     server.script(refusal(404), image_reply(1), image_reply(1))
     async with ImagesAPI.from_env(user_agent="mine/1", retry=ONCE) as api:
         with pytest.raises(errors.NotFoundError):
@@ -502,7 +503,7 @@ def test_without_a_token_the_error_names_the_variables(
 
 def test_a_bad_token_in_the_environment_is_refused_and_not_shown(environment: pytest.MonkeyPatch) -> None:
     for variable in ("DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN"):
-        environment.setenv(variable, "secret-part\n")
+        environment.setenv(variable, "secret-part\nand another")
         expected = f"^{variable} must be visible ASCII characters without spaces and line ends"
         with pytest.raises(ValueError, match=expected) as caught:
             ImagesAPI.from_env()

@@ -312,7 +312,7 @@ async def test_several_accounts_at_once(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     async with ImagesEmulator(images=40, quotas=None, token="first") as emulator:
         emulator.tokens.issue(token="second")
-        variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
+        variables = {"ONE": "first", "TWO": "second\n", "DIGITALOCEAN_API_URL": emulator.url}
         named = ("--account", "prod=ONE", "--account", "lab=TWO")
         ended = await do_images_here("audit", *named, "-o", "json", **variables)
         await do_images_here("audit", *named, "-o", "html", "--file", str(page), **variables)

@@ -45,7 +45,7 @@ def test_the_variables_come_before_doctl(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert find_token(TokenSource()).token == "default-token"
     monkeypatch.setenv("DIGITALOCEAN_ACCESS_TOKEN", "second")
     assert find_token(TokenSource()).token == "second"
-    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "first")
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "first\n")
     assert find_token(TokenSource()).token == "first"
     assert find_token(TokenSource(context="staging")).token == "staging-token"
 
