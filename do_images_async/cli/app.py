@@ -186,7 +186,7 @@ def _show(error: click.ClickException) -> int:
 def _internal(error: Exception) -> str:
     """Describe an internal error by its class and place: its message and values might hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
-    if os.environ.get("DO_IMAGES_LOG", "").lower() == "debug":
+    if os.environ.get("DO_IMAGES_LOG", "").strip().lower() == "debug":
         for frame in frames:
             complain(f"  {frame.filename}:{frame.lineno} in {frame.name}")
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

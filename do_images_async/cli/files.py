@@ -10,7 +10,15 @@ from typing import Any, Final
 import attrs
 import click
 
-__all__ = ["INPUT_FILE", "OUTPUT_FILE", "OUTPUT_FILE_OR_STDOUT", "check_files", "is_same", "partial_of"]
+__all__ = [
+    "INPUT_FILE",
+    "OUTPUT_FILE",
+    "OUTPUT_FILE_OR_STDOUT",
+    "check_files",
+    "is_same",
+    "partial_of",
+    "path_in_home",
+]
 
 
 class _OutputFile(click.Path):
@@ -53,6 +61,11 @@ class _Named:
 
     def is_same_as(self, other: Path) -> bool:
         return is_same(self.path, other)
+
+
+def path_in_home(text: str) -> Path:
+    """Return the path in a variable, which may begin with ~: no shell expands that in a file of settings."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  (Path's own raises where there is no such home)
 
 
 def partial_of(path: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from do_images_async.cli.files import path_in_home
 from do_images_async.cli.status import complain
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def shared_quota() -> FileRateLimiter | None:
 
     A command that can't use the file continues without it.
     """
-    path = os.environ.get(_VARIABLE)
-    if path == "off":
+    value = os.environ.get(_VARIABLE, "")
+    if value.strip().lower() == "off":
         return None
     from do_images_async import FileRateLimiter  # needs SQLite, which not every Python has
 
-    return FileRateLimiter(path or None, on_store_failure="local")
+    return FileRateLimiter(path_in_home(value) if value else None, on_store_failure="local")
 
 
 def warn_of_unshared_quota() -> None:

@@ -13,6 +13,7 @@ import attrs
 import click
 
 from do_images_async._credentials import TOKEN_VARIABLES, read_variable
+from do_images_async.cli.files import path_in_home
 from do_images_async.cli.status import complain
 
 __all__ = ["Credential", "TokenSource", "doctl_config_path", "find_token"]
@@ -80,7 +81,7 @@ def find_token(source: TokenSource) -> Credential:
 def doctl_config_path() -> Path:
     """Return the path of doctl's configuration for this system and user."""
     if named := os.environ.get("DIGITALOCEAN_CONFIG"):
-        return Path(named)
+        return path_in_home(named)
     if sys.platform == "darwin":
         home = Path.home() / "Library" / "Application Support"
     elif sys.platform == "win32":

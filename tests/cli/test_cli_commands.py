@@ -729,7 +729,13 @@ async def test_it_says_so_once_for_all_accounts(emulator: ImagesEmulator) -> Non
         assert ended.stderr.count("the quota is not shared") == 1
 
 
-@pytest.mark.parametrize("name", ["off", "/dev/null/quota.db"])
+async def test_the_file_of_the_quota_may_be_in_the_home(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    ended = await ask(emulator, "list", HOME=str(tmp_path), DO_IMAGES_QUOTA_FILE="~/quota.db")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert (tmp_path / "quota.db").is_file()
+
+
+@pytest.mark.parametrize("name", ["off", "OFF", "/dev/null/quota.db"])
 async def test_a_run_without_the_shared_quota_has_one_of_its_own(
     emulator: ImagesEmulator, tmp_path: Path, name: str
 ) -> None:

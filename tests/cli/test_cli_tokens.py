@@ -108,6 +108,8 @@ def test_where_doctl_keeps_it(
     assert doctl_config_path() == tmp_path / place
     monkeypatch.setenv("DIGITALOCEAN_CONFIG", "/some/where.yaml")
     assert doctl_config_path() == Path("/some/where.yaml")
+    monkeypatch.setenv("DIGITALOCEAN_CONFIG", "~/where.yaml")
+    assert doctl_config_path() == tmp_path / "where.yaml"
 
 
 def test_a_file(tmp_path: Path) -> None:
