@@ -59,7 +59,7 @@ class Policy:
         keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly: the newest image of each of the last
             so many hours, days, ISO weeks, months and years that have one.
         keep_within: every image younger than this.
-        keep_tags: every image with one of these tags.
+        keep_tags: every image with one of these tags, or with one that a pattern such as "team-*" matches.
         min_keep: the newest so many images of each group, counted likewise, whatever the other rules say.
 
     Raises:
@@ -87,6 +87,14 @@ class Policy:
                 raise ValueError("keep_within must be longer than nothing")
         if not (any(getattr(self, name) for name in _COUNTS) or self.keep_within or self.keep_tags):
             raise ValueError(f"a policy needs a rule: {', '.join(_COUNTS)}, keep_within or keep_tags")
+
+    def kept_tags(self, image: Image) -> tuple[str, ...]:
+        """Return those of the image's tags for which it is kept, in order."""
+        return tuple([tag for tag in sorted(set(image.tags or ())) if self._keeps(tag)])
+
+    def _keeps(self, tag: str) -> bool:
+        # First as it stands: a tag of a server that allows "[x]" must not be taken for a pattern only.
+        return tag in self.keep_tags or any(fnmatch.fnmatchcase(tag, each) for each in self.keep_tags)
 
 
 @attrs.frozen
@@ -267,7 +275,7 @@ def _decide(
         reasons[moment].append(reason)
     for moment in moments:
         for image in sorted(at[moment], key=lambda each: each.id):
-            own = [f"tag {tag}" for tag in sorted(policy.keep_tags.intersection(image.tags or ()))]
+            own = [f"tag {tag}" for tag in policy.kept_tags(image)]
             if image.id in used:
                 own.append("in use by a Droplet")
             why = (*reasons[moment], *own)

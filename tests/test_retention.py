@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -110,6 +111,15 @@ def test_keep_within_and_keep_tags() -> None:
         3: (),
         9: ("tag golden",),
     }
+
+
+def test_a_tag_to_keep_may_be_a_pattern() -> None:
+    tags = (("team-b", "team-a", "old"), ("Team-a",), ("x-team-a",), ("[x]",), ())
+    old = [
+        snapshot(number, NOW - timedelta(days=90 + number), tags=each) for number, each in enumerate(tags, 1)
+    ]
+    made = planned(old, Policy(keep_tags=frozenset({"team-*", "[x]"}), min_keep=0))
+    assert reasons_of(made) == {1: ("tag team-a", "tag team-b"), 2: (), 3: (), 4: ("tag [x]",), 5: ()}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +267,7 @@ listings = st.lists(
         type=st.sampled_from([ImageType.SNAPSHOT, ImageType.SNAPSHOT, ImageType.BACKUP, None]),
         status=st.sampled_from([ImageStatus.AVAILABLE, ImageStatus.AVAILABLE, ImageStatus.PENDING, None]),
         public=st.sampled_from([False, False, True, None]),
-        tags=st.sampled_from([None, (), ("golden",)]),
+        tags=st.sampled_from([None, (), ("golden",), ("golden-1", "[x]")]),
     ),
     unique_by=lambda image: image.id,
     max_size=40,
@@ -274,13 +284,15 @@ counts = {
         "min_keep",
     )
 }
+TAGS = ("golden", "golden-1", "[x]", "*")
+keep_tags = st.sets(st.sampled_from([*TAGS, "golden-*", "*o*", "golden-?"]), max_size=2)
 within = st.none() | st.integers(1, 60).map(lambda number: timedelta(days=number))
 
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     rules: dict[str, Any] = {name: draw(count) for name, count in counts.items()}
-    rules |= {"keep_within": draw(within), "keep_tags": draw(st.sampled_from([(), ("golden",)]))}
+    rules |= {"keep_within": draw(within), "keep_tags": draw(keep_tags)}
     if not any(value for name, value in rules.items() if name != "min_keep"):
         rules["keep_last"] = 1
     return Policy(**rules)
@@ -337,6 +349,20 @@ def test_a_policy_that_keeps_more_removes_nothing_else(
     more = Policy(**most, keep_within=max(spans, default=None), keep_tags=policy.keep_tags | other.keep_tags)
     less = planned(images, policy, group_by=group_by, time_zone=zone)
     assert set(kept_ids(less)) <= set(kept_ids(planned(images, more, group_by=group_by, time_zone=zone)))
+
+
+@LAWS
+@given(listings, policies(), groupings)
+def test_a_pattern_keeps_what_the_tags_that_it_matches_keep(
+    images: list[Image], policy: Policy, group_by: GroupBy
+) -> None:
+    tags = {tag for image in images for tag in image.tags or ()}
+    matched = {tag for tag in tags if any(fnmatchcase(tag, each) for each in policy.keep_tags)}
+    literal = attrs.evolve(
+        policy, keep_tags=matched | (policy.keep_tags & tags), keep_last=policy.keep_last or 1
+    )
+    patterns = attrs.evolve(policy, keep_last=literal.keep_last)
+    assert planned(images, patterns, group_by=group_by) == planned(images, literal, group_by=group_by)
 
 
 @LAWS

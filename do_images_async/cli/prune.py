@@ -13,6 +13,7 @@ import click
 
 from do_images_async import WholeListing
 from do_images_async.audit import PRICE
+from do_images_async.audit.settings import matches_tag
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.confirmation import check_somebody_is_there, confirm
 from do_images_async.cli.connection import Connection
@@ -210,7 +211,7 @@ def _hint_at_unknown_tags(policy: Policy, listings: Iterable[WholeListing]) -> N
     """Say on stderr which of the tags to keep no image has."""
     known = {tag for listing in listings for image in listing for tag in image.tags or ()}
     by_folded = {tag.casefold(): tag for tag in sorted(known)}
-    for tag in sorted(policy.keep_tags - known):
+    for tag in sorted(each for each in policy.keep_tags - known if not matches_tag(known, [each])):
         similar = by_folded.get(tag.casefold())
         hint = f"; {similar!r} is another tag" if similar else ""
         complain(f"--keep-tag keeps nothing: no image has the tag {tag!r}{hint}")

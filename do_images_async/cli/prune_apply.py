@@ -117,8 +117,8 @@ class Removal:
         except DOImagesError as error:
             self._note(image, FAILED, error)
             return
-        kept_tags = self.policy.keep_tags.intersection(now.tags or ())
-        tagged = f"it has the tag {min(kept_tags)} now" if kept_tags else None
+        kept_tags = self.policy.kept_tags(now)
+        tagged = f"it has the tag {kept_tags[0]} now" if kept_tags else None
         if why := image.difference(now) or tagged:
             self._note(image, CHANGED, why)
             return

@@ -103,7 +103,11 @@ def policy_options(command: Command) -> Command:
             "--keep-within", type=_span, metavar="SPAN", help="Keep what is younger: 12h, 30d, 6w, 1w12h."
         ),
         click.option(
-            "--keep-tag", "keep_tags", multiple=True, metavar="TAGS", help="Keep what has this tag."
+            "--keep-tag",
+            "keep_tags",
+            multiple=True,
+            metavar="TAGS",
+            help="Keep what has this tag, or one that a pattern such as team-* matches.",
         ),
         click.option(
             "--min-keep",

@@ -690,7 +690,14 @@ async def test_an_account_that_can_not_be_read_ends_it_for_all(emulator: ImagesE
 
 
 @pytest.mark.parametrize(
-    ("tag", "hint"), [("nosuch", ""), ("Golden", "; 'golden' is another tag"), ("golden", None)]
+    ("tag", "hint"),
+    [
+        ("nosuch", ""),
+        ("Golden", "; 'golden' is another tag"),
+        ("nosuch-*", ""),
+        ("gold*", None),
+        ("golden", None),
+    ],
 )
 async def test_a_tag_to_keep_that_no_image_has_is_named(
     tag: str, hint: str | None, emulator: ImagesEmulator
