@@ -13,6 +13,7 @@ the proof. Only waits, which may be late, are floats.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import threading
@@ -41,6 +42,8 @@ from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticke
 from do_images_async.errors import QuotaWaitError
 
 __all__ = ["RateLimiter"]
+
+logger = logging.getLogger("do_images_async.quota")
 
 _SECOND = 1_000_000_000
 _NO_REPORT = Report()
@@ -100,7 +103,7 @@ class RateLimiter:
     The limiter may be used from any number of event loops and threads. It has one timer in each loop in
     which calls wait, and none otherwise. A forked child shares the quota with its parent, and neither knows
     what the other does. If requests were made before the fork, the child starts with all buckets spent but
-    the longest, of which it knows what the parent knew.
+    the longest, of which it knows what the parent knew; its first call that waits for that logs a warning.
 
     Args:
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
@@ -144,6 +147,7 @@ class RateLimiter:
         self._issuer = _Methods(self._settled, self._take_lost, self._released)
         self._serial = 0
         self._disowned = 0
+        self._forked = False  # a child that has not waited yet
         self._served_starved = 0
         self._granted = 0
         self._in_flight = 0
@@ -196,8 +200,8 @@ class RateLimiter:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
             waiter, loop = self._enter(reserve, now)
         self._serve()
-        if self.on_wait is not None and not waiter.done():
-            self.on_wait(wait)
+        if not waiter.done():
+            self._report_wait(wait)
         while True:
             permit = await self._wait(waiter, loop, max_wait, reserve)
             with self._lock:
@@ -207,6 +211,17 @@ class RateLimiter:
                 waiter, loop = self._enter(reserve, now)  # it was taken back while this loop was stopped
                 self._sort(reserve)
             self._serve()
+
+    def _report_wait(self, wait: float) -> None:
+        if self._forked:
+            self._forked = False
+            logger.warning(
+                "this process was forked from one that had sent requests, so it waits for %.0f s at first; "
+                "a FileRateLimiter shares the quota of both",
+                self.next_permit_in(),
+            )
+        if self.on_wait is not None:
+            self.on_wait(wait)
 
     def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
         """Return a context manager that acquires a permit: `async with limiter.permit() as permit:`.
@@ -312,6 +327,7 @@ class RateLimiter:
         self._queues, self._loops = {}, {}
         if not self._serial:
             return
+        self._forked = True
         now = self._clock()
         for level in self._levels:
             if level is self._longest and level is not self._shortest:
