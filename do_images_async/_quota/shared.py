@@ -19,7 +19,7 @@ from do_images_async._quota.gate import Gate
 from do_images_async._quota.protocols import Report, Ticket
 from do_images_async._quota.store import Answered, Exchange, Reply
 
-__all__ = ["Member", "Memory", "SharedQuota", "Spent"]
+__all__ = ["Member", "Memory", "OtherBucketsError", "SharedQuota", "Spent"]
 
 _SECOND = 1_000_000_000
 _MICROSECOND = 1000
@@ -55,6 +55,10 @@ class Member(msgspec.Struct, array_like=True):
     def is_awaited(self, now: int) -> bool:
         """Return whether it will come soon, or is late by less than `_PATIENCE`."""
         return self.due + _PATIENCE > now
+
+
+class OtherBucketsError(ValueError):
+    """The workers of one token do not agree on its buckets."""
 
 
 class Memory(msgspec.Struct):
@@ -172,7 +176,7 @@ class SharedQuota:
             doubted: whether the memory may be older than the last exchange.
 
         Raises:
-            ValueError: other workers, which are alive, have other buckets.
+            OtherBucketsError: other workers, which are alive, have other buckets.
         """
         self._memory, self.spent, self.cleared = memory, Spent(), False
         self._gate = memory.gate or self._new_gate()
@@ -289,7 +293,7 @@ class SharedQuota:
         memory = self._memory
         limits = [tuple(limit) for limit in ask.buckets]
         if memory.limits != limits and memory.members:
-            raise ValueError(
+            raise OtherBucketsError(
                 f"the workers of one token must agree on its buckets: others say {memory.limits} (capacity,"
                 f" microseconds), this one says {limits}"
             )

@@ -37,7 +37,7 @@ import msgspec
 from do_images_async._decoders import msgpack_decoder
 from do_images_async._quota.buckets import TokenBucket
 from do_images_async._quota.clock import clock_ns
-from do_images_async._quota.shared import Memory, SharedQuota, Spent
+from do_images_async._quota.shared import Memory, OtherBucketsError, SharedQuota, Spent
 from do_images_async._quota.store import Exchange, Reply
 from do_images_async._quota.timeouts import within
 from do_images_async.errors import QuotaStoreError
@@ -55,6 +55,9 @@ _RACES = 4
 
 _LOG_PAGES, _PAGE = 100, 4096
 """The pages of SQLite's write-ahead log that are written before it begins anew, and their bytes."""
+
+_CODES_OF_DAMAGE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
+"""The last is for statements that do not fit the tables, and ours do."""
 
 _DEAD_ROWS = 64
 """Rows that nobody needs are deleted when there are so many."""
@@ -233,7 +236,10 @@ class SQLiteStore:
         with self._lock:
             try:
                 return self._exchange_in_little_space(exchange)
-            except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+            except OtherBucketsError:
+                self._forget()
+                raise
+            except Exception as error:  # noqa: BLE001  (anything may follow from a damaged file)
                 self._disconnect()
                 raise QuotaStoreError(self._said(error)) from None
             except BaseException:
@@ -242,8 +248,8 @@ class SQLiteStore:
 
     def _said(self, error: Exception) -> str:
         """Return what is wrong with the file, with its path once, and what to do if it is damaged."""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if _is_damage(error):
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        if not isinstance(error, OSError | _UnusableError) and _is_damage(error):
             # A path that was mistyped may name somebody's own file.
             reason = (
                 f"it is damaged, or no quota file ({reason}); if it is one, delete it: a call makes it again"
@@ -337,7 +343,7 @@ class SQLiteStore:
                 connection.execute("ROLLBACK")
             raise
         if reply is None:
-            raise sqlite3.DatabaseError("it was written to by somebody who did not lock it")
+            raise _UnusableError("it was written to by somebody who did not lock it")
         return reply
 
     def _try(self, connection: sqlite3.Connection, exchange: Exchange) -> Reply | None:
@@ -380,6 +386,7 @@ class SQLiteStore:
         for number, written, spent in found:
             if written is not None:
                 version, record = number, self._records.decode(written)
+                _check_counts(record.memory)
             elif spent is not None:
                 rows.append((number, spent))
         if version >= self._rows.seen:
@@ -440,12 +447,26 @@ class SQLiteStore:
             connection.execute(_DELETE, (base, self._name))
 
 
+class _UnusableError(Exception):
+    """The file is another program's, or another version's."""
+
+
 def _is_damage(error: Exception) -> bool:
-    """Return whether an error shows that the file's content is not what was written."""
-    if isinstance(error, msgspec.MsgspecError):
+    """Return whether an error shows that the file's content is not what was written.
+
+    Wrong bytes that make a valid record can raise anything, such as OverflowError.
+    """
+    if not isinstance(error, sqlite3.Error):
         return True
-    code = getattr(error, "sqlite_errorcode", None)  # errors of our own have none
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+    code = getattr(error, "sqlite_errorcode", None)  # text that can't be decoded has none
+    return code is None or code & 0xFF in _CODES_OF_DAMAGE
+
+
+def _check_counts(memory: Memory) -> None:
+    """Raise ValueError if a record's requests in flight contradict each other: it might grant too much."""
+    held = [member.held for member in memory.members.values()]
+    if min(held, default=0) < 0 or sum(held) != memory.held:
+        raise ValueError("its counts of requests in flight do not agree")
 
 
 def _sum(spent: Iterable[Spent | None]) -> Spent:
@@ -482,9 +503,9 @@ def _prepare(connection: sqlite3.Connection, timeout: float) -> None:
             # In one statement: another process may be making the tables now.
             application, version, tables = connection.execute(_HEADER).fetchone()
             if tables and application != _APPLICATION_ID:
-                raise sqlite3.DatabaseError("it is another program's database; name another path")
+                raise _UnusableError("it is another program's database; name another path")
             if version > _VERSION:
-                raise sqlite3.DatabaseError(
+                raise _UnusableError(
                     "it was made by a later version of do_images_async; update this one, or name another path"
                 )
             connection.execute("PRAGMA journal_mode = WAL")

@@ -16,11 +16,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, strategies
 
 from do_images_async import FileRateLimiter, ImagesAPI, TokenBucket
 from do_images_async._quota.file_limiter import default_path
 from do_images_async._quota.protocols import Report
+from do_images_async._quota.shared import OtherBucketsError
 from do_images_async._quota.sqlite import SQLiteStore
 from do_images_async._quota.store import Exchange, Reply
 from do_images_async.errors import ClientStateError, QuotaStoreError, QuotaWaitError
@@ -440,11 +443,23 @@ def damage_a_page(path: Path) -> None:
     path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
 
 
+def damage_text(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("UPDATE quota SET record = replace(record, 'boot', x'ff626f6f')")
+
+
+def rename_a_column(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("ALTER TABLE quota RENAME COLUMN record TO recorf")
+
+
 def write_over(path: Path) -> None:
     path.write_text("a" * 5000)
 
 
-@pytest.mark.parametrize("damage", [damage_the_record, damage_a_page, write_over])
+@pytest.mark.parametrize(
+    "damage", [damage_the_record, damage_a_page, damage_text, rename_a_column, write_over]
+)
 async def test_who_deletes_a_damaged_file_as_the_error_says_goes_on(
     make: Make, path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -457,6 +472,69 @@ async def test_who_deletes_a_damaged_file_as_the_error_says_goes_on(
         await limiter.acquire()
     await asyncio.to_thread(path.unlink)
     (await limiter.acquire()).settle()
+
+
+FEW = [TokenBucket(5, per=60), TokenBucket(20, per=600)]
+
+
+@pytest.fixture(scope="module")
+def used_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, list[int]]:
+    """Make a file with requests of every kind; return it, its content, and where its records are in that."""
+    path = tmp_path_factory.mktemp("used") / "quota.db"
+
+    async def use() -> None:
+        async with FileRateLimiter(path, token=TOKEN, buckets=FEW, slow_start=False) as limiter:
+            (await limiter.acquire()).settle()
+            (await limiter.acquire()).lose()
+            (await limiter.acquire()).release()
+            await limiter.acquire()
+
+    asyncio.run(use())
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        rows = file.execute("SELECT record FROM quota UNION ALL SELECT spent FROM log").fetchall()
+    content = path.read_bytes()
+    return path, content, [content.index(row) + place for (row,) in rows for place in range(len(row))]
+
+
+async def granted_until_refused(limiter: FileRateLimiter) -> int:
+    granted = 0
+    async with limiter:
+        with contextlib.suppress(QuotaStoreError, QuotaWaitError):
+            while granted < 50:
+                await limiter.acquire(max_wait=0)
+                granted += 1
+    return granted
+
+
+@given(data=strategies.data())
+def test_wrong_bytes_raise_nothing_else_and_never_grant_more_than_the_bucket_has(
+    used_file: tuple[Path, bytes, list[int]], data: strategies.DataObject
+) -> None:
+    path, content, places = used_file
+    damaged = bytearray(content)
+    wrong = strategies.sampled_from(places) | strategies.integers(0, len(content) - 1)
+    for place in data.draw(strategies.lists(wrong, min_size=1, max_size=20)):
+        damaged[place] = data.draw(strategies.integers(0, 255))
+    with path.open("r+b") as file:  # one that replaces it would be taken for a backup
+        file.write(damaged)
+        file.truncate()
+    limiter = FileRateLimiter(path, token=TOKEN, buckets=FEW, slow_start=False)
+    with contextlib.suppress(OtherBucketsError):  # which is documented, and may be what it says
+        assert asyncio.run(granted_until_refused(limiter)) <= 5
+
+
+@pytest.mark.parametrize("held", [-32, 2], ids=["negative", "not the sum"])
+async def test_counts_that_contradict_each_other_grant_nothing(make: Make, path: Path, held: int) -> None:
+    before = make(*FEW)
+    await before.acquire()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        (record,) = file.execute("SELECT record FROM quota").fetchone()
+        document = msgspec.msgpack.decode(record)
+        document["memory"]["held"] = held
+        file.execute("UPDATE quota SET record = ?", (msgspec.msgpack.encode(document),))
+    with pytest.raises(QuotaStoreError, match="it is damaged"):
+        await make(*FEW).acquire()
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
