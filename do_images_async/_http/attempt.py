@@ -92,17 +92,9 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         if self._asked_at is None:
             self._asked_at = time.monotonic()
         permit = await self._acquire()
-        if self._permitted_at is None:
-            self._permitted()
-        # If the client was closed meanwhile the deadline has already expired; it does not start again.
-        if self.options.timeout is not None:
-            self.deadline.start(self.options.timeout)
-        if request.session.closed:
-            permit.release()
-            raise ClientConnectionError("the session was closed while the call waited for quota")
         try:
-            self.access.put_on(request)
-        except ValueError:
+            self._prepare(request)
+        except BaseException:
             permit.release()
             raise
         try:
@@ -115,6 +107,16 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         self.may_have_been_sent = True
         self.rate_limit = settle(permit, response)
         return response
+
+    def _prepare(self, request: ClientRequest) -> None:
+        if self._permitted_at is None:
+            self._permitted()
+        # If the client was closed meanwhile the deadline has already expired; it does not start again.
+        if self.options.timeout is not None:
+            self.deadline.start(self.options.timeout)
+        if request.session.closed:
+            raise ClientConnectionError("the session was closed while the call waited for quota")
+        self.access.put_on(request)
 
     def sent_and_cancelled(self, error: BaseException) -> bool:
         """Return whether the attempt was cancelled after it had its permit."""

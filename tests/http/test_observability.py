@@ -246,6 +246,26 @@ async def test_a_hook_that_raises_does_not_end_the_call(
     assert "the hook's own fault" in caplog.text
 
 
+class StopNow(BaseException):
+    """An exception that is no `Exception`, as KeyboardInterrupt and CancelledError are."""
+
+
+@pytest.mark.parametrize("kind", [PermitGranted, AttemptEnded])
+async def test_a_hook_that_ends_the_program_leaves_no_permit_taken(server: Server, kind: type[Event]) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, kind):
+            raise StopNow
+
+    server.script(image_reply(7))
+    limiter = RateLimiter()
+    async with ImagesAPI(TOKEN, base_url=server.url, on_event=stop, limiter=limiter) as api:
+        with pytest.raises(StopNow):
+            await api.get(7)
+    stats = limiter.stats()
+    assert (stats.granted, stats.in_flight) == ((0, 0) if kind is PermitGranted else (1, 0))
+    assert len(server.received) == stats.granted
+
+
 async def test_the_exception_of_a_custom_limiter_is_named_and_not_shown(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
