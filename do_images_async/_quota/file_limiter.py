@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 from weakref import WeakSet
 
 from do_images_async._arguments import read_base_url
@@ -86,7 +86,8 @@ class FileRateLimiter:
             background as long as requests are in flight.
         grace: as in `RateLimiter`.
         store_timeout: seconds for one exchange with the file.
-        on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        on_wait: called when a call has to wait, with the seconds that it takes at the least. What it raises
+            is logged and goes no further.
         slow_start: with a file that holds nothing, or was not used for longer than the longest period, begin
             with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to full width):
             nobody knows what was spent before. It refuses no call: one whose `max_wait` has passed while
@@ -155,7 +156,14 @@ class FileRateLimiter:
         limits = ", ".join(f"{bucket.capacity} per {bucket.per:g} s" for bucket in self.buckets)
         return f"<FileRateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a FileRateLimiter is neither pickled nor copied: make one in each process, for the same file"
+        )
+
     async def __aenter__(self) -> Self:
+        if self._closed:
+            raise ClientStateError("the limiter is closed")
         return self
 
     async def __aexit__(

@@ -22,7 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from weakref import WeakSet
 
 import msgspec
@@ -39,6 +39,7 @@ from do_images_async._quota.buckets import (
 from do_images_async._quota.gate import Gate
 from do_images_async._quota.permits import GrantedPermit, PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit, Report, Ticket
+from do_images_async._quota.waiters import call_on_wait
 from do_images_async.errors import QuotaWaitError
 
 __all__ = ["RateLimiter"]
@@ -109,7 +110,8 @@ class RateLimiter:
         buckets: the limits that hold together; without any, the documented 250 a minute and 5,000 an hour.
         grace: seconds within which a request that was sent and never answered is assumed to have reached the
             server, if it ever does.
-        on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        on_wait: called when a call has to wait, with the seconds that it takes at the least. What it raises
+            is logged and goes no further.
         slow_start: begin with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to
             full width), and again after each silence of the shortest window: nobody knows what was spent
             before. It refuses no call: one whose `max_wait` has passed while tokens are free goes, and ends
@@ -168,6 +170,12 @@ class RateLimiter:
         )
         return f"<RateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a RateLimiter is neither pickled nor copied: it counts what this process sends; "
+            "a FileRateLimiter or RedisRateLimiter counts for several"
+        )
+
     async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
         """Wait for a permit and take it.
 
@@ -201,7 +209,7 @@ class RateLimiter:
             waiter, loop = self._enter(reserve, now)
         self._serve()
         if not waiter.done():
-            self._report_wait(wait)
+            self._tell(wait, waiter, loop, reserve)
         while True:
             permit = await self._wait(waiter, loop, max_wait, reserve)
             with self._lock:
@@ -221,7 +229,7 @@ class RateLimiter:
                 self.next_permit_in(),
             )
         if self.on_wait is not None:
-            self.on_wait(wait)
+            call_on_wait(self.on_wait, wait)
 
     def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
         """Return a context manager that acquires a permit: `async with limiter.permit() as permit:`.
@@ -415,6 +423,13 @@ class RateLimiter:
             raise
         with self._lock:
             raise QuotaWaitError(wait=max_wait + self._expected_wait(reserve), max_wait=max_wait)
+
+    def _tell(self, wait: float, waiter: asyncio.Future[GrantedPermit], loop: _Loop, reserve: int) -> None:
+        try:
+            self._report_wait(wait)
+        except BaseException:
+            self._leave(waiter, loop, reserve)
+            raise
 
     def _end_slow_start(self, reserve: int) -> None:
         """End a slow start that holds a call whose `max_wait` has passed, although tokens are free."""

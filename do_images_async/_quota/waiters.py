@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -13,7 +14,9 @@ import attrs
 from do_images_async._quota.permits import GrantedPermit
 from do_images_async.errors import QuotaWaitError
 
-__all__ = ["AskAgainError", "Waiter", "Waiters"]
+__all__ = ["AskAgainError", "Waiter", "Waiters", "call_on_wait"]
+
+logger = logging.getLogger("do_images_async.quota")
 
 
 class AskAgainError(Exception):
@@ -173,4 +176,12 @@ class Waiters:
         elif not waiter.informed:
             waiter.informed = True
             if self.on_wait is not None:
-                self.on_wait(wait)
+                call_on_wait(self.on_wait, wait)
+
+
+def call_on_wait(hook: Callable[[float], None], wait: float) -> None:
+    """Call the user's hook; an exception in it is logged, and the call waits on."""
+    try:
+        hook(wait)
+    except Exception:
+        logger.exception("on_wait raised; the call waits on")

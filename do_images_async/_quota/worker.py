@@ -202,6 +202,11 @@ class Worker:
             pacing=last is not None and last.pacing,
         )
 
+    def check_open(self) -> None:
+        """Raise `ClientStateError` if the limiter is closed."""
+        if self._closed:
+            raise ClientStateError("the limiter is closed")
+
     async def aclose(self) -> None:
         """Send the reports that are left to the store, and stop, within `store_timeout`.
 
@@ -296,8 +301,7 @@ class Worker:
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        if self._closed:
-            raise ClientStateError("the limiter is closed")
+        self.check_open()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:

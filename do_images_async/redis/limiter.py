@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
@@ -46,7 +46,8 @@ class RedisRateLimiter:
         store_timeout: seconds for one exchange with Redis. The first also connects, which takes some five
             round trips.
         namespace: what every key in Redis begins with.
-        on_wait: called when a call has to wait, with the seconds that it takes at the least.
+        on_wait: called when a call has to wait, with the seconds that it takes at the least. What it raises
+            is logged and goes no further.
         slow_start: with a Redis that holds nothing, or was not used for longer than the longest period, begin
             with one request in flight, then 2, 4, 8 … while they succeed (eight round trips to full width):
             nobody knows what was spent before. It refuses no call: one whose `max_wait` has passed while
@@ -101,7 +102,13 @@ class RedisRateLimiter:
         limits = ", ".join(f"{bucket.capacity} per {bucket.per:g} s" for bucket in self.buckets)
         return f"<RedisRateLimiter {limits}; {stats.in_flight} in flight, {stats.waiting} waiting>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a RedisRateLimiter is neither pickled nor copied: make one in each process, for the same Redis"
+        )
+
     async def __aenter__(self) -> Self:
+        self._worker.check_open()
         return self
 
     async def __aexit__(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import os
+import pickle
 import random
 import threading
 import time
@@ -22,8 +24,9 @@ from do_images_async._quota import limiter as ratelimit
 from do_images_async._quota import sharing
 from do_images_async._quota.buckets import DOCUMENTED
 from do_images_async._quota.protocols import Permit
-from do_images_async.errors import QuotaWaitError
+from do_images_async.errors import ClientStateError, QuotaWaitError
 from do_images_async.testing import ImagesEmulator, Quota
+from tests.conftest import TOKEN
 from tests.support.virtual_time import let_run
 
 OTHER = "dop_v1_" + "b" * 64
@@ -348,6 +351,58 @@ async def test_on_wait_is_told_how_long_a_call_waits() -> None:
     (await limiter.acquire()).settle()
     assert len(waits) == 1
     assert 0 < waits[0] <= 0.1
+
+
+@pytest.mark.parametrize("kind", [RateLimiter, FileRateLimiter])
+async def test_an_on_wait_that_raises_does_not_end_the_call(
+    kind: type[RateLimiter | FileRateLimiter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: float) -> None:
+        raise ZeroDivisionError("the hook's own fault")
+
+    buckets = (TokenBucket(1, per=0.1, margin=0),)
+    limiter = (
+        RateLimiter(*buckets, on_wait=broken)
+        if kind is RateLimiter
+        else FileRateLimiter(tmp_path / "quota.db", token=TOKEN, buckets=buckets, on_wait=broken)
+    )
+    (await limiter.acquire()).settle()
+    (await limiter.acquire()).settle()
+    assert "on_wait raised" in caplog.text
+    assert "the hook's own fault" in caplog.text
+    assert (limiter.stats().waiting, limiter.stats().in_flight) == (0, 0)
+
+
+async def test_an_on_wait_that_ends_the_program_leaves_no_call_waiting() -> None:
+    def interrupted(_: float) -> None:
+        raise asyncio.CancelledError
+
+    limiter = RateLimiter(TokenBucket(1, per=60, margin=0), on_wait=interrupted)
+    await limiter.acquire()
+    with pytest.raises(asyncio.CancelledError):
+        await limiter.acquire()
+    assert limiter.stats().waiting == 0
+
+
+async def test_a_closed_limiter_is_not_entered(tmp_path: Path) -> None:
+    async with FileRateLimiter(tmp_path / "quota.db", token=TOKEN) as limiter:
+        pass
+    with pytest.raises(ClientStateError, match="the limiter is closed"):
+        await limiter.__aenter__()
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_limiter_is_neither_pickled_nor_copied(
+    duplicate: Callable[[object], object], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TypeError, match="a RateLimiter is neither pickled nor copied: it counts what this proc"
+    ):
+        duplicate(RateLimiter())
+    with pytest.raises(
+        TypeError, match="neither pickled nor copied: make one in each process, for the same fi"
+    ):
+        duplicate(FileRateLimiter(tmp_path / "quota.db"))
 
 
 # Forks.

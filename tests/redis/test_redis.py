@@ -479,6 +479,8 @@ async def test_a_closed_limiter_says_so(make: Make) -> None:
         await waiting
     with pytest.raises(ClientStateError, match="closed"):
         await limiter.acquire()
+    with pytest.raises(ClientStateError, match="closed"):
+        await limiter.__aenter__()
 
 
 @pytest.mark.parametrize("turns", range(12))
