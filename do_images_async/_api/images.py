@@ -74,7 +74,7 @@ class ImagesAPI:
     Docstrings name sections of the API page: https://docs.digitalocean.com/reference/api/reference/images/.
 
     Use it as an async context manager, or call `aclose` when you are done. It may be shared by any number of
-    tasks of one event loop.
+    tasks of one event loop, which must be asyncio's: with anyio, use its asyncio backend.
 
     Args:
         token: what the control panel issued, or a function that returns it, or a coroutine function that
@@ -194,12 +194,13 @@ class ImagesAPI:
         )
 
     async def __aenter__(self) -> Self:
+        self._transport.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await self._transport.leave()
 
     def __repr__(self) -> str:
         if not hasattr(self, "_transport"):
@@ -242,6 +243,9 @@ class ImagesAPI:
         reserve: int | _Unchanged = UNCHANGED,
     ) -> Self:
         """Return a light copy with other options, on the same session and limiter.
+
+        Use the copy as it is, without `async with`. A client and its copies are closed together: at the end
+        of the outermost `async with` block of any of them, or by `aclose`.
 
         Args:
             retry, timeout, max_wait: as for the class.

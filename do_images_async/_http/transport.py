@@ -154,6 +154,7 @@ class Transport:
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
+        self._entered = 0
         self._deadlines = Deadlines()
         self._connections = ConnectionCheck()
         self._budget = RetryBudget()
@@ -229,6 +230,21 @@ class Transport:
         except DOImagesError as error:
             error.outcome_unknown = error.outcome_unknown or unknown
             raise
+
+    def enter(self) -> None:
+        """Begin an `async with` block of the client, or of one of its copies.
+
+        Raises:
+            ClientStateError: the client can't be used.
+        """
+        self._check_usable()
+        self._entered += 1
+
+    async def leave(self) -> None:
+        """End a block, and close with the outermost one."""
+        self._entered -= 1
+        if not self._entered:
+            await self.close()
 
     async def close(self) -> None:
         """Close the session if it is ours; calls in flight or in the queue raise `ClientStateError`.
@@ -337,14 +353,23 @@ class Transport:
             return self._refused(attempt, response, content)
         return problem
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
+    def _check_usable(self) -> asyncio.AbstractEventLoop:
+        """Return the running event loop, if the client is open and belongs to no other one."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ClientStateError(
+                "no event loop of asyncio is running: the client does not run under trio; "
+                "with anyio, use its asyncio backend"
+            ) from None
         if self._closed.is_set():
             raise ClientStateError("the client is closed")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
+        if self._loop is not None and self._loop is not loop:
             raise ClientStateError("the client belongs to another event loop; make one for each loop")
+        return loop
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        self._loop = loop = self._check_usable()
         if self._session is None:
             # The quota bounds the connections: a limit of the pool would only make permits wait.
             self._session = aiohttp.ClientSession(

@@ -236,6 +236,57 @@ async def test_row_73_closing_twice_or_unused_does_nothing(server: Server) -> No
     assert not server.connections
 
 
+async def test_a_client_that_can_not_be_used_is_not_entered(server: Server, api: ImagesAPI) -> None:
+    async with ImagesAPI(TOKEN, base_url=server.url) as closed:
+        pass
+    for client in (closed, closed.with_options(timeout=1)):
+        with pytest.raises(errors.ClientStateError, match="the client is closed"):
+            await client.__aenter__()
+    server.script(image_reply(1))
+    await api.get(1)
+    with pytest.raises(errors.ClientStateError, match="the client belongs to another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(api.__aenter__()))
+
+
+async def test_a_client_and_its_copies_are_closed_with_the_outermost_block(server: Server) -> None:
+    server.answer_with(lambda _: image_reply(1))
+    async with ImagesAPI(TOKEN, base_url=server.url) as api:
+        async with api.with_options(timeout=5) as copied, copied.with_options(retry=ONCE) as another, api:
+            await another.get(1)
+        await api.get(1)
+        assert server.connections == 1
+    with pytest.raises(errors.ClientStateError, match="the client is closed"):
+        await copied.get(1)
+
+
+async def test_a_copy_of_a_client_that_nobody_entered_closes_it(server: Server) -> None:
+    server.answer_with(lambda _: image_reply(1))
+    async with ImagesAPI(TOKEN, base_url=server.url).with_options(timeout=5) as copied:
+        await copied.get(1)
+    api = ImagesAPI(TOKEN, base_url=server.url)
+    async with api.with_options(timeout=5) as copied:
+        await copied.get(1)
+    with pytest.raises(errors.ClientStateError, match="the client is closed"):
+        await api.get(1)
+
+
+async def test_aclose_closes_within_a_block_at_once(server: Server) -> None:
+    async with ImagesAPI(TOKEN, base_url=server.url) as api:
+        async with api.with_options(timeout=5) as copied:
+            await copied.aclose()
+        with pytest.raises(errors.ClientStateError, match="the client is closed"):
+            await api.get(1)
+
+
+@pytest.mark.parametrize("name", ["enter", "get", "list_page", "create"])
+def test_without_asyncio_an_error_names_it(name: str) -> None:
+    """Trio runs coroutines likewise, without an event loop of asyncio."""
+    api = ImagesAPI(TOKEN)
+    coroutine = api.__aenter__() if name == "enter" else CALLS[name](api)
+    with pytest.raises(errors.ClientStateError, match=r"no event loop of asyncio .* use its asyncio backend"):
+        coroutine.send(None)
+
+
 @pytest.mark.parametrize("borrowed", [True, False])
 async def test_closing_ends_calls_in_flight(server: Server, borrowed: bool) -> None:
     server.script(HANG, HANG)
