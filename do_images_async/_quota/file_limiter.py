@@ -52,7 +52,9 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if not text or "\0" in text:
         raise ValueError(f"path must name a file, not {text!r}")
-    return Path(text).absolute()
+    with contextlib.suppress(OSError):  # the folder was deleted: there the file can't be used, as a call says
+        return Path(text).absolute()
+    return Path(text)
 
 
 class FileRateLimiter:

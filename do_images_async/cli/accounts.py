@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import attrs
@@ -143,10 +143,13 @@ def _quota(api: ImagesAPI) -> tuple[QuotaLeft, ...]:
 @asynccontextmanager
 async def demo_client(images: int, seed: int) -> AsyncGenerator[ImagesAPI, None]:
     """Open a client of an emulated account in this process."""
+    from do_images_async.cli.emulator import cannot_listen
     from do_images_async.testing import ImagesEmulator  # a server, which only the demo needs
 
-    async with (
-        ImagesEmulator(images=images, seed=seed, journal_limit=0) as emulator,
-        ImagesAPI(emulator.token, base_url=emulator.url) as api,
-    ):
-        yield api
+    emulator = ImagesEmulator(images=images, seed=seed, journal_limit=0)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(emulator)
+        except OSError as error:
+            raise cannot_listen("127.0.0.1", error) from None
+        yield await stack.enter_async_context(ImagesAPI(emulator.token, base_url=emulator.url))

@@ -168,9 +168,16 @@ def _status_of(command: Callable[[], object]) -> int:
         return _fail(Exit.USAGE, str(error))
     except SystemExit as ended:  # click raises it after a shell completion, and if help hits a closed pipe
         return Exit.OK if ended.code == 0 else Exit.BROKEN_PIPE
-    except OSError as error:  # from stdout, where click writes help; other errors are caught elsewhere
+    except OSError as error:
+        if not _is_of_click(error):
+            raise
         return _fail(Exit.IO_ERROR, f"the output could not be written: {error.strerror or error}")
     return status if isinstance(status, int) else Exit.OK
+
+
+def _is_of_click(error: OSError) -> bool:
+    """Return whether click could not write, such as a help; what commands write raises `Stopped`."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _show(error: click.ClickException) -> int:
@@ -190,7 +197,10 @@ def _internal(error: Exception) -> str:
         for frame in frames:
             complain(f"  {frame.filename}:{frame.lineno} in {frame.name}")
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"internal error: {type(error).__name__}{place}; DO_IMAGES_LOG=debug shows the way there"
+    what = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        what += f" ({error.strerror})"  # the system's own words
+    return f"internal error: {what}{place}; DO_IMAGES_LOG=debug shows the way there"
 
 
 def _fail(status: Exit, message: str) -> Exit:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from do_images_async.testing.answers import Style
     from do_images_async.testing.certificates import Certificate
 
-__all__ = ["emulator_command"]
+__all__ = ["cannot_listen", "emulator_command"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)|0", re.ASCII)
 _DAY = 86_400.0
@@ -231,19 +231,19 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
             _say(_welcome(serving, emulator, authority))
             await stopped.wait()
     except OSError as error:
-        raise click.ClickException(
-            f"can't listen on {serving.host} port {serving.port}: {_reason(error)}"
-        ) from None
+        raise cannot_listen(f"{serving.host} port {serving.port}", error) from None
     _say([_farewell(emulator.served, time.monotonic() - started)])
     if serving.dump is not None:
         write_file(serving.dump, json.dumps(emulator.dump()) + "\n")
 
 
-def _reason(error: OSError) -> str:
-    """Return why the server can't listen, without the address that asyncio adds."""
+def cannot_listen(where: str, error: OSError) -> click.ClickException:
+    """Return the error of a server that can't listen, without the address that asyncio adds."""
     if error.errno is None or isinstance(error, socket.gaierror):
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
+        reason = error.strerror or str(error)
+    else:
+        reason = os.strerror(error.errno)
+    return click.ClickException(f"can't listen on {where}: {reason}")
 
 
 def _emulator(serving: Serving, certificate: Certificate | None) -> ImagesEmulator:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 import pytest
 
 from do_images_async.cli.app import main, run
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, environment
+from tests.support.cli_processes import Ended, account, do_images_here, environment
 from tests.support.slow import fewer
 
 DEMO = ("audit", "--demo", "--images", "10", "-q")
@@ -134,6 +136,15 @@ async def test_a_reader_that_has_left_is_no_findings(arguments: tuple[str, ...])
     assert (process.returncode, stderr) == (141, b"")
 
 
+def use(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every name of a command mean this one."""
+
+    def get_command(*_: object) -> click.Command:
+        return command
+
+    monkeypatch.setattr(type(main), "get_command", get_command)
+
+
 def test_an_error_of_ours_is_one_line_and_70_without_its_values(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,10 +152,7 @@ def test_an_error_of_ours_is_one_line_and_70_without_its_values(
     def broken() -> None:
         raise KeyError("a secret")
 
-    def get_command(*_: object) -> click.Command:
-        return broken
-
-    monkeypatch.setattr(type(main), "get_command", get_command)
+    use(broken, monkeypatch)
     assert run(["broken"]) == 70
     out, line = capsys.readouterr()
     assert (out, line.count("\n")) == ("", 1)
@@ -155,6 +163,50 @@ def test_an_error_of_ours_is_one_line_and_70_without_its_values(
     shown = capsys.readouterr().err
     assert " in broken\n" in shown
     assert "a secret" not in shown
+
+
+def test_an_error_of_the_system_that_is_none_of_the_output_is_70_in_the_systems_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command("broken")
+    def broken() -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "a secret")
+
+    use(broken, monkeypatch)
+    assert run(["broken"]) == 70
+    line = capsys.readouterr().err
+    assert line.startswith("do-images: internal error: OSError (Too many open files) at ")
+    assert "a secret" not in line
+
+
+def test_a_demo_that_can_not_listen_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "error while attempting to bind on address ('127.0.0.1', 0)")
+
+    monkeypatch.setattr(ImagesEmulator, "__aenter__", fail)
+    assert run(DEMO) == 2
+    assert capsys.readouterr().err == "Error: can't listen on 127.0.0.1: Cannot assign requested address\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the working folder can't be deleted")
+async def test_a_quota_file_in_a_working_folder_that_is_gone_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    async with ImagesEmulator(images=3) as emulator:
+        variables = {**account(emulator, emulator.token), "DO_IMAGES_QUOTA_FILE": "q.db"}
+        with monkeypatch.context() as patch:
+            patch.chdir(gone)
+            gone.rmdir()
+            ended = await do_images_here("list", **variables)
+    assert ended.status == 0
+    assert ended.stderr == (
+        "do-images: warning: the quota is not shared with others: q.db: No such file or directory;"
+        " DO_IMAGES_QUOTA_FILE names another file, or is off\n"
+    )
 
 
 async def test_a_broken_installation_ends_with_70() -> None:
