@@ -28,7 +28,8 @@ def main() -> int:
     except KeyboardInterrupt:  # during the import
         return 130
     except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
-        sys.stderr.write(f"do-images: internal error: {type(error).__name__} while it was imported\n")
+        why = f" ({error})" if isinstance(error, ImportError) else ""  # it names modules and paths only
+        sys.stderr.write(f"do-images: internal error: {type(error).__name__}{why} while it was imported\n")
         return 70
     finally:
         ignore_stopping()

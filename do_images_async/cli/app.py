@@ -191,7 +191,7 @@ def _show(error: click.ClickException) -> int:
 
 
 def _internal(error: Exception) -> str:
-    """Describe an internal error by its class and place: its message and values might hold a secret."""
+    """Describe an internal error by its class and place: most messages and values might hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     if os.environ.get("DO_IMAGES_LOG", "").strip().lower() == "debug":
         for frame in frames:
@@ -200,6 +200,8 @@ def _internal(error: Exception) -> str:
     what = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         what += f" ({error.strerror})"  # the system's own words
+    elif isinstance(error, ImportError):  # its message names modules and paths only
+        what += f" ({error}; `pip check` names packages that are missing or too old)"
     return f"internal error: {what}{place}; DO_IMAGES_LOG=debug shows the way there"
 
 

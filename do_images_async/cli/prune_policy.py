@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, timedelta, tzinfo
 from typing import Any, Final, TypeVar
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import attrs
 import click
@@ -88,6 +88,8 @@ def _zone(value: str) -> tzinfo:
     try:
         return UTC if value == "UTC" else ZoneInfo(value)
     except (OSError, ValueError, LookupError):  # the zone is unknown, or the text is no zone name
+        if not available_timezones():
+            raise click.BadParameter("this machine has no time zones: pip install tzdata") from None
         raise click.BadParameter(f"{value!r} is no time zone such as Europe/Berlin.") from None
 
 

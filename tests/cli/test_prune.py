@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, reset_tzpath
 
 import pytest
 
@@ -209,6 +210,20 @@ async def test_wrong_usage_is_said_before_anything_is_sent(
     assert (ended.status, ended.stdout) == (2, "")
     assert message in ended.stderr
     assert len(emulator.requests) == 0
+
+
+async def test_a_machine_without_time_zones_is_said_to_have_none(
+    emulator: ImagesEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    ZoneInfo.clear_cache()
+    reset_tzpath([])
+    try:
+        ended = await prune(emulator, "--name", "web-*", "--keep-last", "3", "--time-zone", "Europe/Berlin")
+    finally:
+        reset_tzpath()
+    assert ended.status == 2
+    assert "this machine has no time zones: pip install tzdata" in ended.stderr
 
 
 async def test_a_list_that_can_not_be_shown_to_be_whole_ends_it(emulator: ImagesEmulator) -> None:

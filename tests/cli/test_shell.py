@@ -179,6 +179,20 @@ def test_an_error_of_the_system_that_is_none_of_the_output_is_70_in_the_systems_
     assert "a secret" not in line
 
 
+def test_a_package_that_is_too_old_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command("broken")
+    def broken() -> None:
+        raise ImportError("cannot import name 'a' from 'aiohttp' (/site-packages/aiohttp.py)")
+
+    use(broken, monkeypatch)
+    assert run(["broken"]) == 70
+    line = capsys.readouterr().err
+    assert "internal error: ImportError (cannot import name 'a' from 'aiohttp' (" in line
+    assert "`pip check` names packages that are missing or too old)" in line
+
+
 def test_a_demo_that_can_not_listen_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
