@@ -287,8 +287,10 @@ class FileRateLimiter:
             self._store.start_in_child()
 
     def finish(self) -> None:
-        """Write what the file does not hold yet, at the end of the process."""
+        """Write what the file does not hold yet and close it, at the end of the process."""
         self._retire(lambda _: True)
+        if self._store is not None:
+            self._store.close()
 
     def _worker(self) -> Worker:
         """Return the worker of the running event loop."""

@@ -287,6 +287,31 @@ def test_a_process_writes_what_it_knows_when_it_ends(path: Path) -> None:
     asyncio.run(spend())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's open files can't be listed")
+def test_a_process_closes_the_file_when_it_ends(path: Path) -> None:
+    """Else Python 3.13 and later, asked for all warnings, call it an unclosed database."""
+    program = """if True:
+        import asyncio, atexit, os, sys
+        def show_open_files():
+            files = [os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+            print("open:", *(each for each in files if each.startswith(sys.argv[1])))
+        atexit.register(show_open_files)  # the first is the last that runs
+        from do_images_async import FileRateLimiter
+        limiter = FileRateLimiter(sys.argv[1], token=sys.argv[2])
+        async def spend():
+            (await limiter.acquire()).settle()
+        asyncio.run(spend())
+    """
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, "-W", "always", "-c", program, str(path), TOKEN],
+        env=unmeasured(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.stdout, run.stderr) == ("open:\n", "")
+
+
 # The file.
 
 
