@@ -124,7 +124,7 @@ def main() -> None:
           a plan was there, or another run is writing the journal
       70  an internal error
       74  the output can't be written
-      130 interrupted, by Ctrl-C, SIGTERM or SIGHUP, or answered no
+      130 interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP), or answered no
       141 the reader of the output has left, as `head` does
 
     \b

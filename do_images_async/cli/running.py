@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from do_images_async.cli.in_flight import Interruption
-from do_images_async.cli.signals import INTERRUPTED, hold_stopping, interrupt_again, on_stopping
+from do_images_async.cli.signals import (
+    INTERRUPTED,
+    blocked,
+    exit_again,
+    hold_stopping,
+    on_stopping,
+    terminate_as_ctrl_c,
+)
 from do_images_async.cli.status import Exit, Stopped, message_with_notes
 from do_images_async.errors import DOImagesError
 
@@ -29,13 +37,14 @@ def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption |
 
     Raises:
         Stopped: it was interrupted and returned nothing.
-        KeyboardInterrupt: so it was, before it began or after it had ended.
+        KeyboardInterrupt: so it was, after it had ended.
     """
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_cancelled_by_signal(main, interruption))
+        with ExitStack() as begins, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            begins.enter_context(blocked())
+            return runner.run(_cancelled_by_signal(main, interruption, begins.close))
     finally:
-        main.close()  # a signal may have come before it began
+        terminate_as_ctrl_c()
 
 
 def run_to_report(main: Coroutine[Any, Any, None], interruption: Interruption) -> None:
@@ -47,7 +56,9 @@ def run_to_report(main: Coroutine[Any, Any, None], interruption: Interruption) -
             raise
 
 
-async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Interruption | None) -> T:
+async def _cancelled_by_signal(
+    main: Coroutine[Any, Any, T], interruption: Interruption | None, unblock: Callable[[], None]
+) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(main)
     is_cancelled = False
@@ -59,11 +70,10 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Inter
         is_cancelled = task.cancel() or is_cancelled
 
     was_signalled = on_stopping(loop, interrupt)
+    unblock()
     try:
         return await task
     except asyncio.CancelledError:
-        if interruption is not None and not interruption.begun:
-            interruption.interrupt()  # by a signal before `on_stopping`, for which asyncio's runner cancels
         raise Stopped(Exit.INTERRUPTED, INTERRUPTED) from None
     except DOImagesError as error:
         if interruption is None or not interruption.begun:
@@ -71,7 +81,7 @@ async def _cancelled_by_signal(main: Coroutine[Any, Any, T], interruption: Inter
         raise Stopped(Exit.INTERRUPTED, f"interrupted; {message_with_notes(error)}") from None
     finally:
         if interruption is None:
-            interrupt_again(loop)
+            exit_again(loop)
             if was_signalled() and not is_cancelled:  # when the task was done
                 raise KeyboardInterrupt
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERRUPTED",
     "STOPPING",
+    "blocked",
+    "die_of_signal",
+    "exit_again",
     "exit_on_stopping",
     "hold_stopping",
     "ignore_stopping",
-    "interrupt_again",
     "on_stopping",
     "stopping_is_held",
     "terminate_as_ctrl_c",
@@ -47,12 +50,16 @@ _NO_SIGNALS: Final = (NotImplementedError, RuntimeError, ValueError)
 _PATIENCE: Final = 2.0
 """Seconds that the reader of a report may take for the next part of it after a signal."""
 
+_received: Final[list[int]] = []
+"""The signals so far."""
+
 
 def exit_on_stopping() -> None:
     """Let the signals end this process at once, while it imports what it needs.
 
     An exception in the middle of an import may be lost, or reach the user as a traceback.
     """
+    _received.clear()
     for number, usual in _USUAL.items():
         if signal.getsignal(number) is usual:
             with suppress(ValueError):  # off the main thread
@@ -64,13 +71,34 @@ def terminate_as_ctrl_c() -> None:
     with suppress(ValueError):  # off the main thread
         for number in STOPPING:
             if signal.getsignal(number) in (signal.SIG_DFL, _exit):
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, _interrupt)
 
 
-def _exit(*_: object) -> None:
+def die_of_signal() -> None:
+    """End this process by the signal that interrupted it, if one did and Windows has it.
+
+    A shell's loop stops at Ctrl-C only if the command died of it, and systemd takes a death by SIGTERM for a
+    clean end.
+    """
+    if _received and hasattr(signal, "pthread_sigmask"):
+        atexit._run_exitfuncs()  # noqa: SLF001  (as the interpreter does at its end)
+        _die(_received[0])
+
+
+def _die(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _interrupt(number: int, _: object) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+def _exit(number: int, _: object) -> None:
     with suppress(OSError):
         os.write(2, f"do-images: {INTERRUPTED}\n".encode())
-    os._exit(130)
+    _die(number)
 
 
 def ignore_stopping() -> None:
@@ -90,22 +118,22 @@ def on_stopping(loop: asyncio.AbstractEventLoop, callback: Callable[[], object])
     Returns:
         Returns whether there was a signal, also if the loop ended before it could call back.
     """
-    received: list[int] = []
+    before = len(_received)
 
     def stop(number: int, _: object) -> None:
-        received.append(number)
+        _received.append(number)
         if not loop.is_closed():
             loop.call_soon_threadsafe(callback)
 
     wakes = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    with suppress(*_NO_SIGNALS), _blocked():
+    with suppress(*_NO_SIGNALS), blocked():
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue
             if number == signal.SIGINT or not wakes:
                 loop.add_signal_handler(number, lambda: None)
             signal.signal(number, stop)
-    return lambda: bool(received)
+    return lambda: len(_received) > before
 
 
 def wait_for_line(stream: TextIO) -> None:
@@ -140,9 +168,12 @@ def _waking(descriptor: int) -> Generator[None]:
         signal.set_wakeup_fd(before)
 
 
-def interrupt_again(loop: asyncio.AbstractEventLoop) -> None:
-    """Undo `on_stopping`: the signals interrupt this process as Ctrl-C does."""
-    _leave_loop(loop, signal.default_int_handler)
+def exit_again(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo `on_stopping`: the signals end this process at once, until `terminate_as_ctrl_c`.
+
+    An exception could come while the event loop stops, after which uvloop's can't be closed.
+    """
+    _leave_loop(loop, _exit)
 
 
 def hold_stopping(loop: asyncio.AbstractEventLoop) -> None:
@@ -171,7 +202,7 @@ def wait_held(wait: Callable[[float | None], bool]) -> None:
     except KeyboardInterrupt:
         for number in STOPPING:
             if signal.getsignal(number) is _held:
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, _interrupt)
         raise
 
 
@@ -196,7 +227,8 @@ class _Held:
         self.signalled = False
         self._raises = False
 
-    def __call__(self, *_: object) -> None:
+    def __call__(self, number: int, _: object) -> None:
+        _received.append(number)
         self.signalled = True
         if self._raises:
             raise KeyboardInterrupt
@@ -215,7 +247,7 @@ _held: Final = _Held()
 
 
 def _leave_loop(loop: asyncio.AbstractEventLoop, handler: Callable[..., object]) -> None:
-    with suppress(*_NO_SIGNALS), _blocked():
+    with suppress(*_NO_SIGNALS), blocked():
         for number in STOPPING:
             loop.remove_signal_handler(number)
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -223,7 +255,7 @@ def _leave_loop(loop: asyncio.AbstractEventLoop, handler: Callable[..., object])
 
 
 @contextmanager
-def _blocked() -> Generator[None]:
+def blocked() -> Generator[None]:
     """Let the system keep the signals until the block ends, while their handlers are changed."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

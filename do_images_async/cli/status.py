@@ -29,7 +29,7 @@ class Exit(IntEnum):
     INTERNAL_ERROR = 70
     IO_ERROR = 74
     # 128 + signal.
-    INTERRUPTED = 130
+    INTERRUPTED = 130  # by a signal, of which the process then dies, or by a question answered no
     BROKEN_PIPE = 141
 
 

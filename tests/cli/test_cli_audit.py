@@ -376,7 +376,7 @@ async def test_an_interruption_leaves_a_report_that_says_it_is_partial(
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
     data = json.loads(stdout)
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     assert (data["complete"], data["incomplete"]) == (False, "interrupted after 200 images of 450")
     assert data["images"] == 200
     assert stderr == b"do-images: interrupted after 200 images of 450: the report is partial\n"
@@ -391,7 +391,7 @@ async def test_an_interruption_of_several_accounts_is_one_too(server: Server) ->
     await eventually(lambda: [each.query.get("page") for each in server.received].count("2") == 2, within=30)
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     why = "prod: interrupted after 200 images of 450; lab: interrupted after 200 images of 450"
     assert f"INCOMPLETE: {why}" in " ".join(stdout.decode().split("\n"))
     assert stderr.decode() == f"do-images: {why}: the report is partial\n"

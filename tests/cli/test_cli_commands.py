@@ -226,7 +226,7 @@ async def test_an_interrupted_list_says_that_it_is_a_part(server: Server) -> Non
     shown = [await process.stdout.readline() for _ in range(200)]
     process.send_signal(signal.SIGINT)
     rest, stderr = await process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     assert json.loads(shown[0])["id"]
     assert rest == b""
     assert stderr == b"do-images: INCOMPLETE: interrupted after 200 images of 450\n"
@@ -425,7 +425,7 @@ async def test_delete_that_is_interrupted_waits_for_those_in_flight_and_says_whi
     at_the_first(emulator, "DELETE", lambda: running.send_signal(number))
     stdout, stderr = await running.communicate()
     gone = [each for each in ids if each not in emulator.images]
-    assert running.returncode == 130
+    assert running.returncode == -number
     waiting, told = stderr.decode().splitlines()
     assert waiting.startswith("do-images: interrupted; waiting for ")
     assert told == f"do-images: interrupted: {len(gone)} of {len(ids)} images deleted"
@@ -645,7 +645,7 @@ async def test_an_interruption_says_what_it_leaves_behind(emulator: ImagesEmulat
         process.send_signal(signal.SIGINT)
     outputs = await asyncio.gather(*(process.communicate() for process in processes))
     for told, process, (_, stderr) in zip(cases.values(), processes, outputs, strict=True):
-        assert process.returncode == 130
+        assert process.returncode == -signal.SIGINT
         assert (
             stderr.decode().splitlines()[-1] == f"do-images: {told}"
         )  # after the progress, if it takes long

@@ -106,7 +106,7 @@ async def test_no_number_of_signals_loses_the_report_of_prune(
     await interrupt_again_and_again(process, number, times)
     status, stdout, stderr = await ended(process)
     assert (status, stderr) == (
-        130,
+        -number,
         "do-images: interrupted: 8 of 11 images deleted (20 GB), 3 perhaps deleted\n",
     )
     told = {each: "unknown" if each in stalled else "deleted" for each in every[:-1]}
@@ -129,7 +129,7 @@ async def test_no_number_of_signals_loses_the_report_of_delete(
     await interrupt_again_and_again(process, number, times)
     status, stdout, stderr = await ended(process)
     words = ", ".join(map(str, stalled))
-    assert status == 130
+    assert status == -number
     assert stderr.endswith(f"do-images: interrupted: 9 of 12 images deleted, 3 perhaps deleted: {words}\n")
     if form == "json":
         told = {each["id"]: each["deleted"] for each in json.loads(stdout)}
@@ -150,7 +150,7 @@ async def test_a_refused_deletion_is_not_sent_again_and_not_called_perhaps_delet
     await asyncio.sleep(0.1)  # the answer travels; if it is still in flight, the result is the same
     process.send_signal(number)
     status, stdout, stderr = await ended(process)
-    assert status == 130
+    assert status == -number
     assert [each["deleted"] for each in json.loads(stdout)] == [False]
     assert "was answered 429" in stderr
     assert stderr.endswith("do-images: interrupted: 0 of 1 image deleted\n")
@@ -171,7 +171,7 @@ async def test_prune_reports_a_refused_deletion_as_failed_when_it_is_interrupted
     await asyncio.sleep(0.1)
     process.send_signal(signal.SIGINT)
     status, stdout, stderr = await ended(process)
-    assert status == 130
+    assert status == -signal.SIGINT
     assert stderr.endswith("do-images: interrupted: 0 of 1 image deleted (0 GB), 1 failed\n")
     assert list(deleted_by("json", stdout).values()) == ["failed"]
     assert "was answered 429" in stdout
@@ -187,7 +187,7 @@ async def test_a_deletion_is_not_retried_after_a_signal(emulator: ImagesEmulator
     process = await begun(emulator, "delete", str(image), "--yes")
     at_the_first(emulator, "DELETE", lambda: process.send_signal(number))
     status, stdout, stderr = await ended(process)
-    assert status == 130
+    assert status == -number
     assert stdout.startswith(f"perhaps deleted {image} web-0")
     first, *_, last = stderr.splitlines()
     assert first == "do-images: interrupted; waiting for 1 deletion in flight, again to leave"
@@ -259,7 +259,7 @@ async def test_a_change_in_flight_may_end_and_is_reported(
         "transfer": "interrupted: transfers that are under way go on; see `actions`",
         "replicate": "interrupted: transfers that are in progress go on; the next run waits for them",
     }
-    assert (status, last) == (130, f"do-images: {said[command]}")
+    assert (status, last) == (-signal.SIGINT, f"do-images: {said[command]}")
     assert emulator.requests.count(method) == 1
     assert row.get("name", "golden") == ("web-0" if command == "replicate" else "golden")
     assert isinstance(row["action_id" if command == "replicate" else "id"], int)
@@ -279,7 +279,7 @@ async def test_a_change_that_is_left_in_flight_may_have_been_carried_out(
     status, stdout, stderr = await ended(process)
     path = {"create": "", "update": f"/{image}"}.get(command, f"/{image}/actions")
     sentence = f"{method} /v2/images{path} was sent: it may have been carried out"
-    assert status == 130
+    assert status == -signal.SIGINT
     if command == "replicate":
         assert "unknown" in stdout
         assert "may have been carried out" in " ".join(stdout.split())
@@ -298,7 +298,7 @@ async def test_a_refused_change_is_said_to_be_refused(emulator: ImagesEmulator) 
     process.send_signal(signal.SIGINT)
     status, _, stderr = await ended(process)
     last = stderr.splitlines()[-1]
-    assert status == 130
+    assert status == -signal.SIGINT
     assert last.startswith("do-images: interrupted; POST ")
     assert "was answered 429" in last
     assert "may have been" not in last
@@ -326,7 +326,11 @@ async def test_a_change_that_was_never_sent_is_said_to_be_so() -> None:
         assert " in flight, again to leave" in await line_of(process)
         process.send_signal(signal.SIGINT)
         status, stdout, stderr = await ended(process)
-    assert (status, stdout, stderr) == (130, "", "do-images: interrupted; the request was not sent\n")
+    assert (status, stdout, stderr) == (
+        -signal.SIGINT,
+        "",
+        "do-images: interrupted; the request was not sent\n",
+    )
 
 
 # --- lines beside the progress ---

@@ -150,7 +150,7 @@ async def test_a_partial_result_never_replaces_a_file(command: str, server: Serv
     await eventually(lambda: len(server.received) >= 2, within=30)
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
-    assert (process.returncode, stdout) == (130, b"")
+    assert (process.returncode, stdout) == (-signal.SIGINT, b"")
     assert file.read_text() == "the whole of yesterday"
     partial = json.loads(file.with_name("result.json.partial").read_text())
     assert len(partial) == 200 if command == "list" else partial["complete"] is False

@@ -145,7 +145,7 @@ async def test_a_run_that_was_interrupted_is_gone_on_with() -> None:
         await eventually(lambda: emulator.requests.count("GET", polled) > 0, within=60)
         process.send_signal(signal.SIGINT)
         stdout, stderr = await process.communicate()
-        assert process.returncode == 130
+        assert process.returncode == -signal.SIGINT
         line = stdout.decode().splitlines()[1].split()
         assert line[:4] == [str(ids(emulator)["golden-1"]), "golden-1", "sgp1", "in-progress"]
         assert line[4].isdigit()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE
 
 import pytest
 
-from do_images_async.testing import ImagesEmulator
+from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import account, environment, pruning_into_a_pipe
 from tests.support.slow import fewer
 
@@ -43,6 +44,27 @@ async def test_a_signal_after_the_result_changes_nothing(number: signal.Signals)
     assert stdout.endswith(b"}\n")
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("command", fewer([["update", "--image-name", "new"], ["delete", "--yes"], ["get"]]))
+async def test_ctrl_c_ends_the_loop_of_a_shell(command: list[str]) -> None:
+    """Bash goes on with the next image unless the command has died of the signal."""
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        images = [str(emulator.images.add(name="old")) for _ in range(3)]
+        emulator.faults.add(Fault(delay=0.5, times=None))
+        program = f'for image in {" ".join(images)}; do "$@" "$image"; echo "ended with $?"; done'
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", program, "bash", sys.executable, "-m", "do_images_async", *command),
+            env=environment(**account(emulator, emulator.token)),
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+        )
+        emulator.on_request.append(lambda _: os.killpg(process.pid, signal.SIGINT))
+        stdout, stderr = await process.communicate()
+        assert (process.returncode, b"ended with" in stdout) == (-signal.SIGINT, False), stderr
+        assert not any(entry.path.endswith(images[1]) for entry in emulator.requests)
+
+
 @pytest.mark.parametrize("number", STOPPING)
 async def test_a_signal_while_the_event_loop_ends_is_an_interruption(number: signal.Signals) -> None:
     """At the end of the loop the signal's handler is the system's for a moment, which kills."""
@@ -61,7 +83,7 @@ async def test_a_signal_while_the_event_loop_ends_is_an_interruption(number: sig
         "sys.exit(main())"
     )
     status, stdout, stderr = await python(program, *DEMO)
-    assert (status, stdout) == (130, b""), stderr
+    assert (status, stdout) == (-number, b""), stderr
     assert stderr.strip() == b"do-images: interrupted before it was complete"
 
 
@@ -72,7 +94,7 @@ async def test_a_report_that_is_interrupted_still_tells_what_was_deleted(number:
         process.send_signal(number)
         _, stderr = await process.communicate()
         os.close(reader)
-        assert process.returncode == 130
+        assert process.returncode == -number
         assert stderr.startswith(b"do-images: interrupted; 4 of 4 images deleted")
         assert emulator.requests.count("DELETE") == 4
 
@@ -140,7 +162,7 @@ async def test_a_signal_around_the_question_deletes_nothing(moment: str, number:
         os.close(writer)
         told += await process.stderr.read()
         await process.wait()
-        assert (process.returncode, await process.stdout.read()) == (130, b""), told
+        assert (process.returncode, await process.stdout.read()) == (-number, b""), told
         assert emulator.requests.count("DELETE") == 0
     os.close(keys)
     assert b"Traceback" not in told
@@ -167,4 +189,4 @@ async def test_a_signal_during_the_imports_is_an_interruption_without_a_tracebac
         "sys.exit(main())"
     )
     status, stdout, stderr = await python(program, "list")
-    assert (status, stdout, stderr) == (130, b"", b"do-images: interrupted before it was complete\n")
+    assert (status, stdout, stderr) == (-number, b"", b"do-images: interrupted before it was complete\n")
