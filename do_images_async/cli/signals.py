@@ -81,7 +81,8 @@ def die_of_signal() -> None:
     clean end.
     """
     if _received and hasattr(signal, "pthread_sigmask"):
-        atexit._run_exitfuncs()  # noqa: SLF001  (as the interpreter does at its end)
+        # As the interpreter does at its end, and multiprocessing at that of a child.
+        atexit._run_exitfuncs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         _die(_received[0])
 
 
