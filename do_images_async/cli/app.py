@@ -80,7 +80,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except ValueError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            raise ValueError(_as_typed(str(error), command)) from None
+            raise ValueError(_as_typed(str(error), command) + _why_unreadable(error)) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -100,6 +100,15 @@ def _as_typed(message: str, command: click.Command | None) -> str:
             )
             return f"{typed} {rest}"
     return message
+
+
+def _why_unreadable(error: ValueError) -> str:
+    """Return why an argument has bytes that are no characters: the locale, mostly."""
+    if "lone surrogate" not in str(error):
+        return ""
+    encoding = sys.getfilesystemencoding()
+    remedy = "" if encoding == "utf-8" else "; LC_ALL=C.UTF-8 makes it utf-8"
+    return f"; the command line is read as {encoding}{remedy}"
 
 
 @click.group(

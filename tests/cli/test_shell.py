@@ -15,6 +15,7 @@ import pytest
 
 from do_images_async.cli.app import main, run
 from do_images_async.testing import ImagesEmulator
+from tests.conftest import TOKEN
 from tests.support.cli_processes import Ended, account, do_images_here, environment
 from tests.support.slow import fewer
 
@@ -177,6 +178,30 @@ def test_an_error_of_the_system_that_is_none_of_the_output_is_70_in_the_systems_
     line = capsys.readouterr().err
     assert line.startswith("do-images: internal error: OSError (Too many open files) at ")
     assert "a secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("locale", "argument", "reason"),
+    fewer(
+        [
+            ("C", "g\u00f6lden".encode(), "ascii; LC_ALL=C.UTF-8 makes it utf-8\n"),
+            ("C.UTF-8", b"g\xf6lden", "utf-8\n"),
+        ]
+    ),
+)
+async def test_an_argument_that_the_locale_can_not_read_is_said_to_be_one(
+    locale: str, argument: bytes, reason: str
+) -> None:
+    where = ("--image-url", "https://example.com/a", "--region", "nyc3")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "do_images_async", "create", argument, *where),
+        env=environment(LC_ALL=locale, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", DIGITALOCEAN_TOKEN=TOKEN),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await process.communicate()
+    assert process.returncode == 2
+    assert "NAME holds a lone surrogate" in stderr.decode()
+    assert stderr.decode().endswith(f"; the command line is read as {reason}")
 
 
 def test_a_package_that_is_too_old_is_named(
