@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
 from do_images_async.cli.options import AMOUNT
 from do_images_async.cli.output import write, write_file
 from do_images_async.cli.signals import on_stopping
+from do_images_async.cli.status import complain
 from do_images_async.cli.text import counted
 
 if TYPE_CHECKING:
@@ -224,7 +226,9 @@ def emulator_command(**options: Any) -> None:
 async def _serve(serving: Serving, certificate: Certificate | None, authority: Path | None) -> None:
     emulator = _emulator(serving, certificate)
     stopped = asyncio.Event()
-    on_stopping(asyncio.get_running_loop(), stopped.set)
+    loop = asyncio.get_running_loop()
+    on_stopping(loop, stopped.set)
+    loop.set_exception_handler(_LoopErrors().handle)
     started = time.monotonic()
     try:
         async with emulator:
@@ -235,6 +239,21 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
     _say([_farewell(emulator.served, time.monotonic() - started)])
     if serving.dump is not None:
         write_file(serving.dump, json.dumps(emulator.dump()) + "\n")
+
+
+class _LoopErrors:
+    """The errors of the event loop: one line for a lack of descriptors, which asyncio finds without end."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif not self._said:
+            self._said = True
+            complain(f"a client waits for a connection: {error.strerror}; `ulimit -n` sets how many")
 
 
 def cannot_listen(where: str, error: OSError) -> click.ClickException:

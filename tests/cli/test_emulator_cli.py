@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -89,6 +90,20 @@ async def test_it_serves_until_it_is_told_to_stop_and_says_what(number: signal.S
     assert [image.id for image in listed] == [
         image["id"] for image in ImagesEmulator(images=30, seed=7).images if not image["public"]
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's limits can't be set")
+async def test_that_it_has_no_file_descriptor_left_is_said_once() -> None:
+    async with serving("--images", "0") as served:
+        _, hard = resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        _, client = await asyncio.open_connection("127.0.0.1", int(served.value("at").rpartition(":")[2]))
+        assert served.process.stderr
+        line = (await served.process.stderr.readline()).decode()
+        code, _, more = await served.stop()
+        client.close()
+    assert "a client waits for a connection: Too many open files; `ulimit -n`" in line
+    assert (code, more) == (0, "")
 
 
 async def test_it_stops_at_once_though_a_client_waits() -> None:
