@@ -209,7 +209,7 @@ class RateLimiter:
             waiter, loop = self._enter(reserve, now)
         self._serve()
         if not waiter.done():
-            self._tell(wait, waiter, loop, reserve)
+            self._report_wait_or_leave(wait, waiter, loop, reserve)
         while True:
             permit = await self._wait(waiter, loop, max_wait, reserve)
             with self._lock:
@@ -424,7 +424,9 @@ class RateLimiter:
         with self._lock:
             raise QuotaWaitError(wait=max_wait + self._expected_wait(reserve), max_wait=max_wait)
 
-    def _tell(self, wait: float, waiter: asyncio.Future[GrantedPermit], loop: _Loop, reserve: int) -> None:
+    def _report_wait_or_leave(
+        self, wait: float, waiter: asyncio.Future[GrantedPermit], loop: _Loop, reserve: int
+    ) -> None:
         try:
             self._report_wait(wait)
         except BaseException:
