@@ -127,4 +127,4 @@ def test_beside_others_an_eviction_costs_a_refusal_a_closing(redis_server: Redis
 
 def test_there_are_no_other_kinds_of_keys() -> None:
     store = RedisStore(Redis(), "quota", (TokenBucket(1, per=1), TokenBucket(2, per=2)), 1.0)
-    assert [key.removeprefix("quota:") for key in vars(store)["_keys"]] == KINDS
+    assert [key.decode().removeprefix("quota:") for key in vars(store)["_keys"]] == KINDS

@@ -56,11 +56,11 @@ class RedisCopy:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._script = client.register_script(SCRIPT_BY_ARGUMENT)
-        self._keys: list[str] = vars(RedisStore(cast("Any", client), f"copy{next(numbers)}", BUCKETS, 1.0))[
+        self._keys: list[bytes] = vars(RedisStore(cast("Any", client), f"copy{next(numbers)}", BUCKETS, 1.0))[
             "_keys"
         ]
         self._history = 0
-        self._dumps: dict[str, bytes] = {}
+        self._dumps: dict[bytes, bytes] = {}
 
     def exchange(self, exchange: Exchange) -> Reply:
         text = self._script(keys=self._keys, args=[msgspec.json.encode(exchange), now(), self._history])
