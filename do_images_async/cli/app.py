@@ -15,7 +15,7 @@ import click
 
 from do_images_async._version import __version__
 from do_images_async.cli.output import stdout
-from do_images_async.cli.signals import INTERRUPTED, terminate_as_ctrl_c
+from do_images_async.cli.signals import INTERRUPTED, note_ctrl_c, terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
 from do_images_async.cli.text import masked
 from do_images_async.errors import DOImagesError, IncompleteListingError
@@ -154,6 +154,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 import_module("do_images_async.cli.shells").register()
             return _status_of(lambda: main.main(arguments, prog_name="do-images", standalone_mode=False))
         except KeyboardInterrupt:
+            note_ctrl_c()
             return _fail(Exit.INTERRUPTED, INTERRUPTED)
         except Exception as error:  # noqa: BLE001  (1, the interpreter's status for it, means findings)
             return _fail(Exit.INTERNAL_ERROR, _internal(error))
@@ -162,9 +163,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _status_of(command: Callable[[], object]) -> int:
     try:
         status = command()
-    except click.Abort as aborted:  # the answer was no; or click made it of an interruption
-        is_late = isinstance(aborted.__cause__, KeyboardInterrupt)
-        return _fail(Exit.INTERRUPTED, INTERRUPTED if is_late else "nothing was done")
+    except click.Abort as aborted:
+        return _aborted(aborted)
     except click.ClickException as error:
         return _show(error)
     except Stopped as stopped:
@@ -182,6 +182,14 @@ def _status_of(command: Callable[[], object]) -> int:
             raise
         return _fail(Exit.IO_ERROR, f"the output could not be written: {error.strerror or error}")
     return status if isinstance(status, int) else Exit.OK
+
+
+def _aborted(aborted: click.Abort) -> int:
+    """Return the status of a question that was answered no, or of an interruption that click made it of."""
+    if not isinstance(aborted.__cause__, KeyboardInterrupt):
+        return _fail(Exit.INTERRUPTED, "nothing was done")
+    note_ctrl_c()
+    return _fail(Exit.INTERRUPTED, INTERRUPTED)
 
 
 def _is_of_click(error: OSError) -> bool:

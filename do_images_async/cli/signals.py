@@ -22,6 +22,7 @@ __all__ = [
     "exit_on_stopping",
     "hold_stopping",
     "ignore_stopping",
+    "note_ctrl_c",
     "on_stopping",
     "stopping_is_held",
     "terminate_as_ctrl_c",
@@ -72,6 +73,15 @@ def terminate_as_ctrl_c() -> None:
         for number in STOPPING:
             if signal.getsignal(number) in (signal.SIG_DFL, _exit):
                 signal.signal(number, _interrupt)
+
+
+def note_ctrl_c() -> None:
+    """Take a KeyboardInterrupt that no handler here has raised for a SIGINT.
+
+    While an event loop removes its handler, Python's own takes its place for a moment.
+    """
+    if not _received:
+        _received.append(signal.SIGINT)
 
 
 def die_of_signal() -> None:
