@@ -14,6 +14,7 @@ from typing import NamedTuple
 import click
 
 from do_images_async._version import __version__
+from do_images_async.cli.checked import typed_name
 from do_images_async.cli.output import stdout
 from do_images_async.cli.signals import INTERRUPTED, note_ctrl_c, terminate_as_ctrl_c
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
@@ -93,12 +94,7 @@ def _as_typed(message: str, command: click.Command | None) -> str:
     names = {word, *_OPTIONS.get(word, ())}
     for parameter in command.params if command else ():
         if parameter.name in names:
-            typed = (
-                max(parameter.opts, key=len)
-                if isinstance(parameter, click.Option)
-                else parameter.human_readable_name
-            )
-            return f"{typed} {rest}"
+            return f"{typed_name(parameter)} {rest}"
     return message
 
 

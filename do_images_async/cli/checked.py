@@ -8,7 +8,7 @@ import click
 
 from do_images_async.cli.files import check_files
 
-__all__ = ["CheckedCommand"]
+__all__ = ["CheckedCommand", "typed_name"]
 
 
 class CheckedCommand(click.Command):
@@ -27,8 +27,12 @@ class CheckedCommand(click.Command):
         _, _, order = self.make_parser(ctx).parse_args(args=args)
         for param, times in Counter(order).items():
             if times > 1 and _takes_one_value(param):
-                option = max(param.opts, key=len)
-                raise click.UsageError(f"{option} is given {times} times: it takes one value", ctx)
+                raise click.UsageError(f"{typed_name(param)} is given {times} times: it takes one value", ctx)
+
+
+def typed_name(param: click.Parameter) -> str:
+    """Return the name of a parameter on the command line: its longest option, or the argument's."""
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name
 
 
 def _takes_one_value(param: click.Parameter) -> bool:

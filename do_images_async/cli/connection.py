@@ -14,6 +14,7 @@ from yarl import URL
 
 from do_images_async import ImagesAPI, RetryPolicy
 from do_images_async._credentials import base_url_from_environment
+from do_images_async.cli.checked import typed_name
 from do_images_async.cli.in_flight import note_event
 from do_images_async.cli.logs import is_logging, start_log
 from do_images_async.cli.quota import shared_quota, warn_of_unshared_quota
@@ -124,18 +125,15 @@ def _blamed(message: str, origin: str) -> str:
 
 def _check_not_given(token: str) -> None:
     """Raise UsageError if another argument of the command is the token: it would be sent, and shown."""
+    if len(token) < _SHORTEST:
+        return
     context = click.get_current_context()
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
         values = cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))
         words = [word for each in values if isinstance(each, str) for word in each.split(",")]
-        if parameter.name != "token" and len(token) >= _SHORTEST and token in words:
-            name = (
-                max(parameter.opts, key=len)
-                if isinstance(parameter, click.Option)
-                else parameter.make_metavar(context)
-            )
-            raise click.UsageError(f"{name} must not be an API token")
+        if parameter.name != "token" and token in words:
+            raise click.UsageError(f"{typed_name(parameter)} must not be an API token")
 
 
 def check_one_token(options: Mapping[str, Any], *others: str) -> None:
