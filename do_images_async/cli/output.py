@@ -170,7 +170,8 @@ def _replaced(path: Path, target: Path) -> Generator[Target]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".do-images-")
     draft = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Without a buffer: the end of the block must have nothing left to write, which could fail there.
+        with os.fdopen(handle, "wb", buffering=0) as file:
             yield from _drafted(path, target, draft, file)
         with _failures(path):
             draft.replace(target)
@@ -254,7 +255,6 @@ def _followed(path: Path) -> Path | None:
 
 
 def _finish(file: BinaryIO, draft: Path, mode: int) -> None:
-    file.flush()
     os.fsync(file.fileno())
     draft.chmod(mode)
 

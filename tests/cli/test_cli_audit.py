@@ -19,7 +19,7 @@ from do_images_async.cli.app import run
 from do_images_async.cli.output import write_file
 from do_images_async.cli.status import Stopped
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images_here, start
+from tests.support.cli_processes import Ended, account, do_images_here, files_of, start
 from tests.support.servers import HANG, Server, eventually, image_document, listing, reply
 from tests.support.slow import fewer
 
@@ -32,10 +32,6 @@ async def emulator() -> AsyncGenerator[ImagesEmulator, None]:
 
 async def audit(emulator: ImagesEmulator, *arguments: str, **variables: str) -> Ended:
     return await do_images_here("audit", "-q", *arguments, **account(emulator, emulator.token), **variables)
-
-
-def files_of(directory: Path) -> list[str]:
-    return sorted(each.name for each in directory.iterdir())
 
 
 async def test_the_report_says_what_it_is_based_on(emulator: ImagesEmulator) -> None:

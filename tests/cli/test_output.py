@@ -19,7 +19,7 @@ import pytest
 from do_images_async.cli.output import Stdout, destination, write_file
 from do_images_async.cli.status import Exit, Stopped
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images_here, drain, environment, start
+from tests.support.cli_processes import Ended, account, do_images_here, drain, environment, files_of, start
 from tests.support.servers import HANG, Server, eventually, listing, refusal, reply
 from tests.support.slow import fewer
 
@@ -134,10 +134,6 @@ async def test_output_that_is_cut_short_never_ends_with_0(
 
 
 # --- files ---
-
-
-def files_of(directory: Path) -> list[str]:
-    return sorted(each.name for each in directory.iterdir())
 
 
 @pytest.mark.parametrize("command", fewer(["list", "audit"]))

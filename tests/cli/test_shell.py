@@ -16,7 +16,7 @@ import pytest
 from do_images_async.cli.app import main, run
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
-from tests.support.cli_processes import Ended, account, do_images_here, environment
+from tests.support.cli_processes import Ended, account, do_images_here, environment, files_of
 from tests.support.slow import fewer
 
 DEMO = ("audit", "--demo", "--images", "10", "-q")
@@ -86,6 +86,37 @@ def _says_that_it_could_not_write(ended: Ended) -> None:
     assert (ended.status, ended.stdout) == (74, "")
     assert ended.stderr.startswith("do-images: the output could not be written: ")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    fewer(
+        [("create", "was created"), ("delete", "1 of 1 image deleted"), ("transfer", "action"), ("list", "")]
+    ),
+)
+async def test_a_file_that_can_not_be_written_is_74_and_what_was_changed_is_told(
+    name: str, told: str, tmp_path: Path
+) -> None:
+    """What is too little to be written before the file is closed counts as well."""
+    file = tmp_path / "result"
+    file.write_text("of yesterday")
+    async with ImagesEmulator(images=40, quotas=None, action_seconds=0) as emulator:
+        arguments = [word for word in commands(emulator)[name] if word != "--dry-run"]
+        arguments += ["--yes"] if name == "delete" else []
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "do_images_async"),
+            *(name, *arguments, "--file", str(file)),
+            env=environment(**account(emulator, emulator.token), DO_IMAGES_QUOTA_FILE="off"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await process.communicate()
+    line = stderr.decode()
+    assert (process.returncode, stdout) == (74, b""), line
+    assert f"{file} could not be written: File too large" in line
+    assert told in line
+    assert files_of(tmp_path) == ["result"]
+    assert file.read_text() == "of yesterday"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import TextIO
 from unittest.mock import patch
 
@@ -30,6 +31,7 @@ __all__ = [
     "do_images_here",
     "drain",
     "environment",
+    "files_of",
     "in_terminal",
     "in_terminal_here",
     "in_watched_terminal",
@@ -45,6 +47,11 @@ class Ended:
     status: int
     stdout: str
     stderr: str
+
+
+def files_of(directory: Path) -> list[str]:
+    """Return the names of the files in a directory, in order."""
+    return sorted(each.name for each in directory.iterdir())
 
 
 def environment(**variables: str) -> dict[str, str]:
