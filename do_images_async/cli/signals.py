@@ -85,7 +85,7 @@ def note_ctrl_c() -> None:
 
 
 def die_of_signal() -> None:
-    """End this process by the signal that interrupted it, if one did and Windows has it.
+    """End this process by the signal that interrupted it, if one did; not on Windows.
 
     A shell's loop stops at Ctrl-C only if the command died of it, and systemd takes a death by SIGTERM for a
     clean end.
@@ -127,7 +127,7 @@ def on_stopping(loop: asyncio.AbstractEventLoop, callback: Callable[[], object])
     that one is known to the loop, after which each of them wakes it.
 
     Returns:
-        Returns whether there was a signal, also if the loop ended before it could call back.
+        A function that returns whether there was a signal, also if the loop ended before it could call back.
     """
     before = len(_received)
 

@@ -29,9 +29,7 @@ def masked(text: str, *, guess: bool = False) -> str:
         text: a message.
         guess: whether to mask also every long word of letters and digits, as other issuers' tokens are.
     """
-    from do_images_async._arguments import (
-        TOKEN,
-    )  # yarl, which it imports, takes time that a help does without
+    from do_images_async._arguments import TOKEN  # it imports yarl, for which a help need not wait
 
     for variable in _VARIABLES:
         if len(value := os.environ.get(variable, "").strip()) > 8:

@@ -425,6 +425,11 @@ async def test_a_file_that_was_deleted_is_made_and_told_again(make: Make, path: 
         assert await is_spent(limiter)
 
 
+def execute(path: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute(statement)
+
+
 def corrupt(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"this is not a database" * 1000)
@@ -432,8 +437,7 @@ def corrupt(path: Path) -> None:
 
 def take_over(path: Path) -> None:
     path.parent.mkdir()
-    with contextlib.closing(sqlite3.connect(path)) as file:
-        file.execute("CREATE TABLE bookmarks (address TEXT)")
+    execute(path, "CREATE TABLE bookmarks (address TEXT)")
 
 
 def be_a_folder(path: Path) -> None:
@@ -457,25 +461,21 @@ async def test_a_file_that_can_not_be_used_is_an_error_that_names_it(
 
 
 def damage_the_record(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.execute("UPDATE quota SET record = x'c1'")
+    execute(path, "UPDATE quota SET record = x'c1'")
 
 
 def damage_a_page(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     content = path.read_bytes()
     path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
 
 
 def damage_text(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.execute("UPDATE quota SET record = replace(record, 'boot', x'ff626f6f')")
+    execute(path, "UPDATE quota SET record = replace(record, 'boot', x'ff626f6f')")
 
 
 def rename_a_column(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.execute("ALTER TABLE quota RENAME COLUMN record TO recorf")
+    execute(path, "ALTER TABLE quota RENAME COLUMN record TO recorf")
 
 
 def write_over(path: Path) -> None:
