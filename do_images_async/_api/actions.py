@@ -225,7 +225,7 @@ class ImageActions:
             DOImagesError: a request failed.
         """
         action = check_action(await self.get(image_id, action_id), image_id, action_id, kind="transfer")
-        if action.status is ActionStatus.COMPLETED:
+        if action.status == ActionStatus.COMPLETED:
             await self._check_region(action, image_id, region)
         return action
 
@@ -242,7 +242,7 @@ class ImageActions:
         call = Call(method="GET", path=f"{_PATH}/{image_id}", model=ImageBody)
         image = (await self._transport.send(call, self._options)).value.image
         held = check_image(image, image_id).regions
-        if (region if action.status is ActionStatus.COMPLETED else answered) not in held:
+        if (region if action.status == ActionStatus.COMPLETED else answered) not in held:
             raise mismatch("a transfer to", region, answered, write=False)
 
     async def _action(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Action:

@@ -29,7 +29,7 @@ async def until_available(
     def is_final(image: Image) -> bool:
         if image.status in (ImageStatus.DELETED, ImageStatus.RETIRED):
             raise ImportFailedError(attrs.evolve(image, error_message=redact(image.error_message or "")))
-        return image.status is ImageStatus.AVAILABLE
+        return image.status == ImageStatus.AVAILABLE
 
     polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval)
     if polled.final is not None:
@@ -65,9 +65,9 @@ async def until_completed(
     def is_final(action: Action) -> bool:
         if report is not None:
             report(action)
-        if action.status is ActionStatus.ERRORED:
+        if action.status == ActionStatus.ERRORED:
             raise ActionFailedError(action)
-        return action.status is ActionStatus.COMPLETED
+        return action.status == ActionStatus.COMPLETED
 
     polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
     if polled.final is not None:

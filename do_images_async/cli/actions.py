@@ -191,7 +191,7 @@ class _Transfers:
 
     def _in_words(self) -> str:
         states = (
-            f"{region} {self.last[region].status if region in self.last else 'asked'}"
+            f"{region} {(self.last[region].status or 'begun') if region in self.last else 'asked'}"
             for region in self.regions
         )
         return f"image {self.image_id}: {', '.join(states)}"
@@ -224,7 +224,7 @@ class _Transfers:
 
 def _check_not_errored(action: Action) -> None:
     """Raise the error of --wait for an action that was answered as errored already."""
-    if action.status is ActionStatus.ERRORED:
+    if action.status == ActionStatus.ERRORED:
         raise ActionFailedError(action)
 
 

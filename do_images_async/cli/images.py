@@ -152,7 +152,7 @@ def create_command(
 
     words = f"importing {printable(name)} to {printable(region)}"
     image = change.report(_opened(create, options, words))
-    if image.status is ImageStatus.DELETED:  # the import has failed already, as --wait would say
+    if image.status == ImageStatus.DELETED:  # the import has failed already, as --wait would say
         raise ImportFailedError(image)
     return Exit.OK
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 import click
 
-from do_images_async import Action, Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async import Action, ActionStatus, Image, ImagesAPI, ImageStatus, Outcome, fan_out
 from do_images_async._api.polling import poll
 from do_images_async._arguments import check_text
 from do_images_async.cli.checked import CheckedCommand
@@ -167,7 +167,7 @@ class _Replication:
 
     async def ensure(self, api: ImagesAPI, image: Image) -> None:
         """Copy an image to the regions that lack it, and record each outcome."""
-        if image.status is not None and image.status is not ImageStatus.AVAILABLE:
+        if image.status is not None and image.status != ImageStatus.AVAILABLE:
             for region in self.regions:
                 self._fail(image, region, f"the image is {image.status}, not available")
             return
@@ -242,7 +242,7 @@ class _Replication:
                 image_id=image.id,
                 name=image.name,
                 region=region,
-                status=str(action.status),
+                status=str(action.status or ActionStatus.IN_PROGRESS),
                 action_id=action.id,
                 message="it goes on; the next run waits for it",
             )

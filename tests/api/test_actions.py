@@ -302,7 +302,11 @@ async def test_an_action_may_leave_out_its_type_and_region_or_name_where_the_ima
     assert (await api.actions.transfer(42, "ams3")).id == 5
 
 
-async def test_a_region_is_not_done_before_it_has_the_image(server: Server, api: ImagesAPI) -> None:
+@pytest.mark.parametrize("hooked", [False, True])
+async def test_a_region_is_not_done_before_it_has_the_image(server: Server, *, hooked: bool) -> None:
+    mapper = converter.copy()
+    if hooked:
+        mapper.register_structure_hook(ActionStatus, lambda value, _: value)
     held = [["nyc3"], ["nyc3"], ["nyc3", "ams3"]]
 
     def answer(request: Received) -> Answer:
@@ -311,9 +315,10 @@ async def test_a_region_is_not_done_before_it_has_the_image(server: Server, api:
         return in_state("in-progress" if request.method == "POST" else "completed", region_slug="nyc3")
 
     server.answer_with(answer)
-    outcomes = api.actions.transfer_to_regions(42, ["ams3"], timeout=30, poll_interval=0.005)
-    [outcome] = [each async for each in outcomes]
-    assert outcome.result().status is ActionStatus.COMPLETED
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=FAST, converter=mapper) as api:
+        outcomes = api.actions.transfer_to_regions(42, ["ams3"], timeout=30, poll_interval=0.005)
+        [outcome] = [each async for each in outcomes]
+    assert outcome.result().status == "completed"
     assert not held
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from typing import Any
 
 import pytest
 
-from do_images_async import Action, ActionStatus, Image, ImagesAPI, RetryPolicy, errors
+from do_images_async import (
+    Action,
+    ActionStatus,
+    Image,
+    ImagesAPI,
+    ImageStatus,
+    RetryPolicy,
+    converter,
+    errors,
+)
 from do_images_async._api.waits import until_available, until_completed
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import HANG, Answer, Server, content, image_document, refusal, reply
@@ -140,6 +150,28 @@ async def test_an_attempt_whose_retry_succeeded_is_no_last_error(
     with pytest.raises(errors.WaitTimeoutError) as caught:
         await waiting
     assert caught.value.last_error is None
+
+
+class MyStatus(StrEnum):
+    NEW = "NEW"
+    READY = "available"
+    GONE = "deleted"
+    DONE = "completed"
+    FAILED = "errored"
+
+
+@pytest.mark.parametrize("kind", [str, MyStatus])
+async def test_a_status_that_a_hook_makes_ends_the_wait(server: Server, kind: Callable[[str], str]) -> None:
+    mapper = converter.copy()
+    mapper.register_structure_hook(ImageStatus, lambda value, _: kind(value))
+    mapper.register_structure_hook(ActionStatus, lambda value, _: kind(value))
+    async with ImagesAPI(TOKEN, base_url=server.url, retry=ONCE, converter=mapper) as api:
+        for wait in WAITS:
+            server.script(DONE)
+            assert type((await wait(api, 5)).status) is kind
+            server.script(state("deleted", action="errored"))
+            with pytest.raises((errors.ImportFailedError, errors.ActionFailedError)):
+                await wait(api, 5)
 
 
 async def test_a_status_that_is_not_known_is_said_so() -> None:
