@@ -55,7 +55,10 @@ class ConnectionCheck:
         unknown = 0
         # aiohttp calls this once it has a connection, with no await in between. An attribute of the request
         # is the only hook that works with a session of the user's. It is a reference cycle, so it is removed.
-        vars(request)["send"] = _CheckedWrite(self, request.send)
+        write = vars(request).get("send")
+        if not isinstance(write, _CheckedWrite):  # a middleware may send one request twice at the same time
+            write = vars(request)["send"] = _CheckedWrite(self, request.send)
+        write.users += 1
         try:
             while True:
                 try:
@@ -66,7 +69,9 @@ class ConnectionCheck:
                 if unknown == _UNKNOWN_TRIED:
                     raise ConnectionBrokenError(reason)
         finally:
-            del vars(request)["send"]
+            write.users -= 1
+            if not write.users:
+                del vars(request)["send"]
 
     def check(self, connection: Connection) -> None:
         """Raise an exception on which `send` takes another connection, if this one has bytes on it."""
@@ -90,13 +95,14 @@ class _CheckedWrite:
     """A request's `send` method that checks the connection first."""
 
     # One is made for every request: a closure would be four objects for the garbage collector.
-    __slots__ = ("_connections", "_write")
+    __slots__ = ("_connections", "_write", "users")
 
     def __init__(
         self, connections: ConnectionCheck, write: Callable[[Connection], Awaitable[ClientResponse]]
     ) -> None:
         self._connections = connections
         self._write = write
+        self.users = 0
 
     async def __call__(self, connection: Connection) -> ClientResponse:
         self._connections.check(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable
@@ -61,6 +62,28 @@ async def test_each_message_that_one_sends_takes_a_permit(server: Server) -> Non
     async with session_with(retry_once) as session:
         api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, retry=FAST)
         assert (await api.get(7)).id == 7
+    stats = limiter.stats()
+    assert (stats.granted, stats.in_flight) == (2, 0)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_one_may_send_a_request_twice_at_the_same_time(server: Server, method: str) -> None:
+    server.answer_with(lambda _: image_reply(7) if method == "GET" else NO_CONTENT)
+
+    async def hedge(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        async def send() -> ClientResponse:
+            return await handler(request)
+
+        first, second = asyncio.create_task(send()), asyncio.create_task(send())
+        response = await first
+        (await second).release()
+        return response
+
+    limiter = RateLimiter(slow_start=False)
+    async with session_with(hedge) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, limiter=limiter, retry=FAST)
+        await (api.get(7) if method == "GET" else api.delete(7))
+    assert server.methods == [method, method]
     stats = limiter.stats()
     assert (stats.granted, stats.in_flight) == (2, 0)
 
