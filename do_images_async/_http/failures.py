@@ -6,6 +6,7 @@ and none of their quotes, leaves this package.
 
 from __future__ import annotations
 
+import errno
 import re
 from http import HTTPStatus
 from typing import Final
@@ -66,6 +67,8 @@ _PERMANENT: Final = (
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
 )
+_OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
+"""Of aiohttp's error, which is one of name resolution where a host has a name."""
 _TLS_SETTING: Final = re.compile(r" ssl:(default|True|False)(?= \[)")
 """The words of aiohttp for how certificates are checked; it says them of http, too."""
 _ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
@@ -81,6 +84,8 @@ _PHRASES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientConnectorError, "no connection"),
     (ConnectionBrokenError, "the connection broke"),
     (UnforeseenError, "an unforeseen error"),
+    # The client's own is described where its length is known.
+    (TimeoutError, "a timeout that is not the client's, such as a middleware's"),
 )
 
 
@@ -113,10 +118,15 @@ def in_words(error: Exception) -> str:
     if isinstance(error, HttpProcessingError | aiohttp.ClientResponseError):
         # aiohttp cuts what it quotes of the response, and may cut through the token: nothing of it is shown.
         return f"the response is not HTTP ({_parser_error(error)})"
-    own: type[object] = type(error)
-    name = next((phrase for kind, phrase in _PHRASES if isinstance(error, kind)), own.__qualname__)
     text = _TLS_SETTING.sub("", str(error)) if isinstance(error, aiohttp.ClientConnectorError) else str(error)
-    return " ".join(f"{name}: {text}".split())
+    return " ".join(f"{_phrase_of(error)}: {text}".split()).removesuffix(":")
+
+
+def _phrase_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _OUT_OF_FILES:
+        return "no file descriptor is left"
+    own: type[object] = type(error)
+    return next((phrase for kind, phrase in _PHRASES if isinstance(error, kind)), own.__qualname__)
 
 
 def unknown_encoding(header: str | None) -> str | None:

@@ -142,6 +142,8 @@ def _as_json(value: object) -> str | None:
 
 
 def _snippet(answer: Answer, redact: Callable[[str], str]) -> str:
+    if answer.status == 304:
+        return "not modified, although the client sets no condition: look at the session, proxies and caches"
     if 300 <= answer.status < 400:
         return "a redirect, which is never followed: the token goes to one origin only"
     words = beginning(answer.body, redact)

@@ -445,12 +445,11 @@ class Transport:
             # Our own headers are checked when the client is made.
             reason = self.redact(f"a header of the session can't be sent: {error}")
             return _Problem(Failure.NOT_EXECUTED_FINAL, ClientStateError(reason))
-        if isinstance(error, TimeoutError):
+        kind = RequestTimeoutError if isinstance(error, TimeoutError) else TransportError
+        if attempt.deadline.expired and kind is RequestTimeoutError:
             reason = f"not done within {attempt.options.timeout} s"
-            kind: type[TransportError] = RequestTimeoutError
         else:
             reason = self.redact(in_words(error))[:300]
-            kind = TransportError
         failure = failure_of(error, sent=sent)
         problem = kind(reason, method=attempt.call.method, url=str(attempt.url))
         problem.transient = failure.retryable

@@ -120,6 +120,13 @@ async def test_row_26_a_page_of_html_gives_a_short_clear_error(server: Server, a
     assert "\n" not in str(error)
 
 
+async def test_a_304_is_no_redirect(server: Server, api: ImagesAPI) -> None:
+    server.script(content(b"", status=304))
+    with pytest.raises(errors.APIError, match="answered 304: not modified, although the client sets no") as e:
+        await api.get(42)
+    assert "redirect" not in str(e.value)
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"   ", b"{", b"[]", b"null", b'"x"', b'{"id": 5, "message": {}}', b"\xff\xfe\x00", b"[" * 100_000],

@@ -33,11 +33,13 @@ async def show(name, call):
         await call
     except errors.DOImagesError as error:
         print(name, type(error).__name__, error.outcome_unknown)
+        if name == "a host's name":
+            print(str(error).partition(" failed: ")[2].partition(":")[0])
     else:
         print(name, "done")
 
-def client(**options):
-    return ImagesAPI(token, base_url=url, retry=RetryPolicy(attempts=1), **options)
+def client(address=url, **options):
+    return ImagesAPI(token, base_url=address, retry=RetryPolicy(attempts=1), **options)
 
 async def main():
     limiters = {
@@ -55,6 +57,7 @@ async def main():
             print("fan_out", type(outcome.error).__name__)
         for name, limiter in limiters.items():
             await show(name, client(limiter=limiter).create_custom(**new))
+        await show("a host's name", client(url.replace("127.0.0.1", "localhost")).get(1))
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         await show("later", api.get(1))
 
@@ -82,6 +85,8 @@ async def test_without_file_descriptors_every_error_is_typed_and_keeps_the_outco
         "file QuotaStoreError False",
         "file or local TransportError False",
         "redis QuotaStoreError False",
+        "a host's name TransportError False",
+        "no file descriptor is left",
         "later done",
     ], stderr.decode()
     assert server.methods == ["GET", "POST", "GET"]

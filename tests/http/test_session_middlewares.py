@@ -14,7 +14,7 @@ from yarl import URL
 
 from do_images_async import ImagesAPI, RateLimiter, TokenBucket, errors, quota_middleware
 from do_images_async._http import transport
-from tests.conftest import FAST, TOKEN
+from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.servers import (
     NO_CONTENT,
     RESET,
@@ -133,6 +133,22 @@ async def test_the_error_of_one_that_fails_after_a_write_is_told_what_may_have_b
             await api.get(7)
     assert caught.value.__notes__ == ["the request had been sent, and may have been carried out"]
     assert not hasattr(read.value, "__notes__")
+
+
+@pytest.mark.parametrize(("text", "told"), [("too slow", ": too slow"), ("", "")])
+async def test_the_timeout_of_one_is_not_taken_for_the_clients(server: Server, text: str, told: str) -> None:
+    server.answer_with(lambda _: image_reply(7))
+
+    async def give_up(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        await handler(request)
+        raise TimeoutError(text) if text else TimeoutError
+
+    async with session_with(give_up) as session:
+        api = ImagesAPI(TOKEN, session=session, base_url=server.url, retry=ONCE)
+        with pytest.raises(errors.RequestTimeoutError) as caught:
+            await api.actions.convert(7)
+    assert f"failed: a timeout that is not the client's, such as a middleware's{told};" in str(caught.value)
+    assert caught.value.outcome_unknown
 
 
 async def test_none_can_lead_the_token_to_another_origin(server: Server) -> None:
