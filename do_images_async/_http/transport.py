@@ -35,7 +35,7 @@ from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.last_error import note_error
 from do_images_async._http.logs import logger
 from do_images_async._http.request import Call, Options, Reply
-from do_images_async._http.responses import Answer, beginning, error_of, hour_has_left, pause_of
+from do_images_async._http.responses import Answer, beginning, error_of, pause_of
 from do_images_async._http.retry import (
     BUDGET_IS_SPENT,
     Failure,
@@ -48,7 +48,6 @@ from do_images_async._quota.policies import LONGEST_PAUSE
 from do_images_async._quota.protocols import Limiter
 from do_images_async._version import __version__
 from do_images_async.errors import (
-    APIError,
     AuthenticationError,
     ClientStateError,
     DecodeError,
@@ -97,9 +96,8 @@ class _Problem:
 class _Patience:
     """The rule for which 429 responses count as attempts.
 
-    A response does not count if it says how long to wait, or that the minute's quota is spent. Then the
-    limiter makes the call wait until the quota is free again, for the longest window at most. A call with
-    `max_wait` waits at most that long for all of them together.
+    None does while the quota may still come back: the limiter makes the call wait as long as the response
+    says, else a pause that doubles, up to a minute. That ends after the longest window, or after `max_wait`.
     """
 
     __slots__ = ("_longest", "_once", "_since")
@@ -112,9 +110,6 @@ class _Patience:
     def allows(self, problem: _Problem) -> bool:
         """Return whether an attempt's failure leaves the number of attempts as it was."""
         if self._once or problem.failure is not Failure.RATE_LIMITED:
-            return False
-        error = problem.error
-        if problem.pause is None and not (isinstance(error, APIError) and hour_has_left(error.rate_limit)):
             return False
         now = time.monotonic()
         if self._since is None:

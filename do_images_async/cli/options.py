@@ -198,7 +198,7 @@ def client_options(command: Command) -> Command:
             "--retries",
             default=3,
             type=click.IntRange(0, 20),
-            help="Retries of a request at most. Those after a 429 that says how long to wait do not count, "
+            help="Retries of a request at most. Those after a 429 do not count, "
             "for an hour; but 0 retries nothing.",
         ),
         click.option(

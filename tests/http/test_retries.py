@@ -253,14 +253,20 @@ async def test_row_21_a_429_is_retried_since_it_was_not_executed(
 
 
 @EVERY_METHOD
-async def test_too_many_requests_ends_after_four_attempts(
+async def test_refusals_that_go_on_for_longer_than_max_wait_end_after_four_attempts_more(
     server: Server, hasty: ImagesAPI, method: str
 ) -> None:
-    server.script(*[refusal(429)] * 9)
-    error = await failure(hasty, method)
+    server.answer_with(lambda _: refusal(429))
+    error = await failure(hasty.with_options(max_wait=0.15), method)
     assert isinstance(error, errors.RateLimitError)
     assert not error.outcome_unknown
-    assert server.methods == [method] * 4
+    assert len(server.received) > 4
+
+
+async def test_a_policy_of_one_attempt_sends_once_although_refused(server: Server, hasty: ImagesAPI) -> None:
+    server.script(refusal(429))
+    assert isinstance(await failure(hasty.with_options(retry=ONCE), "GET"), errors.RateLimitError)
+    assert server.methods == ["GET"]
 
 
 async def test_refusals_that_say_how_long_to_wait_use_up_no_attempts(server: Server, api: ImagesAPI) -> None:
@@ -272,13 +278,14 @@ async def test_refusals_that_say_how_long_to_wait_use_up_no_attempts(server: Ser
 @pytest.mark.parametrize(
     "headers",
     [
+        {},
         {"retry-after": "0"},
         {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"},
         {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"},
     ],
-    ids=["0", "a date that is now", "a date in the past"],
+    ids=["nothing", "0", "a date that is now", "a date in the past"],
 )
-async def test_less_than_a_second_rounded_down_uses_up_no_attempts_either(
+async def test_a_429_that_says_nothing_or_less_than_a_second_uses_up_no_attempts_either(
     server: Server, hasty: ImagesAPI, headers: dict[str, str]
 ) -> None:
     server.script(*[refusal(429, headers=headers)] * 8, image_reply(42))
