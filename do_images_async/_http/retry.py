@@ -106,22 +106,28 @@ class RetryBudget:
     Args:
         reserve: retries allowed before anything has succeeded.
         ratio: the part of a retry that one success earns.
+
+    Attributes:
+        was_spent: whether it has refused a retry since it was last whole.
     """
 
-    __slots__ = ("_left", "_ratio", "_reserve")
+    __slots__ = ("_left", "_ratio", "_reserve", "was_spent")
 
     def __init__(self, reserve: float = 50.0, ratio: float = 0.1) -> None:
         self._left = self._reserve = reserve
         self._ratio = ratio
+        self.was_spent = False
 
     def earn(self) -> None:
         """Count a success."""
         if self._left < self._reserve:
             self._left = min(self._reserve, self._left + self._ratio)
+            self.was_spent = self.was_spent and self._left < self._reserve
 
     def spend(self) -> bool:
         """Take one retry from the budget; return False when none is left."""
         if self._left < 1:
+            self.was_spent = True
             return False
         self._left -= 1
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
 import time
 from functools import partial
@@ -289,9 +290,11 @@ class Transport:
             return None
         if problem.failure is Failure.RATE_LIMITED:
             return 0.0  # the limiter makes all calls wait, this one too
+        known = self._budget.was_spent
         if not self._budget.spend():
             problem.error.add_note(BUDGET_IS_SPENT)
-            logger.warning(BUDGET_IS_SPENT)
+            # An outage is one warning, not one for each call.
+            logger.log(logging.DEBUG if known else logging.WARNING, BUDGET_IS_SPENT)
             return None
         delay = options.retry.delay(number)
         return delay if pause is None else max(delay, min(pause, options.retry.cap))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import socket
 import ssl
 import struct
@@ -21,7 +22,7 @@ import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from do_images_async import ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
-from do_images_async._http.retry import BUDGET_IS_SPENT
+from do_images_async._http.retry import BUDGET_IS_SPENT, RetryBudget
 from do_images_async.events import AttemptEnded, Event
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.calls import CALLS, EVERY_METHOD, IDEMPOTENT, Method, failure, success
@@ -186,6 +187,35 @@ async def test_many_failures_do_not_multiply_the_traffic(server: Server, api: Im
     server.answer_with(lambda _: refusal(503))
     await failure(api.with_options(timeout=5), method)
     assert len(server.received) == 2
+
+
+def test_a_budget_that_was_spent_is_whole_again_after_ten_successes_for_each_retry() -> None:
+    budget = RetryBudget(2)
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    spent: list[bool] = []
+    for _ in range(21):
+        spent.append(budget.was_spent)
+        budget.earn()
+    assert spent[:19] == [True] * 19
+    assert not budget.was_spent
+    assert budget.spend()
+
+
+async def test_a_spent_budget_is_one_warning_until_it_is_whole_again(
+    server: Server, api: ImagesAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "do_images_async")
+
+    async def levels(answer: Answer, calls: int) -> list[str]:
+        server.answer_with(lambda _: answer)
+        caplog.clear()
+        await asyncio.gather(*(api.get(42) for _ in range(calls)), return_exceptions=True)
+        return [each.levelname for each in caplog.records if each.getMessage() == BUDGET_IS_SPENT]
+
+    first, *others = await levels(refusal(503), 30)
+    assert (first, set(others)) == ("WARNING", {"DEBUG"})
+    await levels(image_reply(42), 20)
+    assert set(await levels(refusal(503), 10)) == {"DEBUG"}, "it was not whole"
 
 
 @pytest.fixture
