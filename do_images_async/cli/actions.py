@@ -265,7 +265,7 @@ def convert_command(
                 image_id, begun.id, timeout=wait_timeout, poll_interval=poll_interval
             )
 
-    _check_not_errored(change.report(convert()))
+    _check_not_errored(change.report(convert))
     return Exit.OK
 
 

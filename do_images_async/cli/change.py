@@ -50,14 +50,17 @@ class Change(Generic[T]):
         self._words.append(words(made))
         return made
 
-    def report(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run the work, and write its object; if it is interrupted after the change, the changed one.
+    def report(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do the work, and write its object; if it is interrupted after the change, the changed one.
+
+        Args:
+            work: begins the work, once the output is open.
 
         Raises:
             Stopped: it was interrupted, or the object can't be written.
         """
         with told_if_lost(self._words), self.rows.destination() as target:
-            result = self._run(work)
+            result = self._run(work())
             self.rows.write(target, [result], self.columns)
         if self.interruption.begun:
             raise Stopped(Exit.INTERRUPTED, "; ".join(["interrupted", *self._words]))

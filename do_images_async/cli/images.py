@@ -151,7 +151,7 @@ def create_command(
         return await api.wait_until_available(image.id, timeout=wait_timeout, poll_interval=poll_interval)
 
     words = f"importing {printable(name)} to {printable(region)}"
-    image = change.report(_opened(create, options, words))
+    image = change.report(lambda: _opened(create, options, words))
     if image.status == ImageStatus.DELETED:  # the import has failed already, as --wait would say
         raise ImportFailedError(image)
     return Exit.OK
@@ -189,7 +189,7 @@ def update_command(
             lambda: api.update(image_id, **changes), lambda _: f"image {image_id} was updated"
         )
 
-    change.report(_opened(update, options, f"updating {image_id}"))
+    change.report(lambda: _opened(update, options, f"updating {image_id}"))
     return Exit.OK
 
 

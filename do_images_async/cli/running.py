@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from do_images_async.cli.in_flight import Interruption
 from do_images_async.cli.signals import (
@@ -25,6 +26,9 @@ __all__ = ["run_interruptibly", "run_to_report"]
 
 T = TypeVar("T")
 
+_FILES: Final = 12
+"""The files that must be free to open: those of an event loop, of one connection, and of the quota."""
+
 
 def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption | None = None) -> T:
     """Run a coroutine to its end; Ctrl-C, SIGTERM or SIGHUP cancels it, and it may still return a result.
@@ -36,15 +40,30 @@ def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption |
     is seen only when the wait is over, which may be half a minute. A signal handler of the loop wakes it.
 
     Raises:
-        Stopped: it was interrupted and returned nothing.
+        Stopped: it was interrupted and returned nothing, or too few files may be open.
         KeyboardInterrupt: so it was, after it had ended.
     """
     try:
+        _check_files()
         with ExitStack() as begins, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             begins.enter_context(blocked())
             return runner.run(_cancelled_by_signal(main, interruption, begins.close))
     finally:
+        main.close()  # in case it was never started
         terminate_as_ctrl_c()
+
+
+def _check_files() -> None:
+    """Raise Stopped if too few files may be opened: an event loop that lacks one can't even be closed."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_FILES))
+    except OSError as error:
+        message = f"{error.strerror}: the command needs {_FILES} more at once; see `ulimit -n`"
+        raise Stopped(Exit.API_ERROR, message) from None
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def run_to_report(main: Coroutine[Any, Any, None], interruption: Interruption) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest_asyncio
 
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
-from tests.support.cli_processes import account, do_images, do_images_here
+from tests.support.cli_processes import account, do_images, do_images_here, environment
 from tests.support.logs import without_quota_wait
 from tests.support.servers import HANG, Server, listing, unused_port
 from tests.support.slow import fewer
@@ -210,3 +211,18 @@ async def test_delete_takes_a_public_image_only_if_it_is_told_to(server: Server)
         assert (refused.status, emulator.requests.count("DELETE")) == (3, 0)
         await do_images_here("delete", public, "-y", "--allow-public", **where)
         assert emulator.requests.count("DELETE") == 1
+
+
+@pytest.mark.parametrize("files", fewer([12, 8, 6]))
+async def test_a_process_that_may_open_too_few_files_says_so_in_one_line(files: int) -> None:
+    ended = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"),
+        *(sys.executable, "-m", "do_images_async", "audit", "--demo", "--images", "5"),
+        env=environment(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await ended.communicate()
+    assert ended.returncode == 3
+    assert stderr.decode() == (
+        "do-images: Too many open files: the command needs 12 more at once; see `ulimit -n`\n"
+    )

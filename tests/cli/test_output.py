@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import io
 import json
 import os
@@ -246,3 +247,33 @@ def test_a_link_to_what_is_not_there_yet_is_followed(tmp_path: Path) -> None:
     link.symlink_to(tmp_path / "target")
     write_file(link, "new")
     assert ((tmp_path / "target").read_text(), link.is_symlink()) == ("new", True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("actions", "7"),
+        ("audit",),
+        ("convert", "7"),
+        ("create", "golden", "--url", "https://example.com/a.qcow2", "--region", "nyc3"),
+        ("delete", "7", "--yes"),
+        ("get", "7"),
+        ("latest", "--name", "web"),
+        ("list",),
+        ("prune", "--keep-last", "1"),
+        ("replicate", "7", "--to", "nyc3"),
+        ("transfer", "7", "--region", "nyc3"),
+        ("update", "7", "--name", "golden"),
+        ("wait", "7"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+async def test_a_file_that_cannot_be_written_is_one_line_before_anything_is_sent(
+    arguments: tuple[str, ...], server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "missing" / "file"
+    ended = await do_images_here(*arguments, "--file", str(file), **account(server))
+    gc.collect()  # a coroutine that nobody has awaited warns when it is collected
+    assert (ended.status, ended.stdout) == (74, "")
+    assert ended.stderr == f"do-images: {file} could not be written: No such file or directory\n"
+    assert server.received == []
