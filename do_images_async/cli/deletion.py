@@ -16,6 +16,7 @@ from do_images_async import Image, ImagesAPI, fan_out
 from do_images_async.cli.columns import as_record
 from do_images_async.cli.connection import Connection
 from do_images_async.cli.in_flight import Interruption, NotSentError, UnfinishedError
+from do_images_async.cli.lookup import Lookup
 from do_images_async.cli.options import image_id
 from do_images_async.cli.output import Target
 from do_images_async.cli.progress import Watch, show_words
@@ -78,7 +79,13 @@ class Deletion:
     outcomes: dict[int, bool | None] = attrs.field(factory=dict[int, bool | None], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
     interruption: Interruption = attrs.field(factory=Interruption, init=False)
+    _look_up_interrupted: bool = attrs.field(default=False, init=False)
     _unwritten: deque[Image] = attrs.field(factory=deque[Image], init=False)
+
+    @property
+    def interrupted(self) -> bool:
+        """Return whether it was interrupted, while it read the images or while it deleted them."""
+        return self._look_up_interrupted or self.interruption.begun
 
     @property
     def summary(self) -> str:
@@ -94,21 +101,16 @@ class Deletion:
         return sum(outcome is True for outcome in self.outcomes.values())
 
     async def look_up(self, ids: Sequence[int], shown: Watch) -> None:
-        """Read the images, and keep those that may be deleted."""
-        async with (
-            self.connection.open() as api,
-            show_words(
-                api.limiter, shown, lambda: f"{len(self.found):,}/{counted(len(ids), 'image')} looked up"
-            ),
-            aclosing(
-                api.delete_many(ids, dry_run=True, ordered=True, allow_public=self.allow_public)
-            ) as outcomes,
-        ):
-            async for outcome in outcomes:
-                if outcome.error is not None:
-                    self.errors.append(outcome.error)
-                elif outcome.value is not None:
-                    self.found.append(outcome.value)
+        """Read the images, until it is interrupted, and keep those that may be deleted."""
+        lookup = Lookup(ids)
+
+        def words() -> str:
+            return f"{len(lookup.found):,}/{counted(len(ids), 'image')} looked up"
+
+        async with self.connection.open() as api, show_words(api.limiter, shown, words):
+            await lookup.read(api.delete_many(ids, dry_run=True, allow_public=self.allow_public))
+        self.found, self.errors = lookup.found, lookup.errors
+        self._look_up_interrupted = lookup.interrupted
 
     async def delete(self, shown: Watch) -> None:
         """Delete the images that were found, and write a line for each.

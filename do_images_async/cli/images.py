@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.confirmation import check_somebody_is_there, confirm
 from do_images_async.cli.connection import Connection, connection_of
 from do_images_async.cli.deletion import Deletion, named, read_ids
+from do_images_async.cli.lookup import Lookup
 from do_images_async.cli.options import (
     IMAGE_ID,
     check_wait_options,
@@ -69,21 +69,19 @@ def get_command(*, images: tuple[int | str, ...], **options: Any) -> int:
 async def _get(
     connection: Connection, keys: Sequence[int | str], rows: Rows, target: Target, shown: Watch
 ) -> int:
-    found: list[Image] = []
-    errors: list[BaseException] = []
-    async with (
-        connection.open() as api,
-        show_words(api.limiter, shown, lambda: f"{len(found):,}/{counted(len(keys), 'image')}"),
-        aclosing(api.get_many(keys, ordered=True)) as outcomes,
-    ):
-        async for outcome in outcomes:
-            if outcome.error is not None:
-                errors.append(outcome.error)
-            elif outcome.value is not None:
-                found.append(outcome.value)
-    if found or rows.form == "json":
-        rows.write(target, found, IMAGE_COLUMNS)
-    _raise_last(errors, connection)
+    lookup = Lookup(keys)
+
+    def words() -> str:
+        return f"{len(lookup.found):,}/{counted(len(keys), 'image')}"
+
+    async with connection.open() as api, show_words(api.limiter, shown, words):
+        await lookup.read(api.get_many(keys))
+    if lookup.found or rows.form == "json":
+        rows.write(target, lookup.found, IMAGE_COLUMNS)
+    if lookup.interrupted:
+        _complain_of(lookup.errors, connection)
+        raise Stopped(Exit.INTERRUPTED, f"INCOMPLETE: interrupted after {words()}", partial=True)
+    _raise_last(lookup.errors, connection)
     return Exit.OK
 
 
@@ -264,12 +262,12 @@ def delete_command(
     with told_if_lost(changes), destination(file) as target:
         deletion = Deletion(connection, target, as_json=form == "json", allow_public=allow_public)
         run_interruptibly(deletion.look_up(ids, shown))
-        if not dry_run:
+        if not dry_run and not deletion.interrupted:
             if deletion.found and not yes:
                 _ask(deletion.found)  # outside of the event loop, so that Ctrl-C ends it
             _delete(deletion, shown, changes)
         deletion.finish(dry_run=dry_run)
-        if deletion.interruption.begun:
+        if deletion.interrupted:
             _complain_of(deletion.errors, connection)
             raise Stopped(Exit.INTERRUPTED, f"interrupted: {deletion.summary}", partial=True)
         _raise_last(deletion.errors, connection)

@@ -291,7 +291,7 @@ def _carry_out(
             for each in plan.accounts
         ]
         stopped_by = _remove(removals, watch(options), interruption)
-    outcomes = [each for removal in removals for each in removal.done]
+    outcomes = [each for removal in removals for each in removal.outcomes]
     strange = [removal.plan.account for removal in removals if planned_earlier and removal.found_none]
     done = summary(plan, outcomes, strange)
     report.changes[:] = [done]

@@ -10,7 +10,7 @@ import attrs
 
 from do_images_async import ImagesAPI, fan_out
 from do_images_async.cli.connection import Connection
-from do_images_async.cli.in_flight import Interruption
+from do_images_async.cli.in_flight import Interruption, NotSentError
 from do_images_async.cli.journal import DELETED, DELETING, Journal
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage
@@ -24,7 +24,7 @@ from do_images_async.errors import (
 )
 from do_images_async.retention import Policy
 
-__all__ = ["CHANGED", "FAILED", "GONE", "UNKNOWN", "Removal", "Removed", "remove_all"]
+__all__ = ["CHANGED", "FAILED", "GONE", "NOT_TRIED", "UNKNOWN", "Removal", "Removed", "remove_all"]
 
 GONE: Final = "gone"
 """It was not there any more, and no run of this journal had begun to delete it."""
@@ -33,6 +33,9 @@ CHANGED: Final = "changed"
 FAILED: Final = "failed"
 UNKNOWN: Final = "unknown"
 """It may have been deleted, or not."""
+
+NOT_TRIED: Final = "not tried"
+"""Its deletion was not sent, as the command was interrupted or stopped before."""
 
 _AT_ONCE: Final = 8
 
@@ -43,7 +46,7 @@ class Removed:
 
     Attributes:
         account, id, name, size_gigabytes: the image.
-        outcome: "deleted", "gone", "changed", "failed" or "unknown".
+        outcome: "deleted", "gone", "changed", "failed", "unknown" or "not tried".
         message: why, unless this run deleted it.
         earlier: whether it was deleted by an earlier run of this journal.
     """
@@ -82,6 +85,17 @@ class Removal:
         """Return whether not one image of the plan was there, and no run of this journal had deleted one."""
         return len(self.done) == len(self.plan.remove) > 0 and {each.outcome for each in self.done} == {GONE}
 
+    @property
+    def outcomes(self) -> list[Removed]:
+        """Return the outcome of each image of the plan: those that have none yet were not tried."""
+        ended = {each.id for each in self.done}
+        rest = [self._removed(each, NOT_TRIED) for each in self._images if each.id not in ended]
+        return [*self.done, *rest]
+
+    @property
+    def _images(self) -> list[PlannedImage]:
+        return sorted(self.plan.remove, key=lambda each: (str(each.created_at), each.id))
+
     async def run(self, shown: Watch) -> None:
         """Remove the images, the oldest first; failures are added to `done`.
 
@@ -91,7 +105,7 @@ class Removal:
             Stopped: the journal can't be written.
             AuthenticationError, PermissionDeniedError: the token lacks the right, so the rest is not tried.
         """
-        images = sorted(self.plan.remove, key=lambda each: (str(each.created_at), each.id))
+        images = self._images
         account = f"{self.plan.account}: " if self.plan.account else ""
 
         def words() -> str:
@@ -131,6 +145,8 @@ class Removal:
         except NotFoundError:
             # Another client deleted it a moment ago, unless an earlier run's request did.
             self._note_absent(image, begun=begun)
+        except NotSentError:
+            self._note(image, NOT_TRIED)
         except DOImagesError as error:
             if not error.outcome_unknown:
                 self._note(image, FAILED, error)
@@ -177,16 +193,19 @@ class Removal:
         self._end(image, DELETED, "by an earlier run", earlier=True)
 
     def _end(self, image: PlannedImage, outcome: str, message: str = "", *, earlier: bool = False) -> None:
-        self.done.append(
-            Removed(
-                account=self.plan.account,
-                id=image.id,
-                name=image.name,
-                size_gigabytes=image.size_gigabytes,
-                outcome=outcome,
-                message=message,
-                earlier=earlier,
-            )
+        self.done.append(self._removed(image, outcome, message, earlier=earlier))
+
+    def _removed(
+        self, image: PlannedImage, outcome: str, message: str = "", *, earlier: bool = False
+    ) -> Removed:
+        return Removed(
+            account=self.plan.account,
+            id=image.id,
+            name=image.name,
+            size_gigabytes=image.size_gigabytes,
+            outcome=outcome,
+            message=message,
+            earlier=earlier,
         )
 
 

@@ -15,7 +15,7 @@ from do_images_async.audit.context import valid_gigabytes
 from do_images_async.cli.columns import Column
 from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.journal import DELETED
-from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, UNKNOWN, Removed
+from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, NOT_TRIED, UNKNOWN, Removed
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage, PrunePlan
 from do_images_async.cli.text import counted, printable
 
@@ -143,10 +143,9 @@ def summary(plan: PrunePlan, outcomes: Sequence[Removed], strange: Sequence[str 
         CHANGED: "changed since the plan, so not deleted",
         FAILED: "failed",
         UNKNOWN: "perhaps deleted",
+        NOT_TRIED: "not tried",
     }
     parts += [f"{counts[outcome]:,} {text}" for outcome, text in words.items() if counts[outcome]]
-    untried = plan.removed - len(outcomes)
-    parts += [f"{untried:,} not tried"] if untried else []
     for account in strange:
         where = f" in {printable(account)}" if account else ""
         parts.append(f"not one image of the plan was there{where}: the token may be another account's")

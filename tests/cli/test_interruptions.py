@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from do_images_async.cli.text import counted
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
 from tests.support.cli_processes import account, at_the_first, drain, pruning_into_a_pipe, start
@@ -86,8 +87,16 @@ def deleted_by(form: str, text: str) -> dict[int, str]:
     if form == "csv":
         rows = csv.DictReader(io.StringIO(text))
         return {int(each["id"]): each["outcome"] for each in rows if each["outcome"]}
-    rows_of_text = [line.split() for line in text.splitlines()]
-    return {int(row[1]): row[0] for row in rows_of_text if row and row[0] in ("deleted", "unknown", "failed")}
+    lines = re.findall(r"^(deleted|unknown|failed|not tried) (\d+) ", text, re.MULTILINE)
+    return {int(number): outcome for outcome, number in lines}
+
+
+def events_of(journal: Path) -> dict[int, list[str]]:
+    """Return the events of each image."""
+    found: dict[int, list[str]] = {}
+    for line in map(json.loads, journal.read_text().splitlines()):
+        found.setdefault(line["id"], []).append(line["event"])
+    return found
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -177,6 +186,32 @@ async def test_prune_reports_a_refused_deletion_as_failed_when_it_is_interrupted
     assert "was answered 429" in stdout
     assert journalled(journal) == ["deleting", "failed"]
     assert emulator.requests.count("DELETE") == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+async def test_prune_calls_no_deletion_failed_that_was_never_sent(
+    emulator: ImagesEmulator, tmp_path: Path, form: str
+) -> None:
+    """A slow start holds deletions back that are in the journal already."""
+    every = ids(emulator)
+    emulator.faults.add(Fault(method="DELETE", delay=0.5, times=None))
+    journal = tmp_path / "journal"
+    process = await begun(
+        *(emulator, "prune", "--name", "web-*", "--keep-last", "1", "--max-delete-fraction", "1"),
+        *("--apply", "--yes", "--journal", str(journal), "-o", form),
+    )
+    at_the_first(emulator, "DELETE", lambda: process.send_signal(signal.SIGINT))
+    status, stdout, stderr = await ended(process)
+    there = set(ids(emulator))
+    told = {each: "not tried" if each in there else "deleted" for each in every[:-1]}
+    assert status == -signal.SIGINT
+    assert deleted_by(form, stdout) == told
+    begun_in_journal = events_of(journal)
+    assert all(begun_in_journal[each] == ["deleting", told[each]] for each in begun_in_journal)
+    deleted = len(every) - len(there)
+    assert stderr.endswith(
+        f" {deleted} of 11 images deleted ({deleted * 2.5:g} GB), {11 - deleted} not tried\n"
+    )
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -331,6 +366,37 @@ async def test_a_change_that_was_never_sent_is_said_to_be_so() -> None:
         "",
         "do-images: interrupted; the request was not sent\n",
     )
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("command", ["get", "delete"])
+async def test_json_has_the_images_that_were_read_before_the_interruption(
+    emulator: ImagesEmulator, command: str
+) -> None:
+    first, stalled, last = ids(emulator)[:3]
+    read = [first, last]
+    emulator.faults.add(Fault(method="GET", path=f"*/{stalled}", broken="stall", times=None))
+    options = ["-y"] * (command == "delete")
+    process = await begun(emulator, command, *map(str, (first, stalled, last)), *options, "-v", "-o", "json")
+    for _ in read:
+        while "answered 200" not in await line_of(process):
+            pass
+    await asyncio.sleep(0.1)  # it reads the second answer; if it has not, it does not know that image
+    process.send_signal(signal.SIGINT)
+    status, stdout, stderr = await ended(process)
+    known = [each["id"] for each in json.loads(stdout)]
+    assert (status, known) in [(-signal.SIGINT, read[:count]) for count in (1, 2)]
+    assert [each.get("deleted") for each in json.loads(stdout)] == [
+        None if command == "get" else False for _ in known
+    ]
+    told = {
+        "get": f"INCOMPLETE: interrupted after {len(known)}/3 images",
+        "delete": f"interrupted: 0 of {counted(len(known), 'image')} deleted",
+    }
+    assert stderr.splitlines()[-1] == f"do-images: {told[command]}"
+    assert emulator.requests.count("DELETE") == 0
 
 
 # --- lines beside the progress ---

@@ -260,7 +260,7 @@ def test_a_link_to_what_is_not_there_yet_is_followed(tmp_path: Path) -> None:
         ("get", "7"),
         ("latest", "--name", "web"),
         ("list",),
-        ("prune", "--keep-last", "1"),
+        ("prune", "--name", "web", "--keep-last", "1"),
         ("replicate", "7", "--to", "nyc3"),
         ("transfer", "7", "--region", "nyc3"),
         ("update", "7", "--name", "golden"),
