@@ -89,7 +89,9 @@ def failed_import() -> NamedRule:
     """Find custom images whose import failed: the API keeps them as deleted, with the reason."""
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if image.status != ImageStatus.DELETED or not is_own(image):
+        # A deleted snapshot or backup was no import, unless it has an import's error.
+        is_import = image.type in (ImageType.CUSTOM, None) or image.error_message
+        if image.status != ImageStatus.DELETED or not is_own(image) or not is_import:
             return None
         detail = image.error_message or "deleted; the API gives no reason"
         action = "import it again"
@@ -207,7 +209,8 @@ def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
 def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
     """Find snapshots that no Droplet lists: their Droplet is gone, or belonged to another account.
 
-    Such a snapshot may be the only remaining copy, so it never counts as stale.
+    Such a snapshot may be the only remaining copy, so this finding does not make it stale. Other findings,
+    such as that of `older_than`, may.
 
     Args:
         snapshot_ids: the `snapshot_ids` of every Droplet that exists, and the images they were made from.

@@ -315,14 +315,17 @@ def test_untagged_images(tags: tuple[str, ...] | None) -> None:
 def test_failed_imports_say_why() -> None:
     images = [
         image(1, status=ImageStatus.DELETED, error_message="not an image", size_gigabytes=500.0),
-        image(2, status=ImageStatus.DELETED),
-        image(3, status=ImageStatus.DELETED, public=True),
+        image(2, status=ImageStatus.DELETED, type=ImageType.CUSTOM),
+        image(3, status=ImageStatus.DELETED, public=True, type=ImageType.CUSTOM),
         image(4, error_message="was repaired"),
+        image(5, status=ImageStatus.DELETED, type=None),
+        *(image(6, status=ImageStatus.DELETED, type=each) for each in (ImageType.SNAPSHOT, ImageType.BACKUP)),
     ]
     report = run(images, rules=[failed_import()])
     assert [(found.image_id, found.detail) for found in report.findings] == [
         (1, "not an image"),
         (2, "deleted; the API gives no reason"),
+        (5, "deleted; the API gives no reason"),
     ]
     assert report.gigabytes == 10.0  # what failed occupies nothing
 
