@@ -36,14 +36,21 @@ class _FirstWarning(logging.Handler):
 def shared_quota() -> FileRateLimiter | None:
     """Return a limiter on the file in `DO_IMAGES_QUOTA_FILE` or the default file; None if it is "off".
 
-    A command that can't use the file continues without it.
+    A command that can't use the file continues without it. The default file's folder is made, but one that
+    the user names must be there: a folder with a typing error would share the quota with nobody.
     """
     value = os.environ.get(_VARIABLE, "")
     if value.strip().lower() == "off":
         return None
     from do_images_async import FileRateLimiter  # needs SQLite, which not every Python has
 
-    return FileRateLimiter(path_in_home(value) if value else None, on_store_failure="local")
+    if not value:
+        return FileRateLimiter(on_store_failure="local")
+    path = path_in_home(value)
+    if not path.parent.exists():
+        _LOGGER.warning("the quota is not shared with others: %s: there is no folder %s", path, path.parent)
+        return None
+    return FileRateLimiter(path, on_store_failure="local")
 
 
 def warn_of_unshared_quota() -> None:

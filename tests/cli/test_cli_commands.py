@@ -708,6 +708,7 @@ NOT_SHARED = "do-images: warning: the quota is not shared with others: {}; DO_IM
     [
         ("/dev/null/quota.db", "Not a directory"),
         ("/", "Is a directory"),
+        ("/nowhere/else/quota.db", "there is no folder /nowhere/else"),
     ],
 )
 async def test_a_run_that_can_not_share_the_quota_says_so_on_stderr(
@@ -717,6 +718,7 @@ async def test_a_run_that_can_not_share_the_quota_says_so_on_stderr(
     assert ended.status == 0
     assert ended.stderr.startswith(NOT_SHARED.format(f"{path}: {reason}"))
     assert len(ended.stderr.splitlines()) == 1
+    assert not Path("/nowhere").exists()  # noqa: ASYNC240
     quiet = await ask(emulator, "list", "-o", "json", "-q", DO_IMAGES_QUOTA_FILE=path)
     assert (quiet.stdout, quiet.stderr) == (ended.stdout, "")
 
