@@ -20,8 +20,9 @@ _SKIPPED = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Return the rows as CSV, each with a line feed at its end.
 
-    A text that a spreadsheet might execute as a formula gets an apostrophe in front, also if it begins with
-    apostrophes itself. The standard library's writer quotes a carriage return from Python 3.13 on only.
+    A text that a spreadsheet might execute as a formula gets an apostrophe in front. So does one that begins
+    with an apostrophe: whoever takes one away from each cell that begins with it has the texts back. The
+    standard library's writer quotes a carriage return from Python 3.13 on only.
 
     Args:
         rows: the cells: strings, numbers, booleans, datetimes, None for nothing, and sequences of strings.
@@ -54,12 +55,11 @@ def _text(value: object) -> str:
 
 
 def _harmless(text: str) -> str:
-    return f"'{text}" if _may_be_formula(text) else text
+    return f"'{text}" if text.startswith("'") or _may_be_formula(text) else text
 
 
 def _may_be_formula(text: str) -> bool:
-    rest = text.lstrip("'")
-    if rest[:1] in ("\t", "\r", "\n"):
+    if text.startswith(("\t", "\r", "\n")):
         return True
-    first = next((char for char in rest if unicodedata.category(char) not in _SKIPPED), "")
+    first = next((char for char in text if unicodedata.category(char) not in _SKIPPED), "")
     return bool(first) and unicodedata.normalize("NFKC", first)[0] in _FORMULA

@@ -149,8 +149,8 @@ def list_command(
     are read then, at the same cost. --limit without --sort stops reading when it has found enough.
 
     A table has a few columns that fit 80 characters; --columns all shows every one. A terminal gets what fits
-    it, a pipe uncut rows. JSON and CSV have all. In CSV a text that begins with =, +, - or @ gets a ' in
-    front, so that no spreadsheet runs it.
+    it, a pipe uncut rows. JSON and CSV have all. In CSV a text that a spreadsheet might run, such as one that
+    begins with =, +, -, @ or a tab, gets a ' in front, and so does one that begins with a '.
 
     \b
     Examples:
