@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 import attrs
 
 from do_images_async._arguments import check_bool, check_callable, check_hook, check_range, shown
+from do_images_async._loop import running_loop
 
 __all__ = ["BulkProgress", "Outcome", "fan_out"]
 
@@ -99,7 +100,7 @@ def fan_out(
 
 
 async def _outcomes(workers: _Workers[K, V], source: AsyncIterator[K]) -> AsyncGenerator[Outcome[K, V], None]:
-    feeder = asyncio.create_task(workers.feed())
+    feeder = running_loop().create_task(workers.feed())
     feeder.add_done_callback(workers.to_yield.put_nowait)
     yielded = 0
     try:

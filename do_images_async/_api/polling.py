@@ -12,6 +12,7 @@ import attrs
 
 from do_images_async._arguments import check_seconds
 from do_images_async._http.last_error import LastError, keep_last_error
+from do_images_async._loop import running_loop
 from do_images_async.errors import (
     APIError,
     DecodeError,
@@ -93,9 +94,11 @@ async def poll(
 
     Raises:
         TypeError, ValueError: `timeout` or `poll_interval` can't be used.
+        ClientStateError: there is no event loop of asyncio.
         DOImagesError: a poll failed with an error that does not pass.
     """
     check_wait(timeout, poll_interval)
+    running_loop()
     interval = poll_interval
     missing_until = time.monotonic() + CREATION_LAG
     answered = False

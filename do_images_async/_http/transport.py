@@ -45,6 +45,7 @@ from do_images_async._http.retry import (
     leaves_outcome_unknown,
     may_retry,
 )
+from do_images_async._loop import running_loop
 from do_images_async._quota.policies import LONGEST_PAUSE
 from do_images_async._quota.protocols import Limiter
 from do_images_async._version import __version__
@@ -248,7 +249,7 @@ class Transport:
         A client whose loop is closed already may be closed from anywhere. Its sockets are closed when they
         are garbage-collected: closing them now would need the loop.
         """
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+        if self._loop is not None and self._loop is not running_loop():
             if not self._loop.is_closed():
                 raise ClientStateError("the client belongs to another event loop: close it there")
             self._closed.set()
@@ -353,13 +354,7 @@ class Transport:
 
     def _check_usable(self) -> asyncio.AbstractEventLoop:
         """Return the running event loop, if the client is open and belongs to no other one."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise ClientStateError(
-                "no event loop of asyncio is running: the client does not run under trio; "
-                "with anyio, use its asyncio backend"
-            ) from None
+        loop = running_loop()
         if self._closed.is_set():
             raise ClientStateError("the client is closed")
         if self._loop is not None and self._loop is not loop:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from do_images_async._arguments import read_base_url
 from do_images_async._credentials import read_token
+from do_images_async._loop import running_loop
 from do_images_async._quota.buckets import DOCUMENTED, TokenBucket, check_reserve, read_buckets
 from do_images_async._quota.permits import PermitContext
 from do_images_async._quota.protocols import LimiterStats, Permit
@@ -179,7 +180,7 @@ class FileRateLimiter:
         It takes `store_timeout` at most. The end of the process does the same.
         """
         self._closed = True
-        here = asyncio.get_running_loop()
+        here = running_loop()
         with self._lock:
             workers = dict(self._workers)
         elsewhere: list[asyncio.Future[None]] = []
@@ -294,7 +295,7 @@ class FileRateLimiter:
 
     def _worker(self) -> Worker:
         """Return the worker of the running event loop."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self._closed:
             raise ClientStateError("the limiter is closed")
         worker = self._workers.get(loop)

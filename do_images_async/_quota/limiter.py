@@ -28,6 +28,7 @@ from weakref import WeakSet
 import msgspec
 
 from do_images_async._arguments import check_bool, check_callable, check_hook, check_seconds
+from do_images_async._loop import running_loop
 from do_images_async._quota.buckets import (
     DOCUMENTED,
     STARVED_PART,
@@ -383,7 +384,7 @@ class RateLimiter:
             self._serve()
 
     def _enter(self, reserve: int, since: int) -> tuple[asyncio.Future[GrantedPermit], _Loop]:
-        waiter: asyncio.Future[GrantedPermit] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[GrantedPermit] = running_loop().create_future()
         return waiter, self._queue(waiter, reserve, since)
 
     def _queue(self, waiter: asyncio.Future[GrantedPermit], reserve: int, since: int) -> _Loop:

@@ -19,6 +19,7 @@ from typing import Literal
 import attrs
 
 from do_images_async._arguments import check_bool, check_choice, check_hook, check_seconds
+from do_images_async._loop import running_loop
 from do_images_async._quota.buckets import DOCUMENTED, STARVED_PART, TokenBucket, check_buckets, check_reserve
 from do_images_async._quota.clock import clock_ns
 from do_images_async._quota.failover import Failover
@@ -300,7 +301,7 @@ class Worker:
     # The exchanges.
 
     def _bind(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         self.check_open()
         if self._loop is None:
             self._loop = loop

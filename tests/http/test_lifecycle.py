@@ -17,7 +17,16 @@ import aiohttp
 import pytest
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
-from do_images_async import Image, ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, errors
+from do_images_async import (
+    FileRateLimiter,
+    Image,
+    ImagesAPI,
+    RateLimiter,
+    RetryPolicy,
+    TokenBucket,
+    errors,
+    fan_out,
+)
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.leaks import assert_not_shown
 from tests.support.servers import (
@@ -278,13 +287,29 @@ async def test_aclose_closes_within_a_block_at_once(server: Server) -> None:
             await api.get(1)
 
 
-@pytest.mark.parametrize("name", ["enter", "get", "list_page", "create"])
-def test_without_asyncio_an_error_names_it(name: str) -> None:
+async def use_a_file_limiter(_: ImagesAPI) -> None:
+    async with FileRateLimiter("never-made.db") as limiter:
+        await limiter.acquire()
+
+
+WITHOUT_ASYNCIO: dict[str, Callable[[ImagesAPI], Any]] = {
+    **CALLS,
+    "enter": ImagesAPI.__aenter__,
+    "list_pages": lambda api: anext(api.list_pages()),
+    "get_many": lambda api: anext(api.get_many([1])),
+    "fan_out": lambda api: anext(fan_out(api.get, [1])),
+    "ensure_regions": lambda api: anext(api.ensure_regions(1, ["ams3"])),
+    "transfer_to_regions": lambda api: anext(api.actions.transfer_to_regions(1, ["ams3"])),
+    "wait for an action": lambda api: api.actions.wait(1, 2),
+    "file limiter": use_a_file_limiter,
+}
+
+
+@pytest.mark.parametrize("call", WITHOUT_ASYNCIO.values(), ids=WITHOUT_ASYNCIO.keys())
+def test_without_asyncio_an_error_names_it(call: Callable[[ImagesAPI], Any]) -> None:
     """Trio runs coroutines likewise, without an event loop of asyncio."""
-    api = ImagesAPI(TOKEN)
-    coroutine = api.__aenter__() if name == "enter" else CALLS[name](api)
     with pytest.raises(errors.ClientStateError, match=r"no event loop of asyncio .* use its asyncio backend"):
-        coroutine.send(None)
+        call(ImagesAPI(TOKEN)).send(None)
 
 
 @pytest.mark.parametrize("borrowed", [True, False])

@@ -10,7 +10,17 @@ import do_images_async
 from do_images_async import _names, models
 
 PACKAGE = Path(__file__).parents[2] / "do_images_async"
-BASE = {"_arguments", "_credentials", "_decoders", "_notebook", "_version", "_whole", "errors", "models"}
+BASE = {
+    "_arguments",
+    "_credentials",
+    "_decoders",
+    "_loop",
+    "_notebook",
+    "_version",
+    "_whole",
+    "errors",
+    "models",
+}
 CORE = BASE | {"_quota", "_http", "events"}
 
 ALLOWED: dict[str, set[str]] = {
@@ -18,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "_arguments": set(),
     "_credentials": {"_arguments"},
     "_decoders": set(),
+    "_loop": {"errors"},
     "_notebook": set(),
     "models": {"_notebook"},
     "errors": {"models"},
