@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 import attrs
 
@@ -61,6 +61,30 @@ class BulkProgress:
     done: int
     failed: int
     total: int | None
+
+
+# For mypy, which takes `[42, "ubuntu-24-04-x64"]` for a list of objects in the first overload. Where both
+# match, the first one's outcomes are of a subtype.
+@overload
+def fan_out(  # type: ignore[overload-overlap]
+    call: Callable[[K], Awaitable[V]],
+    keys: Iterable[K] | AsyncIterable[K],
+    *,
+    concurrency: int = 32,
+    ordered: bool = False,
+    progress: Callable[[BulkProgress], object] | None = None,
+) -> AsyncGenerator[Outcome[K, V], None]: ...
+
+
+@overload
+def fan_out(
+    call: Callable[[int | str], Awaitable[V]],
+    keys: Iterable[int | str] | AsyncIterable[int | str],
+    *,
+    concurrency: int = 32,
+    ordered: bool = False,
+    progress: Callable[[BulkProgress], object] | None = None,
+) -> AsyncGenerator[Outcome[int | str, V], None]: ...
 
 
 def fan_out(

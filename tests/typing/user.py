@@ -175,6 +175,8 @@ async def many(images: ImagesAPI) -> None:
     await mixed.aclose()
     assert_type(images.delete_many([1], dry_run=True), AsyncGenerator[Outcome[int, Image | None], None])
     assert_type(images.update_many({1: {"name": "a"}}), AsyncGenerator[Outcome[int, Image], None])
+    assert_type(fan_out(images.get, [1, "slug"]), AsyncGenerator[Outcome[int | str, Image], None])
+    assert_type(fan_out(images.get, [1, 2]), AsyncGenerator[Outcome[int, Image], None])
     async for outcome in fan_out(images.actions.convert, [1, 2], concurrency=2, ordered=True):
         assert_type(outcome, Outcome[int, Action])
         assert_type(outcome.key, int)

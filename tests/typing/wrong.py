@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from do_images_async import Image, ImagesAPI, RateLimiter, RetryPolicy, TokenBucket
+from do_images_async import Image, ImagesAPI, RateLimiter, RetryPolicy, TokenBucket, fan_out
 from do_images_async.errors import APIError, QuotaWaitError
 from do_images_async.events import PermitGranted
 from do_images_async.retention import Policy, one_group, plan
@@ -43,6 +43,7 @@ async def calls(images: ImagesAPI) -> None:
     await images.actions.transfer("golden", "ams3")  # wrong: actions are of an image's id
     await images.actions.transfer_to_regions(42, 3)  # wrong: no regions
     images.get_many([42, 4.2])  # wrong: neither an id nor a slug
+    fan_out(images.get, [42, 4.2])  # wrong: neither an id nor a slug
     images.delete_many(["ubuntu-24-04-x64"])  # wrong: only `get` takes a slug
     await images.list()  # wrong: a generator is not awaited
     policy, now = Policy(keep_last=3), datetime.now(UTC)
