@@ -283,6 +283,15 @@ def test_hypothesis_makes_images_that_load_back(image: Image) -> None:
     assert converter.structure(image.to_dict(), Image) == image
 
 
+def test_a_status_that_a_hook_has_made_a_plain_string_is_unstructured_as_one() -> None:
+    mapper = converter.copy()
+    mapper.register_structure_hook(ImageStatus, lambda value, _: value)
+    image = mapper.structure(image_document(7), Image)
+    assert type(image.status) is str
+    assert mapper.unstructure(image) == converter.unstructure(converter.structure(image_document(7), Image))
+    assert mapper.loads(mapper.dumps(image), Image) == image
+
+
 def test_cattrs_strategy_of_subclasses() -> None:
     @attrs.frozen(kw_only=True)
     class Owned(Image):

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cached_property, partial
-from operator import attrgetter
 from threading import local
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin, overload
@@ -508,7 +507,7 @@ def _make_converter() -> ModelConverter:
         made.register_structure_hook_factory(fits, factory)
     for leaf in (bytes, datetime, date, time, timedelta, UUID, Decimal):
         made.register_unstructure_hook(leaf, msgspec.to_builtins)
-    made.register_unstructure_hook(OpenEnum, attrgetter("value"))
+    made.register_unstructure_hook(OpenEnum, msgspec.to_builtins)  # a user's hook may have made a str of it
     made.register_unstructure_hook(BaseException, _unstructure_error)
     made.register_unstructure_hook_factory(_is_whole, _unstructure_whole)
     return made
