@@ -37,6 +37,7 @@ UNKNOWN: Final = "unknown"
 NOT_TRIED: Final = "not tried"
 """Its deletion was not sent, as the command was interrupted or stopped before."""
 
+_EARLIER: Final = "by an earlier run"
 _AT_ONCE: Final = 8
 
 
@@ -87,10 +88,9 @@ class Removal:
 
     @property
     def outcomes(self) -> list[Removed]:
-        """Return the outcome of each image of the plan: those that have none yet were not tried."""
+        """Return the outcome of each image of the plan, also of those that this run did not come to."""
         ended = {each.id for each in self.done}
-        rest = [self._removed(each, NOT_TRIED) for each in self._images if each.id not in ended]
-        return [*self.done, *rest]
+        return [*self.done, *(self._untried(each) for each in self._images if each.id not in ended)]
 
     @property
     def _images(self) -> list[PlannedImage]:
@@ -189,8 +189,16 @@ class Removal:
         if isinstance(why, AuthenticationError | PermissionDeniedError):
             raise why
 
+    def _untried(self, image: PlannedImage) -> Removed:
+        before = self.journal.last.get((self.plan.account, image.id))
+        if before == DELETED:
+            return self._removed(image, DELETED, _EARLIER, earlier=True)
+        if before in (DELETING, UNKNOWN):
+            return self._removed(image, UNKNOWN, _EARLIER)
+        return self._removed(image, NOT_TRIED)
+
     def _end_earlier(self, image: PlannedImage) -> None:
-        self._end(image, DELETED, "by an earlier run", earlier=True)
+        self._end(image, DELETED, _EARLIER, earlier=True)
 
     def _end(self, image: PlannedImage, outcome: str, message: str = "", *, earlier: bool = False) -> None:
         self.done.append(self._removed(image, outcome, message, earlier=earlier))

@@ -20,7 +20,14 @@ import pytest
 from do_images_async.cli.text import counted
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
-from tests.support.cli_processes import account, at_the_first, drain, pruning_into_a_pipe, start
+from tests.support.cli_processes import (
+    account,
+    at_the_first,
+    do_images_here,
+    drain,
+    pruning_into_a_pipe,
+    start,
+)
 from tests.support.servers import eventually
 from tests.support.slow import fewer
 
@@ -212,6 +219,27 @@ async def test_prune_calls_no_deletion_failed_that_was_never_sent(
     assert stderr.endswith(
         f" {deleted} of 11 images deleted ({deleted * 2.5:g} GB), {11 - deleted} not tried\n"
     )
+
+
+async def test_prune_that_is_stopped_knows_what_an_earlier_run_has_done(
+    emulator: ImagesEmulator, tmp_path: Path
+) -> None:
+    *refused, begun, deleted, _ = ids(emulator)
+    for each in (*refused, begun):
+        emulator.faults.add(Fault(method="DELETE", path=f"*/{each}", status=422, times=None))
+    where, plan, journal = account(emulator, emulator.token), str(tmp_path / "plan"), tmp_path / "journal"
+    await do_images_here("prune", "--name", "web-*", "--keep-last", "1", "--plan", plan, **where)
+    apply = ("prune", "--apply-plan", plan, "--max-delete-fraction", "1", "-y", "--journal", str(journal))
+    await do_images_here(*apply, **where)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    line = next(line for line in lines if line["id"] == begun)
+    with journal.open("a") as file:  # as a run that is killed in the middle of the deletion
+        file.write(json.dumps(line | {"event": "deleting"}) + "\n")
+    emulator.faults.add(Fault(method="GET", path=f"*/{refused[0]}", status=401, times=None))
+    ended = await do_images_here(*apply, "-o", "json", **where)
+    told = deleted_by("json", ended.stdout)
+    assert (ended.status, told[refused[0]], told[refused[-1]]) == (3, "failed", "not tried")
+    assert (told[begun], told[deleted]) == ("unknown", "deleted")
 
 
 @pytest.mark.parametrize("number", STOPPING)
