@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import attrs
 
-from do_images_async.audit.context import Finding, worst_first
+from do_images_async.audit.context import Finding, worst
 from do_images_async.audit.report import AuditReport, Group, RuleSummary
 
 __all__ = ["combined"]
@@ -16,7 +15,7 @@ __all__ = ["combined"]
 Number = TypeVar("Number", int, float)
 
 
-def combined(reports: Mapping[str, AuditReport], *, keep: int = 1000) -> AuditReport:
+def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> AuditReport:
     """Return one report over those of several accounts; each finding names its account.
 
     Prices, rules and ignored names are those of the first report: make all reports with the same. The
@@ -24,7 +23,7 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int = 1000) -> AuditRe
 
     Args:
         reports: the accounts' reports by the accounts' names; at least one.
-        keep: how many findings the report holds at most, the worst.
+        keep: how many findings the report holds at most, the worst; None for all.
 
     Raises:
         ValueError: there is no report.
@@ -86,13 +85,13 @@ def _largest_first(lists: Iterable[Iterable[Group]]) -> tuple[Group, ...]:
     return tuple(sorted(_in_order(lists), key=lambda group: (-group.gigabytes, -group.images, group.key)))
 
 
-def _worst(reports: Mapping[str, AuditReport], keep: int) -> tuple[Finding, ...]:
+def _worst(reports: Mapping[str, AuditReport], keep: int | None) -> tuple[Finding, ...]:
     findings = (
         attrs.evolve(finding, account=account)
         for account, report in reports.items()
         for finding in report.findings
     )
-    return tuple(heapq.nsmallest(keep, findings, key=worst_first))
+    return worst(findings, keep)
 
 
 def _rules(lists: Iterable[Iterable[RuleSummary]]) -> tuple[RuleSummary, ...]:

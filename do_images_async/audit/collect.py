@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
 from collections import defaultdict
 from collections.abc import (
@@ -32,6 +31,7 @@ from do_images_async.audit.context import (
     is_backup,
     is_own,
     is_public,
+    worst,
     worst_first,
 )
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
@@ -63,7 +63,7 @@ async def audit(
     price: float = PRICE,
     price_date: date | None = None,
     backup_price: float = 0.0,
-    keep: int = 1000,
+    keep: int | None = 1000,
     ignore_rules: Collection[str] = (),
     ignore_tags: Collection[str] = (),
     in_use: Container[int] | None = None,
@@ -83,7 +83,8 @@ async def audit(
         price_date: the date of that price; by default `PRICE_DATE`, unless you give another `price`.
         backup_price: the same for backups; 0 by default, since the Droplet's plan pays for them. Give a
             price if that plan is usage-based.
-        keep: the most findings that the report holds, the worst ones; counts are exact in any case.
+        keep: the most findings that the report holds, the worst ones; None for all, which take about 500
+            bytes each. Counts are exact in any case.
         ignore_rules: names of rules whose findings are left out.
         ignore_tags: tags, or patterns such as "keep-*", of images that no rule is applied to; they still
             count in the totals.
@@ -99,7 +100,7 @@ async def audit(
     context = Context(
         now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
     )
-    if keep < 0:
+    if keep is not None and keep < 0:
         raise ValueError(f"keep must be at least 0, not {keep}")
     if price_date is None and price == PRICE:
         price_date = PRICE_DATE
@@ -158,19 +159,19 @@ class _Tally:
 
 
 class _Worst:
-    """The worst findings, up to a number."""
+    """The worst findings, up to a number; all if it is None."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int | None) -> None:
         self._keep = keep
         self._findings: list[Finding] = []
 
     def add(self, finding: Finding) -> None:
         self._findings.append(finding)
-        if len(self._findings) > 2 * self._keep + 100:
+        if self._keep is not None and len(self._findings) > 2 * self._keep + 100:
             self._findings = list(self.in_order())
 
     def in_order(self) -> tuple[Finding, ...]:
-        return tuple(heapq.nsmallest(self._keep, self._findings, key=worst_first))
+        return worst(self._findings, self._keep)
 
 
 class _RuleTally:
@@ -214,7 +215,9 @@ class _Exceptions:
 class _Collector:
     """The state of an audit after the images so far."""
 
-    def __init__(self, context: Context, rules: Sequence[Rule], keep: int, exceptions: _Exceptions) -> None:
+    def __init__(
+        self, context: Context, rules: Sequence[Rule], keep: int | None, exceptions: _Exceptions
+    ) -> None:
         self.total = _Tally()
         self._context = context
         self._rules = tuple(rules)

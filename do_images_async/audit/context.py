@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
 from enum import IntEnum
 from typing import Any, Final, cast
@@ -23,6 +24,7 @@ __all__ = [
     "is_backup",
     "is_own",
     "is_public",
+    "worst",
     "worst_first",
 ]
 
@@ -90,6 +92,13 @@ class Finding:
 def worst_first(finding: Finding) -> tuple[int, float, int, str, str]:
     """Return the sort key that puts the worst finding first: by severity, cost and id, with no ties."""
     return -finding.severity, -finding.monthly_cost, finding.image_id, finding.rule, finding.detail
+
+
+def worst(findings: Iterable[Finding], keep: int | None) -> tuple[Finding, ...]:
+    """Return the worst findings in order, at most so many; all of them if `keep` is None."""
+    if keep is None:
+        return tuple(sorted(findings, key=worst_first))
+    return tuple(heapq.nsmallest(keep, findings, key=worst_first))
 
 
 def as_data(record: attrs.AttrsInstance) -> dict[str, Any]:

@@ -46,7 +46,6 @@ __all__ = ["audit_command"]
 
 _SHOWN = 10
 _KEPT = 10_000
-_SHOWN_BY_DEFAULT = {"text": _SHOWN, "json": _KEPT, "csv": _KEPT, "html": None}
 _LEVELS = tuple(severity.name.lower() for severity in Severity)
 _RULES = (
     *(
@@ -139,7 +138,7 @@ _RULES = (
 @click.option(
     "--top",
     type=click.IntRange(0),
-    show_default=f"{_SHOWN}; as data {_KEPT:,}; as html some of each rule",
+    show_default=f"{_SHOWN}; as data all; as html some of each rule",
     help="Findings shown, the worst first.",
 )
 @client_options
@@ -168,8 +167,9 @@ def audit_command(
     """
     _check_demo(accounts, options)
     earlier = _earlier(baseline, file)
-    shown = top if top is not None else _SHOWN_BY_DEFAULT[form]
-    keep = max(shown or 0, _KEPT)
+    shown = _SHOWN if top is None and form == "text" else top
+    # A comparison needs all findings, and so does the choice of some of each rule.
+    keep = None if shown is None or earlier is not None else max(shown, _KEPT)
     sources = _accounts(accounts, options)
     with destination(file) as target:
         results = run_interruptibly(read_accounts(sources, _reading(options, keep)))
@@ -213,7 +213,7 @@ def _accounts(named: Sequence[str], options: dict[str, Any]) -> list[Account]:
     return [Account(name=name, client=each.open()) for name, each in connections.items()]
 
 
-def _reading(options: dict[str, Any], keep: int) -> Reading:
+def _reading(options: dict[str, Any], keep: int | None) -> Reading:
     looked_up = options["price_date"]
     used = read_droplets(options["droplets"]) if options["droplets"] else None
     return Reading(
@@ -257,7 +257,7 @@ def _tags(values: tuple[str, ...], option: str) -> list[str]:
 
 
 def _report(
-    accounts: Sequence[Account], results: Sequence[Result], keep: int
+    accounts: Sequence[Account], results: Sequence[Result], keep: int | None
 ) -> tuple[AuditReport, dict[str, AuditReport]]:
     """Return the report over all accounts, and one for each account if there are several."""
     if accounts[0].name is None:

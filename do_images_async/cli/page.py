@@ -263,7 +263,7 @@ def _findings(report: AuditReport, top: int | None, *, accounts: bool) -> Iterat
         yield (
             f'<p class="note" id="left-out">This page, and so the search, leaves out '
             f"{report.findings_total - len(shown):,} findings: it holds {held}. "
-            "<code>do-images audit -o csv</code> has more.</p>"
+            "<code>do-images audit -o csv</code> has them all.</p>"
         )
     yield "</section>"
 

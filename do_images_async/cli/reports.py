@@ -32,7 +32,8 @@ def report_as(
         form: one of `FORMATS`.
         report: the report.
         parts: the reports of the accounts, if there are several.
-        shown: how many findings are written at most; None lets a page choose the worst of each rule.
+        shown: how many findings are written at most; None for all, of which a page shows the
+            worst of each rule.
         label: the account in words.
         to_file: whether it is written to a file, where text has no colours.
     """

@@ -52,6 +52,12 @@ async def test_findings_as_csv(emulator: ImagesEmulator) -> None:
     assert {row["name"] for row in rows if "calc" in row["name"]} == {"'=cmd|'/c calc'!A0"}
 
 
+async def test_csv_holds_every_finding_however_many(server: Server) -> None:
+    server.answer_with(listing(2100, name="one", tags=[], size_gigabytes=60.0))
+    table = (await do_images_here("audit", "-q", "-o", "csv", **account(server))).stdout
+    assert table.count("\n") == 1 + 5 * 2100 - 1  # the first of a name is no duplicate
+
+
 async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_path: Path) -> None:
     report, page = tmp_path / "report.json", tmp_path / "report.html"
     for form, file in (("json", report), ("html", page)):
