@@ -16,6 +16,7 @@ from __future__ import annotations
 import attrs
 
 from do_images_async._quota.policies import (
+    ALONE_PART,
     ROUNDING_PART,
     Closing,
     InFlight,
@@ -130,11 +131,16 @@ class Gate:
         self.in_flight.start()
         self.quiet = False
 
-    def end_slow_start(self, needed: int) -> None:
-        """Allow any number in flight if `needed` are more than a slow start allows."""
+    def end_slow_start(self, needed: int, free: int) -> None:
+        """Allow any number in flight if `needed` are more than may be while nothing is known of others.
+
+        What is left of the longest window stays guarded: `free` are the tokens in the shortest bucket.
+        """
         limit = self.in_flight
         if limit.starting and limit.window is not None and needed > limit.window:
             limit.window, limit.starting = None, False
+        if needed > free // ALONE_PART:
+            limit.cautious_until = 0
 
     def close(self, until: int) -> None:
         """Grant nothing before a moment."""

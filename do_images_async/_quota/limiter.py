@@ -199,7 +199,7 @@ class RateLimiter:
             if not self._queues:
                 if max_wait == 0:
                     # This call can't wait for the responses to the first requests.
-                    self._gate.end_slow_start(self._in_flight + 1)
+                    self._gate.end_slow_start(self._in_flight + 1, self._shortest.free)
                 ticket = self._take(now, reserve)
                 if ticket is not None:
                     return GrantedPermit(self._issuer, ticket)
@@ -443,7 +443,7 @@ class RateLimiter:
             if any(level.free <= reserve for level in self._levels):
                 return
             if self._opens_at(now) != now:
-                self._gate.end_slow_start(self._in_flight + 1)
+                self._gate.end_slow_start(self._in_flight + 1, self._shortest.free)
         self._serve()
 
     def _expected_wait(self, reserve: int) -> float:

@@ -20,6 +20,7 @@ import msgspec
 from do_images_async._quota.protocols import Report
 
 __all__ = [
+    "ALONE_PART",
     "CONSTANTS",
     "LONGEST_PAUSE",
     "ROUNDING_PART",

@@ -370,7 +370,8 @@ class SharedQuota:
         was_waiting = bool(member.wants)
         self._take_in(member, ask, now)
         if ask.at_once:
-            self._gate.end_slow_start(memory.held + sum(number for _, number in ask.wants))
+            needed = memory.held + sum(number for _, number in ask.wants)
+            self._gate.end_slow_start(needed, self._shortest.free)
         if not was_waiting:
             # A worker that was idle gets no more than the others.
             member.served = max(member.served, memory.least_served)

@@ -389,9 +389,10 @@ local function start_slowly()
     state.window, state.starting = 1, 1
 end
 
--- Allow any number in flight if `needed` are more than a slow start allows.
+-- Allow any number in flight if `needed` are more than may be while nothing is known of others.
 local function end_slow_start(needed)
     if state.starting and state.window and needed > state.window then state.window, state.starting = nil, nil end
+    if needed > math.floor(shortest.free / CONSTANTS.alone_part) then state.cautious_until = 0 end
 end
 
 local function in_flight_learn(report, first)

@@ -376,15 +376,21 @@ def test_a_call_that_must_not_wait_is_not_held_by_a_slow_start() -> None:
 
 @pytest.mark.parametrize("max_wait", [0, 0.001, 0.2, 0.5, 1.0, 2.0])
 def test_a_slow_start_refuses_no_call_whatever_its_max_wait(max_wait: float) -> None:
+    counted = 0
+
     async def call(limiter: RateLimiter) -> None:
+        nonlocal counted
         permit = await limiter.acquire(max_wait=max_wait)
-        await asyncio.sleep(0.3)
-        permit.settle()
+        counted += 1
+        report = Report(remaining=5000 - counted, counted=counted, reset_in=3600.0)
+        await asyncio.sleep(0.5)
+        permit.settle(report)
 
     async def main() -> None:
         limiter = RateLimiter(clock=clock)
-        for _ in range(3):
-            await asyncio.gather(*(call(limiter) for _ in range(40)))
+        for _ in range(2):
+            for number in (200, 50):  # the second burst meets those that the first has left
+                await asyncio.gather(*(call(limiter) for _ in range(number)))
             await asyncio.sleep(70)  # it starts slowly again
 
     run_virtually(main())

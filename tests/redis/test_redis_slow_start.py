@@ -154,13 +154,19 @@ def test_calls_that_can_not_wait_for_a_response_end_it(run: Run, max_wait: float
 @pytest.mark.parametrize("max_wait", [0, 0.1, 0.2, 0.3, 0.5, 1, 2, 8])
 def test_it_refuses_no_call_whatever_its_max_wait(run: Run, max_wait: float) -> None:
     async def test(make: Make) -> None:
+        counted = 0
+
         async def call() -> None:
+            nonlocal counted
             permit = await worker.acquire(max_wait=max_wait)
+            counted += 1
+            report = Report(remaining=5000 - counted, counted=counted, reset_in=3600.0)
             await asyncio.sleep(TRIP)
-            permit.settle()
+            permit.settle(report)
 
         worker = make()
-        await asyncio.gather(*(call() for _ in range(40)))
+        for number in (600, 300):  # more than half of what is left
+            await asyncio.gather(*(call() for _ in range(number)))
 
     run(test)
 
