@@ -24,7 +24,7 @@ class Memory:
     def __init__(self, keys: int = 1 << 18) -> None:
         self._keys = keys
         self._hashes = array("Q")
-        self._ids = array("Q")
+        self._ids = array("q")
 
     def first(self, kind: str, key: str, image_id: int) -> int:
         """Return the id of the first image with this key: this image, unless an earlier one is remembered.
@@ -35,7 +35,7 @@ class Memory:
             image_id: the image that has it.
         """
         if not self._hashes:
-            self._hashes, self._ids = (array("Q", bytes(8 * self._keys)) for _ in range(2))
+            self._hashes, self._ids = (array(code, bytes(8 * self._keys)) for code in "Qq")
         text = f"{kind}\0{key}".encode(errors="surrogatepass")
         digest = int.from_bytes(blake2b(text, digest_size=8).digest()) or 1
         start = digest % (self._keys // _WAYS) * _WAYS

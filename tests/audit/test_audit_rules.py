@@ -146,6 +146,12 @@ def test_memory_tells_the_first_and_keeps_kinds_apart() -> None:
     assert memory.first("owner", "a", 9) == 9
 
 
+@pytest.mark.parametrize("image_id", [-(2**63), -7, 0, 2**63 - 1])
+def test_memory_holds_every_id_that_an_answer_may_have(image_id: int) -> None:
+    memory = Memory()
+    assert memory.first("name", "a", image_id) == memory.first("name", "a", 8) == image_id
+
+
 def test_memory_is_bounded_and_never_makes_a_repetition_up() -> None:
     memory = Memory(keys=64)
     assert all(memory.first("name", f"n{number}", number) == number for number in range(1, 2000))
