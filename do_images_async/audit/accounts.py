@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import attrs
 
+from do_images_async._arguments import check_range
 from do_images_async.audit.context import Finding, worst
 from do_images_async.audit.report import AuditReport, Group, RuleSummary
 
@@ -26,10 +27,12 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> 
         keep: how many findings the report holds at most, the worst; None for all.
 
     Raises:
-        ValueError: there is no report.
+        TypeError, ValueError: there is no report, or `keep` can't be used.
     """
     if not reports:
         raise ValueError("reports must hold at least one report")
+    if keep is not None:
+        check_range(keep, "keep", 0)
     all_of = tuple(reports.values())
     first = all_of[0]
     in_use = [each.in_use for each in all_of if each.in_use is not None]

@@ -16,11 +16,13 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Final
 
 import attrs
 
 from do_images_async._api.idset import IdSet
+from do_images_async._arguments import check_range, shown
 from do_images_async.audit.context import (
     PRICE,
     PRICE_DATE,
@@ -36,7 +38,7 @@ from do_images_async.audit.context import (
 )
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
 from do_images_async.audit.rules import DEFAULT_RULES
-from do_images_async.audit.settings import checked_names, matches_tag, settings_of
+from do_images_async.audit.settings import checked_names, checked_number, matches_tag, settings_of
 from do_images_async.models import Image
 
 __all__ = ["audit"]
@@ -60,9 +62,9 @@ async def audit(
     *,
     rules: Sequence[Rule] = DEFAULT_RULES,
     now: datetime | None = None,
-    price: float = PRICE,
+    price: float | Decimal = PRICE,
     price_date: date | None = None,
-    backup_price: float = 0.0,
+    backup_price: float | Decimal = 0.0,
     keep: int | None = 1000,
     ignore_rules: Collection[str] = (),
     ignore_tags: Collection[str] = (),
@@ -94,15 +96,15 @@ async def audit(
 
     Raises:
         ValueError: a number is out of its range, or `now` has no time zone.
-        TypeError: `ignore_rules` or `ignore_tags` is a single string.
+        TypeError: an argument is of another type, or `ignore_rules` or `ignore_tags` a single string.
         DOImagesError: `images` failed; there is no report of the images read until then.
     """
     context = Context(
         now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
     )
-    if keep is not None and keep < 0:
-        raise ValueError(f"keep must be at least 0, not {keep}")
-    if price_date is None and price == PRICE:
+    if keep is not None:
+        check_range(keep, "keep", 0)
+    if price_date is None and context.price == PRICE:
         price_date = PRICE_DATE
     exceptions = _Exceptions(
         rules=checked_names(ignore_rules, "ignore_rules"),
@@ -337,12 +339,15 @@ def _youngest_first(tallies: dict[str, _Tally]) -> tuple[Group, ...]:
 def _aware(now: datetime | None) -> datetime:
     if now is None:
         return datetime.now(UTC)
+    if not isinstance(now, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"now must be a datetime, not {shown(now)}")
     if now.utcoffset() is None:
         raise ValueError("now must be an aware datetime")
     return now
 
 
-def _money(value: float, name: str) -> float:
-    if not 0 <= value <= _DEAREST:
-        raise ValueError(f"{name} must be a number of USD from 0 to {_DEAREST:,.0f}, not {value}")
-    return value
+def _money(value: object, name: str) -> float:
+    number = checked_number(value, name)
+    if not 0 <= number <= _DEAREST:
+        raise ValueError(f"{name} must be a number of USD from 0 to {_DEAREST:,.0f}, not {shown(value)}")
+    return number

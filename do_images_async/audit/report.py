@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import attrs
@@ -13,7 +13,7 @@ from do_images_async.audit.comparison import Comparison
 from do_images_async.audit.context import Finding, Severity, as_data
 from do_images_async.audit.settings import RuleSettings
 
-__all__ = ["NOTHING", "SCHEMA", "AuditReport", "Group", "QuotaLeft", "RuleSummary"]
+__all__ = ["NOTHING", "SCHEMA", "AuditReport", "Group", "QuotaLeft", "RuleSummary", "in_utc"]
 
 SCHEMA: Final = 1
 """The version of what `AuditReport.to_dict` returns; a change other than a new key raises it."""
@@ -145,7 +145,7 @@ class AuditReport:
         """Return the numbers without the groups and findings, which can be long."""
         missing = "" if self.complete else f", INCOMPLETE: {self.why_incomplete}"
         return (
-            f"<AuditReport of {self.created_at:%Y-%m-%d %H:%M}: {self.images:,} images, "
+            f"<AuditReport of {in_utc(self.created_at)}: {self.images:,} images, "
             f"{self.gigabytes:,.1f} GB, {self.monthly_cost:,.2f} USD a month, "
             f"{self.findings_total:,} findings{missing}>"
         )
@@ -234,6 +234,14 @@ class AuditReport:
             "quota": [attrs.asdict(each) for each in self.quota],
             "comparison": self.comparison.to_dict() if self.comparison else None,
         }
+
+
+def in_utc(moment: datetime) -> str:
+    """Return a datetime to the minute for people: "2026-11-27 08:41 UTC"."""
+    try:
+        return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except OverflowError:  # at an end of the calendar, where the day does not exist in another zone
+        return f"{moment:%Y-%m-%d %H:%M %Z}"
 
 
 def _plain(rule: RuleSettings) -> dict[str, Any]:

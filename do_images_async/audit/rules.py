@@ -14,9 +14,10 @@ from collections.abc import Container, Mapping
 from datetime import date, timedelta
 from typing import Final
 
+from do_images_async._arguments import shown
 from do_images_async.audit.context import Context, Finding, Rule, Severity, is_backup, is_own, is_public
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
-from do_images_async.audit.settings import NamedRule, matches_tag
+from do_images_async.audit.settings import NamedRule, checked_number, matches_tag
 from do_images_async.models import Image, ImageStatus, ImageType
 
 __all__ = [
@@ -47,7 +48,7 @@ def _is_stored(image: Image) -> bool:
 
 def older_than(days: float = 365.0) -> NamedRule:
     """Find images of the account older than so many days; from twice that age the severity is high."""
-    _check_limit(days, "days")
+    days = _limit(days, "days")
 
     def rule(image: Image, context: Context) -> Finding | None:
         age = context.age(image)
@@ -62,7 +63,7 @@ def older_than(days: float = 365.0) -> NamedRule:
 
 def oversized(gigabytes: float = 50.0) -> NamedRule:
     """Find images of the account larger than so many GB."""
-    _check_limit(gigabytes, "gigabytes")
+    gigabytes = _limit(gigabytes, "gigabytes")
 
     def rule(image: Image, context: Context) -> Finding | None:
         size = context.gigabytes(image)
@@ -102,7 +103,7 @@ def failed_import() -> NamedRule:
 
 def stuck_import(hours: float = 24.0) -> NamedRule:
     """Find images of the account that are still being imported after so many hours."""
-    _check_limit(hours, "hours")
+    hours = _limit(hours, "hours")
 
     def rule(image: Image, context: Context) -> Finding | None:
         age = context.age(image)
@@ -232,7 +233,7 @@ def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPP
         days: the number of days before the end of support from which an image is a finding.
         dates: the ends of support by the beginning of the slug, such as "ubuntu-22-04".
     """
-    _check_limit(days, "days")
+    days = _limit(days, "days")
 
     def rule(image: Image, context: Context) -> Finding | None:
         if not is_public(image) or image.type != ImageType.BASE or image.status == ImageStatus.RETIRED:
@@ -248,9 +249,11 @@ def near_retirement(days: float = 180.0, dates: Mapping[str, date] = END_OF_SUPP
     return NamedRule("near-retirement", rule, {"days": days})
 
 
-def _check_limit(value: float, name: str) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number from 0, not {value}")
+def _limit(value: object, name: str) -> float:
+    number = checked_number(value, name)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be a finite number from 0, not {shown(value)}")
+    return number
 
 
 def _duration(age: timedelta) -> str:

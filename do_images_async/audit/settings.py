@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import TypeAlias
 
 import attrs
 
+from do_images_async._arguments import shown
 from do_images_async.audit.context import Context, Finding, Rule
 from do_images_async.models import Image
 
@@ -16,6 +20,7 @@ __all__ = [
     "RuleSettings",
     "Setting",
     "checked_names",
+    "checked_number",
     "matches_tag",
     "setting_text",
     "settings_of",
@@ -86,3 +91,13 @@ def checked_names(values: Collection[str], name: str) -> tuple[str, ...]:
     if isinstance(values, str):
         raise TypeError(f"{name} must be a collection of strings, not one string")
     return tuple(sorted(set(values)))
+
+
+def checked_number(value: object, name: str) -> float:
+    """Return a real number as a float, NaN if no float can hold it; raise TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        raise TypeError(f"{name} must be a number, not {shown(value)}")
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # 10**400, or a NaN of Decimal's that may not be used
+        return math.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from do_images_async.audit import AuditReport, QuotaLeft, RuleSettings
+from do_images_async.audit.report import in_utc
 from do_images_async.audit.settings import setting_text
 from do_images_async.cli.text import counted, printable
 
@@ -33,7 +34,7 @@ def basis(report: AuditReport) -> Iterator[str]:
         yield f"Not looked at: {counted(report.ignored.images, 'image')} tagged {tags}."
     if report.in_use is not None:
         yield f"{counted(report.in_use.images, 'image')} in use by Droplets: not counted as savings."
-    yield f"Ages are counted to {report.created_at:%Y-%m-%d %H:%M %Z}."
+    yield f"Ages are counted to {in_utc(report.created_at)}."
     yield "An image in several regions is in each one's line, and once in the totals."
 
 

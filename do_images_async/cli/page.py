@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, Severity
+from do_images_async.audit.report import in_utc
 from do_images_async.cli.basis import basis
 from do_images_async.cli.charts import Bar, bars
 from do_images_async.cli.text import counted, printable
@@ -50,7 +51,7 @@ def report_page(
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             f"<title>{title}</title><style>{style}</style></head><body><main>",
-            f"<header><h1>{title}</h1><p>Audit of {report.created_at:%Y-%m-%d %H:%M %Z}</p></header>",
+            f"<header><h1>{title}</h1><p>Audit of {in_utc(report.created_at)}</p></header>",
             *_warning(report),
             *_cards(report),
             *_charts(report),
@@ -193,7 +194,7 @@ def _rules(report: AuditReport) -> Iterator[str]:
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
     total = comparison.total
-    yield f"<section><h2>Since {comparison.since:%Y-%m-%d %H:%M}</h2>"
+    yield f"<section><h2>Since {in_utc(comparison.since)}</h2>"
     yield (
         f"<p>{total.images:+,} images, {total.gigabytes:+,.1f} GB, {total.monthly_cost:+,.2f} USD a month. "
         f"{counted(len(comparison.new), 'new finding')}, {len(comparison.gone):,} gone.</p>"

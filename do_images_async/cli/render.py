@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary
+from do_images_async.audit.report import in_utc
 from do_images_async.cli.basis import basis
 from do_images_async.cli.fitting import Field, fitted_table
 from do_images_async.cli.terminal import text_console
@@ -146,7 +147,7 @@ def _accounts(parts: Mapping[str, AuditReport], width: int) -> Iterable[Renderab
 
 def _comparison(comparison: Comparison) -> Iterable[RenderableType]:
     total = comparison.total
-    yield Text(f"Since {comparison.since:%Y-%m-%d %H:%M}", style="bold")
+    yield Text(f"Since {in_utc(comparison.since)}", style="bold")
     table = Table.grid(Column(), Column(), padding=(0, 2))
     growth = f"{total.images:+,} images, {total.gigabytes:+,.1f} GB, {total.monthly_cost:+,.2f} USD a month"
     table.add_row("total", growth)

@@ -10,7 +10,9 @@ import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -21,6 +23,7 @@ from do_images_async import Image, ImagesAPI, ImageStatus, ImageType
 from do_images_async.audit import (
     DEFAULT_RULES,
     PRICE,
+    PRICE_DATE,
     AuditReport,
     Context,
     Finding,
@@ -400,6 +403,8 @@ def test_a_rule_of_one_s_own() -> None:
     [
         {"price": -1.0},
         {"price": math.nan},
+        {"price": Decimal("sNaN")},
+        {"price": 10**400},
         {"backup_price": math.inf},
         {"keep": -1},
         {"now": datetime(2026, 3, 1)},  # noqa: DTZ001  (that is the point)
@@ -410,7 +415,22 @@ async def test_arguments_that_can_not_be_used(options: dict[str, Any]) -> None:
         await audit([], **options)
 
 
-@pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("price", [Decimal("0.06"), Fraction(6, 100)])
+async def test_a_price_may_be_any_real_number(price: Any) -> None:
+    report = await audit([image(1)], price=price, backup_price=price, rules=[oversized(price)], now=NOW)
+    assert (report.monthly_cost, report.price_date) == (0.6, PRICE_DATE)
+    assert json.loads(json.dumps(report.to_dict()))["rules"][0]["settings"] == {"gigabytes": 0.06}
+
+
+@pytest.mark.parametrize("options", [{"price": "0.06"}, {"backup_price": True}, {"keep": 3.0}, {"now": 7}])
+async def test_an_argument_of_another_type_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))} must be a"):
+        await audit([], **options)
+    with pytest.raises(TypeError, match="days must be a number, not '365'"):
+        older_than(cast("float", "365"))
+
+
+@pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf, 10**400])
 def test_limits_that_can_not_be_used(limit: float) -> None:
     for rule in (older_than, oversized, stuck_import):
         with pytest.raises(ValueError, match="must be a finite number from 0"):
@@ -599,7 +619,7 @@ async def test_the_report_as_data() -> None:
 def test_the_repr_of_a_report_is_a_line() -> None:
     report = run([image(number) for number in range(1, 50)])
     assert repr(report) == (
-        "<AuditReport of 2026-03-01 12:00: 49 images, 490.0 GB, 29.40 USD a month, "
+        "<AuditReport of 2026-03-01 12:00 UTC: 49 images, 490.0 GB, 29.40 USD a month, "
         f"{report.findings_total} findings>"
     )
     assert "INCOMPLETE: 49 images read of 60" in repr(attrs.evolve(report, reported_total=60))

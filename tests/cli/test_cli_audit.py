@@ -103,7 +103,7 @@ async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> 
     assert gone in {each["image_id"] for each in comparison["gone"]}
     assert ("region", "nyc3") in {(each["group"], each["key"]) for each in comparison["grown"]}
     text = (await audit(emulator, "--baseline", str(last))).stdout
-    assert "Since 20" in text
+    assert re.search(r"Since 20\S+ \S+ UTC\n", text)
     assert f"oversized {big} big" in text
 
 
