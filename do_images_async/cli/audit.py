@@ -166,6 +166,7 @@ def audit_command(
       do-images audit -o json | jq '.findings[] | select(.rule == "old") | .image_id'
     """
     _check_demo(accounts, options)
+    _check_form(form, baseline, file)
     earlier = _earlier(baseline, file)
     shown = _SHOWN if top is None and form == "text" else top
     # A comparison needs all findings, and so does the choice of some of each rule.
@@ -183,6 +184,22 @@ def audit_command(
         if not report.complete:
             raise Stopped(Exit.INCOMPLETE, f"incomplete: {report.why_incomplete}", partial=True)
     return Exit.OK if fail_on is None else _status(report, fail_on, file)
+
+
+def _check_form(form: str, baseline: Path | None, file: Path | None) -> None:
+    """Raise UsageError for options without effect on the format, and for a baseline that would be lost."""
+    if form == "csv" and (given := options_given(("baseline", "price_date"))):
+        raise click.UsageError(f"{given[0]} is for the other formats: CSV has the findings alone")
+    if baseline is None or file is None or not is_file(file) or not is_same(baseline, file):
+        return
+    if form != "json":
+        raise click.UsageError(
+            f"{baseline} would be no report to compare with any more: add -o json, or name another --file"
+        )
+    if given := options_given(("top",)):
+        raise click.UsageError(
+            f"the next run compares with all findings in {baseline}: leave {given[0]} away"
+        )
 
 
 def _earlier(baseline: Path | None, file: Path | None) -> Baseline | None:

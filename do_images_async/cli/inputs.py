@@ -52,7 +52,7 @@ def read_baseline(path: Path) -> Baseline:
     held, found = len(baseline.findings), baseline.findings_total
     if held != found:
         why = f"holds {held:,} of its {found:,} findings, so that nobody knows which of today's are new"
-        raise _unusable("--baseline", path, f"{why}; make it with --top {found} or more")
+        raise _unusable("--baseline", path, f"{why}; make it without --top")
     return baseline
 
 
