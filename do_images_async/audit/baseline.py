@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -215,7 +216,12 @@ class _Record:
 
     def number(self, name: str) -> float:
         value = self.any(name)
-        return float(self.whole(name) if isinstance(value, int) else cast("float", self._typed(name, float)))
+        number = float(
+            self.whole(name) if isinstance(value, int) else cast("float", self._typed(name, float))
+        )
+        if not math.isfinite(number):
+            raise ValueError(f"{self._path(name)!r} is not finite")
+        return number
 
     def truth(self, name: str) -> bool:
         return cast("bool", self._typed(name, bool))
@@ -272,9 +278,12 @@ def _read(report: _Record) -> Baseline:
 
 def _moment(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("'created_at' is not a date") from None
+    if moment.utcoffset() is None:
+        raise ValueError("'created_at' has no time zone")
+    return moment
 
 
 def _rule(record: _Record) -> RuleSettings:

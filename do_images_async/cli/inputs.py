@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 import click
 
 from do_images_async.audit import Baseline
+from do_images_async.audit.report import in_utc
+from do_images_async.cli.json_text import parsed
 
 __all__ = ["DropletImages", "read_baseline", "read_droplets"]
+
+_SKEW: Final = timedelta(hours=1)
+"""How far the clock of the machine that made a report may be ahead of this one's."""
 
 
 @attrs.frozen
@@ -38,14 +44,16 @@ def read_baseline(path: Path) -> Baseline:
     """Return the earlier report in a file.
 
     Raises:
-        ClickException: it is no report, one of another version, a partial one, or one that does not hold all
-            of its findings; the message says where.
+        ClickException: it is no report, one of another version or of the future, a partial one, or one that
+            does not hold all of its findings; the message says where.
     """
     data = _read_json(path, "--baseline")
     try:
         baseline = Baseline.from_dict(data)
     except ValueError as error:
         raise _unusable("--baseline", path, f"is {error}") from None
+    if baseline.created_at > datetime.now(UTC) + _SKEW:
+        raise _unusable("--baseline", path, f"is of {in_utc(baseline.created_at)}, which is in the future")
     if baseline.incomplete is not None:
         why = f"is a partial report, which can't be compared with: {baseline.incomplete}"
         raise _unusable("--baseline", path, why)
@@ -99,11 +107,13 @@ def _ids(droplets: Iterable[dict[str, Any]], name: str) -> frozenset[int]:
 
 def _read_json(path: Path, option: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parsed(path.read_bytes())
     except OSError as error:
         raise _unusable(option, path, f"can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except (json.JSONDecodeError, UnicodeError, RecursionError):
         raise _unusable(option, path, "is not JSON") from None
+    except ValueError as error:
+        raise _unusable(option, path, f"can't be used: {error}") from None
 
 
 def _unusable(option: str, path: Path, why: str) -> click.ClickException:

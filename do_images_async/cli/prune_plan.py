@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import attrs
 import click
@@ -16,12 +16,16 @@ import msgspec
 
 from do_images_async import Image, ImageStatus
 from do_images_async.audit.context import valid_gigabytes
+from do_images_async.cli.json_text import parsed
 from do_images_async.retention import Decision, Plan, Policy
 
 __all__ = ["PLAN_SCHEMA", "AccountPlan", "PlannedImage", "PrunePlan", "account_plan", "read_plan"]
 
 PLAN_SCHEMA: Final = 1
 """The version of the plan's format."""
+
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A datetime with a zone, which a file that somebody has changed may lack."""
 
 _PUBLICITY: Final = {True: "public", False: "private", None: "neither public nor private"}
 
@@ -40,7 +44,7 @@ class PlannedImage:
     name: str
     type: str | None
     public: bool | None
-    created_at: datetime | None
+    created_at: Moment | None
     size_gigabytes: float | None
     tags: tuple[str, ...]
     group: str | None
@@ -95,7 +99,7 @@ class PrunePlan:
     """
 
     schema: int = PLAN_SCHEMA
-    made_at: datetime
+    made_at: Moment
     policy: Policy
     price: float
     accounts: tuple[AccountPlan, ...]
@@ -153,7 +157,7 @@ def read_plan(path: Path) -> PrunePlan:
         ClickException: the file can't be read, or is no plan.
     """
     try:
-        return _checked(json.loads(path.read_bytes()))
+        return _checked(parsed(path.read_bytes()))
     except OSError as error:
         raise click.ClickException(f"--apply-plan: {path} can't be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeError, RecursionError):

@@ -90,6 +90,15 @@ async def test_a_baseline_that_does_not_hold_all_its_findings_is_refused(
     assert "make it without --top" in refused.stderr
 
 
+async def test_a_baseline_of_the_future_is_refused(emulator: ImagesEmulator, tmp_path: Path) -> None:
+    last = tmp_path / "last.json"
+    await audit(emulator, "-o", "json", "--file", str(last))
+    last.write_text(json.dumps(json.loads(last.read_text()) | {"created_at": "2999-01-01T01:00:00+01:00"}))
+    ended = await audit(emulator, "--baseline", str(last))
+    assert (ended.status, ended.stdout) == (2, "")
+    assert f"{last} is of 2999-01-01 00:00 UTC, which is in the future" in ended.stderr
+
+
 async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> None:
     last = tmp_path / "last.json"
     await audit(emulator, "-o", "json", "--file", str(last))
@@ -115,6 +124,8 @@ async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> 
         ("[]", "is no report of an audit: it is not an object"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
+        ('{"schema": 1, "price": NaN}', "can't be used: it holds NaN, which is no finite number"),
+        ('{"schema": 1, "price": 1e999}', "can't be used: it holds 1e999, which is no finite number"),
     ],
 )
 async def test_a_baseline_that_is_none_is_refused_before_anything_is_sent(
@@ -314,6 +325,7 @@ async def test_droplets_protect_what_they_use_and_show_what_lost_its_own(
         ("[1]", "is not a list of Droplets in JSON"),
         ('{"errors": [{"detail": "unauthorized"}]}', "is not a list of Droplets in JSON"),
         ('[{"id": 1, "image": {"id": "x"}}]', "is not a list of Droplets in JSON"),
+        ('[{"id": 1, "image": {"id": 1e999}}]', "can't be used: it holds 1e999, which is no finite number"),
         ('[{"name": "an image"}]', "is not a list of Droplets in JSON"),
         ('[{"id": 1}]', "is not a list of Droplets in JSON"),
         ('[{"id": 1, "image": null}, {"id": 2}]', "is not a list of Droplets in JSON"),

@@ -470,6 +470,7 @@ async def test_a_plan_does_not_delete_what_has_changed_since(
         ("[]", "no plan of version 1"),
         ('{"schema": 2}', "no plan of version 1"),
         ('{"schema": 1}', "can't be used"),
+        ('{"schema": 1, "price": NaN}', "can't be used: it holds NaN, which is no finite number"),
     ],
 )
 async def test_what_is_no_plan_is_refused(
@@ -481,6 +482,18 @@ async def test_what_is_no_plan_is_refused(
     assert ended.status == 2
     assert message in ended.stderr
     assert len(emulator.requests) == 0
+
+
+@pytest.mark.parametrize("name", ["made_at", "created_at"])
+async def test_a_plan_whose_dates_have_no_zone_is_refused(
+    emulator: ImagesEmulator, tmp_path: Path, name: str
+) -> None:
+    plan = await plan_of(emulator, tmp_path / "plan.json")
+    plan.write_text(re.sub(rf'("{name}": "[^"]+)(Z|\+00:00)"', r'\1"', plan.read_text()))
+    ended = await prune(emulator, "--apply-plan", str(plan), "--yes", "-o", "csv")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "can't be used: Expected `datetime` with a timezone component" in ended.stderr
+    assert emulator.requests.count("DELETE") == 0
 
 
 @pytest.mark.parametrize(
