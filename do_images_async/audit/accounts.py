@@ -55,6 +55,7 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> 
         by_region=_largest_first(each.by_region for each in all_of),
         by_distribution=_largest_first(each.by_distribution for each in all_of),
         by_age=_in_order(each.by_age for each in all_of),
+        accounts=tuple(reports),
         findings=_worst(reports, keep),
         findings_total=sum(each.findings_total for each in all_of),
         findings_by_rule=_rules(each.findings_by_rule for each in all_of),

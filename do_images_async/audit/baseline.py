@@ -46,6 +46,7 @@ class Baseline:
     groups: Mapping[str, Mapping[str, Group]] = attrs.field(repr=False)
     findings: tuple[PastFinding, ...] = attrs.field(repr=False)
     findings_total: int
+    accounts: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, data: object) -> Baseline:
@@ -69,7 +70,8 @@ def compare(report: AuditReport, baseline: Baseline | Mapping[str, Any]) -> Comp
     """Compare a report with an earlier one.
 
     Findings are not compared if the two reports have different settings for the rule, which
-    `Comparison.differences` lists, or if either report ignores the image for its tags.
+    `Comparison.differences` lists, if either report ignores the image for its tags, or if only one of them
+    has the image's account.
 
     Args:
         report: the later one.
@@ -86,8 +88,11 @@ def compare(report: AuditReport, baseline: Baseline | Mapping[str, Any]) -> Comp
     skipped = _not_compared(report, baseline)
     tags = {*report.ignored_tags, *baseline.ignored_tags}
 
+    accounts = _accounts(report) & _accounts(baseline)
+
     def counts(finding: Finding | PastFinding) -> bool:
-        return finding.rule not in skipped and not matches_tag(finding.tags, tags)
+        ignored = finding.rule in skipped or matches_tag(finding.tags, tags)
+        return finding.account in accounts and not ignored
 
     before = {_identity(each) for each in baseline.findings}
     now = {_identity(each) for each in report.findings}
@@ -105,6 +110,11 @@ def compare(report: AuditReport, baseline: Baseline | Mapping[str, Any]) -> Comp
 
 def _identity(finding: Finding | PastFinding) -> tuple[str | None, str, int]:
     return finding.account, finding.rule, finding.image_id
+
+
+def _accounts(report: AuditReport | Baseline) -> set[str | None]:
+    """Return the names of a report's accounts: None stands for the only one, which has none."""
+    return set(report.accounts or (None,))
 
 
 def _holds_all(report: AuditReport, baseline: Baseline) -> bool:
@@ -143,12 +153,15 @@ def _differences(report: AuditReport, baseline: Baseline) -> Iterator[str]:
             yield f"{rule}: only now"
         elif then[rule] != now[rule]:
             yield f"{rule}: {_told(then[rule])} then, {_told(now[rule])} now"
-    for name, earlier, later in (
+    if _accounts(report) != _accounts(baseline):
+        earlier, later = (", ".join(each.accounts) or "one without a name" for each in (baseline, report))
+        yield f"accounts: {earlier} then, {later} now"
+    for name, past, present in (
         ("ignored rules", baseline.ignored_rules, report.ignored_rules),
         ("ignored tags", baseline.ignored_tags, report.ignored_tags),
     ):
-        if set(earlier) != set(later):
-            yield f"{name}: {', '.join(earlier) or 'none'} then, {', '.join(later) or 'none'} now"
+        if set(past) != set(present):
+            yield f"{name}: {', '.join(past) or 'none'} then, {', '.join(present) or 'none'} now"
     for name, before, after in (
         ("price", baseline.price, report.price),
         ("backup price", baseline.backup_price, report.backup_price),
@@ -273,6 +286,7 @@ def _read(report: _Record) -> Baseline:
         },
         findings=tuple(_finding(each) for each in report.records("findings")),
         findings_total=report.whole("findings_total"),
+        accounts=report.texts("account_names") if "account_names" in report.data else (),
     )
 
 

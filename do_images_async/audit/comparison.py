@@ -52,7 +52,8 @@ class Comparison:
         gone: findings that only the earlier report has.
         exact: whether both reports are complete and hold all their findings. If not, `new` and
             `gone` may have wrong findings or lack some, since findings were cut off or images not read.
-        differences: settings that differ, each as "old: days 365 then, days 180 now".
+        differences: settings that differ, each as "old: days 365 then, days 180 now"; also the accounts, of
+            which those that only one report has are in neither `new` nor `gone`, but in `total` and `grown`.
         not_compared: rules whose settings differ; their findings are in neither `new` nor `gone`.
     """
 

@@ -110,6 +110,7 @@ class AuditReport:
         quota: the rest of each quota limit at the end; empty if the caller did not say.
         incomplete: why not all images were read, if the caller knows a reason.
         comparison: the comparison with an earlier report, if the caller had one.
+        accounts: the names of the accounts that a combined report is of; empty for a report of one listing.
     """
 
     created_at: datetime
@@ -140,6 +141,7 @@ class AuditReport:
     ignored_tags: tuple[str, ...] = ()
     ignored: Group = attrs.field(factory=lambda: Group("ignored", 0, 0.0, 0.0))
     in_use: Group | None = None
+    accounts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return the numbers without the groups and findings, which can be long."""
@@ -215,6 +217,7 @@ class AuditReport:
             "rules": [{"rule": each.rule, "settings": _plain(each)} for each in self.rules],
             "ignored_rules": list(self.ignored_rules),
             "ignored_tags": list(self.ignored_tags),
+            "account_names": list(self.accounts),
             "private": _amounts(self.private),
             "public": _amounts(self.public),
             "backups": _amounts(self.backups),

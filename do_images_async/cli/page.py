@@ -200,7 +200,7 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
         f"{counted(len(comparison.new), 'new finding')}, {len(comparison.gone):,} gone.</p>"
     )
     if comparison.differences:
-        yield "<p>Made with different settings; findings of these rules are not compared:</p><ul>"
+        yield "<p>Made differently; findings of these rules and accounts are not compared:</p><ul>"
         yield from (f"<li>{_safe(each)}</li>" for each in comparison.differences)
         yield "</ul>"
     if not comparison.exact:

@@ -158,7 +158,7 @@ def _comparison(comparison: Comparison) -> Iterable[RenderableType]:
     )
     yield table
     if comparison.differences:
-        yield Text("Made with different settings; findings of these rules are not compared:", style="dim")
+        yield Text("Made differently; findings of these rules and accounts are not compared:", style="dim")
         yield from (Text(f"  {printable(each)}", style="dim") for each in comparison.differences)
     if not comparison.exact:
         yield Text("A report does not hold all its findings: new and gone are those it holds.", style="dim")

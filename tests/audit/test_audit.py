@@ -571,6 +571,7 @@ async def test_the_report_as_data() -> None:
         ],
         "ignored_rules": [],
         "ignored_tags": [],
+        "account_names": [],
         "ignored": nothing,
         "in_use": None,
         "private": amounts,

@@ -129,6 +129,20 @@ def test_images_that_only_one_report_ignores_are_not_compared() -> None:
     assert compare(before, as_data(after)).new == before.findings[1:2]
 
 
+def test_accounts_that_only_one_report_has_are_said_and_not_compared() -> None:
+    one, other = run(image(1, 60.0), image(2, 70.0)), run(image(3, 80.0), image(4))
+    grown = run(image(1, 60.0), image(5, 90.0))
+    comparison = compare(combined({"a": grown, "b": other}), as_data(combined({"a": one})))
+    assert comparison.differences == ("accounts: a then, a, b now",)
+    assert [each.image_id for each in comparison.new] == [5]
+    assert [each.image_id for each in comparison.gone] == [2]
+    named = compare(combined({"a": one}), as_data(one))
+    assert named.differences == ("accounts: one without a name then, a now",)
+    assert (named.new, named.gone) == ((), ())
+    same = compare(combined({"b": other, "a": one}), as_data(combined({"a": one, "b": other})))
+    assert (same.differences, same.new, same.gone) == ((), (), ())
+
+
 def test_a_baseline_is_read_once() -> None:
     report = run(image(1, 60.0))
     baseline = Baseline.from_dict(as_data(report))
