@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from ipaddress import ip_address
-from typing import Final, TypeGuard
+from numbers import Number
+from typing import Final, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -30,6 +31,8 @@ __all__ = [
     "check_seconds",
     "check_text",
     "check_texts",
+    "check_unread",
+    "ids_of",
     "is_insecure",
     "plain",
     "read_base_url",
@@ -254,6 +257,28 @@ def check_texts(value: object, name: str) -> list[str]:
 
 def _is_list_or_alike(value: object) -> TypeGuard[Collection[object]]:
     return isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray | Mapping)
+
+
+def check_unread(value: object, name: str) -> None:
+    """Raise ValueError for a generator that was read to its end or closed: it would pass for an empty one."""
+    frames = (getattr(value, frame, value) for frame in ("ag_frame", "gi_frame"))
+    if any(frame is None for frame in frames):
+        raise ValueError(f"{name} was read to its end or closed: make a new one, such as another listing")
+
+
+def ids_of(values: Container[int], name: str) -> Container[int]:
+    """Return the ids of a collection as a set, or as they are if they can't be iterated over.
+
+    `in` asks the index of a pandas Series, not its values, and uses up a generator.
+    """
+    if not isinstance(values, Iterable):
+        return values
+    check_unread(values, name)
+    ids = frozenset(cast("Iterable[int]", values))
+    for each in ids:
+        if not isinstance(each, Number):  # a string is never equal to an image's id
+            raise TypeError(f"each of {name} must be an int, not {shown(each)}")
+    return ids
 
 
 def _shown_url(text: str) -> str:

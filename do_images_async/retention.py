@@ -16,13 +16,13 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, TypeAlias
 
 import attrs
 
-from do_images_async._arguments import check_range, check_text, check_texts
+from do_images_async._arguments import check_range, check_text, check_texts, ids_of
 from do_images_async._whole import WholeListing
 from do_images_async.models import Image, ImageStatus, ImageType
 
@@ -168,12 +168,13 @@ def plan(
         raise TypeError(f"now must be a datetime, not {type(now).__name__}")
     if now.utcoffset() is None:
         raise ValueError("now must have a time zone, as datetime.now(UTC) has")
-    used = frozenset(in_use)
+    used = ids_of(in_use, "in_use")
+    removable = frozenset(check_texts(types, "types"))
     groups: defaultdict[str, list[Image]] = defaultdict(list)
     outside: list[Decision] = []
     for image in images:
         group = group_by(image)
-        reason = _no_candidate(image, group, frozenset(types), now)
+        reason = _no_candidate(image, group, removable, now)
         if group is None or reason:
             outside.append(Decision(image, None, keep=True, reasons=(reason or "in no group",)))
         else:
@@ -262,7 +263,7 @@ def _no_candidate(image: Image, group: str | None, types: frozenset[str], now: d
 
 
 def _decide(
-    group: str, images: list[Image], policy: Policy, now: datetime, zone: tzinfo, used: frozenset[int]
+    group: str, images: list[Image], policy: Policy, now: datetime, zone: tzinfo, used: Container[int]
 ) -> Iterator[Decision]:
     """Yield the decisions for one group; images with equal dates share their reasons."""
     at: defaultdict[datetime, list[Image]] = defaultdict(list)

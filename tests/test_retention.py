@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -235,6 +236,12 @@ def test_a_plan_for_what_may_be_a_part_is_refused() -> None:
         plan(part, Policy(keep_last=1), group_by=one_group, now=NOW)
 
 
+def read_already(ids: list[int]) -> Iterator[int]:
+    generator = (each for each in ids)
+    assert list(generator) == ids
+    return generator
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -244,6 +251,9 @@ def test_a_plan_for_what_may_be_a_part_is_refused() -> None:
         (lambda: by_pattern(".*"), "group named group"),
         (lambda: planned([], Policy(keep_last=1), now=datetime(2026, 1, 1)), "time zone"),  # noqa: DTZ001
         (lambda: planned([], Policy(keep_last=1), now="today"), "now must be a datetime"),
+        (lambda: planned([], Policy(keep_last=1), in_use=["3"]), "each of in_use must be an int"),
+        (lambda: planned([], Policy(keep_last=1), in_use=read_already([3])), "in_use was read to its end"),
+        (lambda: planned([], Policy(keep_last=1), types="snapshot"), "types must be a list"),
     ],
 )
 def test_arguments_that_can_not_be_used_are_named(call: Any, message: str) -> None:

@@ -11,7 +11,14 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 import attrs
 
-from do_images_async._arguments import check_bool, check_callable, check_hook, check_range, shown
+from do_images_async._arguments import (
+    check_bool,
+    check_callable,
+    check_hook,
+    check_range,
+    check_unread,
+    shown,
+)
 from do_images_async._loop import running_loop
 
 __all__ = ["BulkProgress", "Outcome", "fan_out"]
@@ -110,7 +117,8 @@ def fan_out(
             generator raises the same.
 
     Raises:
-        TypeError, ValueError: an argument can't be used.
+        TypeError, ValueError: an argument can't be used, such as a generator of keys that was read to its end
+            or closed.
         Exception: what `keys` itself raises, once the outcomes of all keys drawn before the error have been
             yielded.
     """
@@ -118,6 +126,7 @@ def fan_out(
     check_range(concurrency, "concurrency", 1)
     check_bool(ordered, "ordered")
     check_hook(progress, "progress")
+    check_unread(keys, "keys")
     source = _iterator(keys)
     total = len(keys) if isinstance(keys, Sized) else None
     return _outcomes(_Workers(call, source, concurrency, ordered, _Tally(progress, total)), source)

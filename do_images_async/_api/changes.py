@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from typing import Final, TypeGuard, TypeVar, cast
 
-from do_images_async._arguments import shown
+from do_images_async._arguments import check_unread, shown
 
 __all__ = ["Change", "Changes", "check_changes", "check_fields", "check_ids"]
 
@@ -20,6 +20,7 @@ def check_ids(ids: Iterable[Key] | AsyncIterable[Key]) -> Iterable[Key] | AsyncI
     """Return the ids if they can be iterated over and are not one string."""
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ids must be an iterable of ids, not {shown(ids)}")
+    check_unread(ids, "ids")
     return ids
 
 
@@ -30,6 +31,7 @@ def check_changes(changes: Changes) -> Iterable[Change] | AsyncIterable[Change]:
         return cast("Mapping[int, Mapping[str, str]]", changes).items()
     if isinstance(changes, str | bytes) or not isinstance(changes, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"changes must be a mapping, or an iterable of pairs, not {shown(changes)}")
+    check_unread(changes, "changes")
     if isinstance(changes, AsyncIterable):
         return _each_checked(changes)
     return map(_check_pair, changes)

@@ -292,6 +292,9 @@ class ImagesAPI:
         four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
         the first image has cost one.
 
+        What is returned can be read once: as every generator of Python it yields nothing after its end, and
+        `audit`, `fan_out` and what is built on them refuse it then. Call `list` again to read again.
+
         Args:
             type: only 1-Click applications or only distributions. This is not an image's `type`.
             private: True for the account's own images only.
@@ -327,7 +330,7 @@ class ImagesAPI:
         """Yield every page, in order; arguments, cost and errors are those of `list`.
 
         Images that an earlier page had are taken out of a page, and pages that are read again come only when
-        they hold something new.
+        they hold something new. As for `list`, read it once.
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
         check_listing(per_page, concurrency, strict)

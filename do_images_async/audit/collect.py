@@ -22,7 +22,7 @@ from typing import Final
 import attrs
 
 from do_images_async._api.idset import IdSet
-from do_images_async._arguments import check_range, shown
+from do_images_async._arguments import check_range, check_unread, ids_of, shown
 from do_images_async.audit.context import (
     PRICE,
     PRICE_DATE,
@@ -75,10 +75,10 @@ async def audit(
 
     An image that comes again, as from a listing that moved, counts once, as it came first. Of an image only
     its id is kept, in a few bytes; else memory grows with the number of regions and distributions alone.
-    An async generator is closed when the audit ends, also if it fails.
+    An async generator is closed when the audit ends, also if it fails: the next audit needs a new one.
 
     Args:
-        images: the images to audit, such as `api.list(strict=True)`.
+        images: the images to audit, such as `api.list(strict=True)`, called anew for each audit.
         rules: the rules to apply.
         now: the moment that ages are counted to; aware. By default the present.
         price: USD per GB and month of a snapshot or custom image.
@@ -95,10 +95,14 @@ async def audit(
         progress: called after each image with the number of different images so far.
 
     Raises:
-        ValueError: a number is out of its range, or `now` has no time zone.
-        TypeError: an argument is of another type, or `ignore_rules` or `ignore_tags` a single string.
+        ValueError: a number is out of its range, `now` has no time zone, or `images` is a generator that was
+            read to its end or closed.
+        TypeError: an argument is of another type, `ignore_rules` or `ignore_tags` a single string, or one of
+            `in_use` no number.
         DOImagesError: `images` failed; there is no report of the images read until then.
     """
+    check_unread(images, "images")
+    check_unread(rules, "rules")
     context = Context(
         now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
     )
@@ -109,7 +113,7 @@ async def audit(
     exceptions = _Exceptions(
         rules=checked_names(ignore_rules, "ignore_rules"),
         tags=checked_names(ignore_tags, "ignore_tags"),
-        in_use=in_use,
+        in_use=None if in_use is None else ids_of(in_use, "in_use"),
     )
     collector = _Collector(context, rules, keep, exceptions)
     seen = IdSet()

@@ -14,7 +14,7 @@ from collections.abc import Container, Mapping
 from datetime import date, timedelta
 from typing import Final
 
-from do_images_async._arguments import shown
+from do_images_async._arguments import ids_of, shown
 from do_images_async.audit.context import Context, Finding, Rule, Severity, is_backup, is_own, is_public
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
 from do_images_async.audit.settings import NamedRule, checked_number, matches_tag
@@ -194,10 +194,14 @@ def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
 
     Args:
         backup_ids: the `backup_ids` of every Droplet that exists.
+
+    Raises:
+        TypeError: it holds something else than ids.
     """
+    ids = ids_of(backup_ids, "backup_ids")
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if not is_backup(image) or image.id in backup_ids or not _is_stored(image):
+        if not is_backup(image) or image.id in ids or not _is_stored(image):
             return None
         action = "convert or delete it"
         return context.finding(
@@ -215,10 +219,14 @@ def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
 
     Args:
         snapshot_ids: the `snapshot_ids` of every Droplet that exists, and the images they were made from.
+
+    Raises:
+        TypeError: it holds something else than ids.
     """
+    ids = ids_of(snapshot_ids, "snapshot_ids")
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if image.type != ImageType.SNAPSHOT or image.id in snapshot_ids or not _is_stored(image):
+        if image.type != ImageType.SNAPSHOT or image.id in ids or not _is_stored(image):
             return None
         detail, action = "its Droplet is gone", "keep it if it is the only copy"
         return context.finding(image, "orphaned-snapshot", Severity.LOW, detail, action)

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
-from do_images_async._arguments import shown
+from do_images_async._arguments import check_unread, shown
 from do_images_async.audit.context import Context, Finding, Rule
 from do_images_async.models import Image
 
@@ -90,6 +90,7 @@ def checked_names(values: Collection[str], name: str) -> tuple[str, ...]:
     """Return the names in order, each once; raise TypeError for a single string."""
     if isinstance(values, str):
         raise TypeError(f"{name} must be a collection of strings, not one string")
+    check_unread(values, name)
     return tuple(sorted(set(values)))
 
 

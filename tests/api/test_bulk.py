@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -249,6 +249,22 @@ async def test_bad_arguments(arguments: dict[str, Any], kind: type[Exception], m
     bad: Any = {"keys": range(3), **arguments}
     with pytest.raises(kind, match=match):
         fan_out(double, **bad)
+
+
+async def test_keys_that_were_read_already_are_refused(api: ImagesAPI) -> None:
+    numbers, slugs = asynchronous(range(3)), (slug for slug in ("a", "b"))
+    assert len([each async for each in fan_out(double, numbers)]) == 3
+    assert list(slugs) == ["a", "b"]
+    for keys in (numbers, slugs):
+        refused: list[tuple[str, Callable[[Any], object]]] = [
+            ("keys", lambda keys: fan_out(double, keys)),
+            ("ids", api.get_many),
+            ("ids", api.delete_many),
+            ("changes", api.update_many),
+        ]
+        for name, call in refused:
+            with pytest.raises(ValueError, match=f"{name} was read to its end or closed"):
+                call(keys)
 
 
 def test_an_outcome_gives_its_value_or_raises() -> None:

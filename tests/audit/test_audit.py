@@ -481,6 +481,34 @@ async def test_a_generator_is_closed_when_a_rule_fails() -> None:
     assert closed
 
 
+def interrupt(_: int) -> None:
+    raise InterruptedError
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_a_listing_is_audited_once_and_never_taken_for_an_empty_account(interrupted: bool) -> None:
+    async with (
+        ImagesEmulator(quotas=None) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url) as api,
+    ):
+        listing = api.list(private=True)
+        if interrupted:
+            with pytest.raises(InterruptedError):
+                await audit(listing, progress=interrupt)
+        else:
+            assert (await audit(listing)).images
+        with pytest.raises(ValueError, match="images was read to its end or closed: make a new one"):
+            await audit(listing)
+
+
+async def test_a_generator_of_images_is_audited_once() -> None:
+    images = (image(each) for each in (1, 2))
+    assert (await audit(images)).images == 2
+    with pytest.raises(ValueError, match="images was read"):
+        await audit(images)
+    assert (await audit(each for each in tuple[Image]())).images == 0
+
+
 async def test_a_long_list_does_not_stall_the_loop() -> None:
     turns = 0
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from do_images_async import Image, ImageStatus, ImageType
-from do_images_async.audit import AuditReport, Severity, audit, combined, orphaned_snapshots
+from do_images_async.audit import (
+    AuditReport,
+    Severity,
+    audit,
+    combined,
+    orphaned_backups,
+    orphaned_snapshots,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DELETING = "delete"
@@ -83,6 +91,67 @@ def test_snapshots_that_no_droplet_lists_are_said_and_are_no_savings() -> None:
     (finding,) = report.findings
     assert (finding.rule, finding.image_id, finding.detail) == ("orphaned-snapshot", 2, "its Droplet is gone")
     assert not finding.stale
+
+
+class Series:
+    """A collection as pandas has it: iterated over by its values, and `in` asks its index."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, value: object) -> bool:
+        return value in range(len(self))
+
+
+IDS = (101, 102, 103)
+
+
+@pytest.mark.parametrize("made", [Series(*IDS), Series(*map(float, IDS)), iter(IDS), (each for each in IDS)])
+def test_ids_are_the_values_of_whatever_holds_them(made: Any) -> None:
+    report = run(*map(image, IDS), in_use=made)
+    assert report.in_use is not None
+    assert (report.in_use.images, report.stale.images) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "type_"),
+    [(orphaned_backups, ImageType.BACKUP), (orphaned_snapshots, ImageType.SNAPSHOT)],
+)
+def test_the_ids_of_droplets_are_the_values_of_a_series(rule: Any, type_: ImageType) -> None:
+    report = run(*(image(each, type=type_) for each in (0, *IDS)), rules=[rule(Series(*IDS))])
+    assert [each.image_id for each in report.findings] == [0]
+
+
+@pytest.mark.parametrize("ids", [{"101"}, "101", Series(None), {101: 1, "102": 1}])
+def test_what_is_never_equal_to_an_id_is_no_id(ids: Any) -> None:
+    with pytest.raises(TypeError, match="each of in_use must be an int"):
+        run(in_use=ids)
+    with pytest.raises(TypeError, match="each of backup_ids must be an int"):
+        orphaned_backups(ids)
+
+
+def test_ids_that_were_read_already_are_refused() -> None:
+    ids = (each for each in IDS)
+    assert list(ids)
+    for option in ("in_use", "ignore_rules", "ignore_tags", "rules"):
+        with pytest.raises(ValueError, match=f"{option} was read to its end or closed"):
+            run(**{option: ids})
+
+
+def test_a_container_that_can_only_be_asked_is_asked() -> None:
+    class Even:
+        def __contains__(self, value: object) -> bool:
+            return isinstance(value, int) and value % 2 == 0
+
+    report = run(*map(image, IDS), in_use=Even())
+    assert report.in_use is not None
+    assert report.in_use.images == 1
 
 
 def test_several_accounts_add_up_what_is_in_use_and_ignored() -> None:
