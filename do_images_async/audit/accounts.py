@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
-from do_images_async._arguments import check_range
+from do_images_async._arguments import check_range, shown
 from do_images_async.audit.context import Finding, worst
 from do_images_async.audit.report import AuditReport, Group, RuleSummary
 
@@ -15,19 +15,22 @@ __all__ = ["combined"]
 
 Number = TypeVar("Number", int, float)
 
+_SETTINGS: Final = ("price", "backup_price", "rules", "ignored_rules", "ignored_tags")
+
 
 def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> AuditReport:
     """Return one report over those of several accounts; each finding names its account.
 
-    Prices, rules and ignored names are those of the first report: make all reports with the same. The
-    provider's public images are counted once for each account, as they are in the accounts' reports.
+    All reports must have been made with the same prices, rules and ignored names. The provider's public
+    images are counted once for each account, as they are in the accounts' reports.
 
     Args:
         reports: the accounts' reports by the accounts' names; at least one.
         keep: how many findings the report holds at most, the worst; None for all.
 
     Raises:
-        TypeError, ValueError: there is no report, or `keep` can't be used.
+        TypeError, ValueError: there is no report, `keep` can't be used, or two reports were made with other
+            prices, rules or ignored names; the message says which.
     """
     if not reports:
         raise ValueError("reports must hold at least one report")
@@ -35,6 +38,7 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> 
         check_range(keep, "keep", 0)
     all_of = tuple(reports.values())
     first = all_of[0]
+    _check_settings(reports)
     in_use = [each.in_use for each in all_of if each.in_use is not None]
     return AuditReport(
         created_at=max(each.created_at for each in all_of),
@@ -65,6 +69,19 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> 
         pages=_known(sum, [each.pages for each in all_of]),
         elapsed=_known(max, [each.elapsed for each in all_of]),
     )
+
+
+def _check_settings(reports: Mapping[str, AuditReport]) -> None:
+    """Raise ValueError unless all reports were made with the same settings, which the whole report states."""
+    (name, first), *others = reports.items()
+    for other, report in others:
+        for setting in _SETTINGS:
+            one, another = getattr(first, setting), getattr(report, setting)
+            if one != another:
+                raise ValueError(
+                    f"reports must have the same {setting}, and {shown(name)} and {shown(other)} have not: "
+                    f"{shown(one)} and {shown(another)}"
+                )
 
 
 def _sum(key: str, groups: Iterable[Group]) -> Group:

@@ -66,7 +66,7 @@ class Baseline:
             raise ValueError(f"no report of an audit: {error}") from None
 
 
-def compare(report: AuditReport, baseline: Baseline | Mapping[str, Any]) -> Comparison:
+def compare(report: AuditReport, baseline: AuditReport | Baseline | Mapping[str, Any]) -> Comparison:
     """Compare a report with an earlier one.
 
     Findings are not compared if the two reports have different settings for the rule, which
@@ -75,11 +75,14 @@ def compare(report: AuditReport, baseline: Baseline | Mapping[str, Any]) -> Comp
 
     Args:
         report: the later one.
-        baseline: the earlier one, or its data as `AuditReport.to_dict` made it.
+        baseline: the earlier one: a report, its data as `AuditReport.to_dict` made it, or what
+            `Baseline.from_dict` made of the data.
 
     Raises:
         ValueError: the baseline is no such data.
     """
+    if isinstance(baseline, AuditReport):
+        baseline = baseline.to_dict()
     if not isinstance(baseline, Baseline):
         try:
             baseline = Baseline.from_dict(baseline)

@@ -22,7 +22,7 @@ from typing import Final
 import attrs
 
 from do_images_async._api.idset import IdSet
-from do_images_async._arguments import check_range, check_unread, ids_of, shown
+from do_images_async._arguments import check_choice, check_range, check_unread, ids_of, shown
 from do_images_async.audit.context import (
     PRICE,
     PRICE_DATE,
@@ -37,8 +37,8 @@ from do_images_async.audit.context import (
     worst_first,
 )
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
-from do_images_async.audit.rules import DEFAULT_RULES
-from do_images_async.audit.settings import checked_names, checked_number, matches_tag, settings_of
+from do_images_async.audit.rules import DEFAULT_RULES, RULE_NAMES
+from do_images_async.audit.settings import NamedRule, checked_names, checked_number, matches_tag, settings_of
 from do_images_async.models import Image
 
 __all__ = ["audit"]
@@ -87,7 +87,7 @@ async def audit(
             price if that plan is usage-based.
         keep: the most findings that the report holds, the worst ones; None for all, which take about 500
             bytes each. Counts are exact in any case.
-        ignore_rules: names of rules whose findings are left out.
+        ignore_rules: names of rules whose findings are left out: of `rules`, or of any rule of this package.
         ignore_tags: tags, or patterns such as "keep-*", of images that no rule is applied to; they still
             count in the totals.
         in_use: ids of the images that a Droplet was made from or lists. They are never stale: a finding that
@@ -95,8 +95,8 @@ async def audit(
         progress: called after each image with the number of different images so far.
 
     Raises:
-        ValueError: a number is out of its range, `now` has no time zone, or `images` is a generator that was
-            read to its end or closed.
+        ValueError: a number is out of its range, `now` has no time zone, `ignore_rules` names no rule, or
+            `images` is a generator that was read to its end or closed.
         TypeError: an argument is of another type, `ignore_rules` or `ignore_tags` a single string, or one of
             `in_use` no number.
         DOImagesError: `images` failed; there is no report of the images read until then.
@@ -111,7 +111,7 @@ async def audit(
     if price_date is None and context.price == PRICE:
         price_date = PRICE_DATE
     exceptions = _Exceptions(
-        rules=checked_names(ignore_rules, "ignore_rules"),
+        rules=_rule_names(ignore_rules, rules),
         tags=checked_names(ignore_tags, "ignore_tags"),
         in_use=None if in_use is None else ids_of(in_use, "in_use"),
     )
@@ -124,6 +124,17 @@ async def audit(
             if progress is not None:
                 progress(collector.total.images)
     return attrs.evolve(collector.report(), price_date=price_date)
+
+
+def _rule_names(ignored: Collection[str], rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Return the names of ignored rules; raise ValueError for one that no rule has."""
+    names = checked_names(ignored, "ignore_rules")
+    known = [*RULE_NAMES, *(each.name for each in rules if isinstance(each, NamedRule))]
+    # The findings of a plain function may have any name.
+    if all(isinstance(each, NamedRule) for each in rules):
+        for name in names:
+            check_choice(name, "each of ignore_rules", tuple(dict.fromkeys(known)))
+    return names
 
 
 @asynccontextmanager

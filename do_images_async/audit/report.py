@@ -107,7 +107,8 @@ class AuditReport:
         reported_total: the number of images by the server's count; None if the caller did not say.
         requests, pages: the requests and pages of the listing; None if the caller did not say.
         elapsed: the seconds that it took; None if the caller did not say.
-        quota: the rest of each quota limit at the end; empty if the caller did not say.
+        quota: the rest of each quota limit at the end; empty if the caller did not say, and if several
+            accounts are combined, since each has its own.
         incomplete: why not all images were read, if the caller knows a reason.
         comparison: the comparison with an earlier report, if the caller had one.
         accounts: the names of the accounts that a combined report is of; empty for a report of one listing.

@@ -22,6 +22,7 @@ from do_images_async.models import Image, ImageStatus, ImageType
 
 __all__ = [
     "DEFAULT_RULES",
+    "RULE_NAMES",
     "duplicate_names",
     "failed_import",
     "near_retirement",
@@ -35,6 +36,22 @@ __all__ = [
     "stuck_import",
     "untagged",
 ]
+
+RULE_NAMES: Final = (
+    "old",
+    "oversized",
+    "untagged",
+    "missing-tag",
+    "failed-import",
+    "stuck-import",
+    "retired",
+    "one-region",
+    "duplicate-name",
+    "orphaned-backup",
+    "orphaned-snapshot",
+    "near-retirement",
+)
+"""The names of this module's rules."""
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)

@@ -30,6 +30,7 @@ from do_images_async.audit import (
     stuck_import,
     untagged,
 )
+from do_images_async.audit.rules import RULE_NAMES
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.connection import check_one_token
@@ -47,19 +48,6 @@ __all__ = ["audit_command"]
 _SHOWN = 10
 _KEPT = 10_000
 _LEVELS = tuple(severity.name.lower() for severity in Severity)
-_RULES = (
-    *(
-        "old",
-        "oversized",
-        "untagged",
-        "missing-tag",
-        "failed-import",
-        "stuck-import",
-        "retired",
-        "one-region",
-    ),
-    *("duplicate-name", "orphaned-backup", "orphaned-snapshot", "near-retirement"),
-)
 
 
 @click.command("audit", cls=CheckedCommand)
@@ -103,7 +91,7 @@ _RULES = (
     "--ignore-rule",
     "ignored_rules",
     multiple=True,
-    type=click.Choice(_RULES),
+    type=click.Choice(RULE_NAMES),
     help="Leave the findings of this rule out; repeat it for several.",
 )
 @click.option(

@@ -143,6 +143,11 @@ def test_accounts_that_only_one_report_has_are_said_and_not_compared() -> None:
     assert (same.differences, same.new, same.gone) == ((), (), ())
 
 
+def test_the_earlier_one_may_be_a_report() -> None:
+    before, after = run(image(1, 60.0)), run(image(1, 60.0), image(2, 70.0))
+    assert compare(after, before) == compare(after, as_data(before))
+
+
 def test_a_baseline_is_read_once() -> None:
     report = run(image(1, 60.0))
     baseline = Baseline.from_dict(as_data(report))
@@ -215,6 +220,22 @@ def test_an_account_that_is_incomplete_makes_the_total_so() -> None:
     assert whole.why_incomplete == "b: 1 images read of 5"
     assert whole.reported_total is None
     assert whole.requests is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "options"),
+    [
+        ("price", {"price": 0.1}),
+        ("backup_price", {"backup_price": 0.1}),
+        ("rules", {"rules": [older_than(30)]}),
+        ("ignored_rules", {"ignore_rules": ["old"]}),
+        ("ignored_tags", {"ignore_tags": ["keep"]}),
+    ],
+)
+def test_reports_of_other_settings_are_not_added_up(setting: str, options: dict[str, Any]) -> None:
+    one, other = (asyncio.run(audit([image(1)], now=NOW, **each)) for each in ({}, options))
+    with pytest.raises(ValueError, match=f"must have the same {setting}, and 'a' and 'c' have not"):
+        combined({"a": one, "b": one, "c": other})
 
 
 def test_no_account_is_no_report() -> None:

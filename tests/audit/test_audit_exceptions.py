@@ -12,6 +12,9 @@ import pytest
 from do_images_async import Image, ImageStatus, ImageType
 from do_images_async.audit import (
     AuditReport,
+    Context,
+    Finding,
+    NamedRule,
     Severity,
     audit,
     combined,
@@ -55,6 +58,21 @@ def test_images_with_an_ignored_tag_count_in_the_totals_only() -> None:
     assert (report.images, report.stale.images) == (2, 1)
     assert (report.ignored.images, report.ignored.gigabytes) == (1, 10.0)
     assert report.ignored_tags == ("keep-*",)
+
+
+def test_a_rule_to_ignore_must_exist() -> None:
+    with pytest.raises(ValueError, match=r"ignore_rules must be 'old', .* or 'near-retirement', not 'nope'"):
+        run(ignore_rules=["old", "nope"])
+    with pytest.raises(ValueError, match="or 'mine', not 'nope'"):
+        run(ignore_rules=["nope"], rules=[NamedRule("mine", lambda image, context: None)])
+    assert run(ignore_rules=["orphaned-backup"]).ignored_rules == ("orphaned-backup",)
+
+
+def test_a_finding_of_a_plain_function_is_ignored_by_any_name() -> None:
+    def rule(image: Image, context: Context) -> Finding:
+        return context.finding(image, "mine", Severity.LOW, "", "")
+
+    assert run(image(1), rules=[rule], ignore_rules=["mine"]).findings == ()
 
 
 @pytest.mark.parametrize("name", ["ignore_rules", "ignore_tags"])
@@ -161,4 +179,4 @@ def test_several_accounts_add_up_what_is_in_use_and_ignored() -> None:
     assert whole.in_use is not None
     assert (whole.in_use.images, whole.ignored.images, whole.ignored_tags) == (1, 1, ("keep",))
     assert whole.rules == one.rules
-    assert combined({"a": one, "b": run()}).in_use is None
+    assert combined({"a": one, "b": run(ignore_tags=["keep"])}).in_use is None
