@@ -272,7 +272,7 @@ def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
 OF_HYPOTHESIS = """
 from hypothesis import HealthCheck, given, settings, strategies
 
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=strategies.integers(1, 5))
 async def test_pages(images_api, number):
     assert len((await images_api.list_page(per_page=number)).images) == number
