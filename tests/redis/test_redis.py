@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -932,3 +934,11 @@ async def test_the_clients_call_raises_the_stores_error(own_redis: RedisServer) 
                 await api.delete(7)
         assert not caught.value.outcome_unknown
         assert not list(emulator.requests)
+
+
+def test_without_redis_py_the_import_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("do_images_async.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ModuleNotFoundError, match="needs the extra redis: pip install redis"):
+        importlib.import_module("do_images_async.redis")
