@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
 
 
 def test_the_sdist_holds_what_building_and_testing_need(built: Built) -> None:
-    needed = sources(PACKAGE) | sources("tests") | sources("benchmarks")
+    needed = sources(PACKAGE) | sources("tests") | sources("benchmarks") | sources(".ci")
     needed |= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
     assert needed <= built.sdist
     strays = {name for name in built.sdist - needed if name not in {"PKG-INFO", ".gitignore"}}
