@@ -162,7 +162,7 @@ def read_plan(path: Path) -> PrunePlan:
         raise click.ClickException(f"--apply-plan: {path} can't be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeError, RecursionError):
         raise click.ClickException(f"--apply-plan: {path} is not JSON") from None
-    except ValueError as error:  # msgspec's errors are ValueErrors as well
+    except (ValueError, msgspec.ValidationError) as error:  # no ValueErrors before msgspec 0.21
         raise click.ClickException(f"--apply-plan: {path} can't be used: {error}") from None
 
 
