@@ -126,3 +126,15 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_error(
         async with session.get("/v2/images") as response:
             assert response.status == 401
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+
+
+async def test_stopping_it_while_requests_are_answered_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    connections: list[asyncio.StreamWriter] = []
+    async with ImagesEmulator(images=0, latency=0.02, jitter=0.03) as emulator:
+        for _ in range(200):
+            _, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.rpartition(":")[2]))
+            writer.write(GET + HOST + b"\r\n")
+            connections.append(writer)
+    for writer in connections:
+        writer.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]
