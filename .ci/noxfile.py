@@ -36,6 +36,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("mypy")
     session.run("pyright", "--pythonpath", f"{session.bin}/python")
+    session.run("pyright", "--verifytypes", "do_images_async", "--ignoreexternal")
 
 
 @nox.session

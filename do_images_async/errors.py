@@ -259,7 +259,7 @@ class ImportFailedError(DOImagesError):
 
     def __init__(self, image: Image) -> None:
         self.image = image
-        self.error_message = image.error_message or ""
+        self.error_message: str = image.error_message or ""
         reason = self.error_message or "the API gives no reason"
         super().__init__(f"image {image.id} ended as {image.status}: {reason}")
 

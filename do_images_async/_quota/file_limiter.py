@@ -139,7 +139,7 @@ class FileRateLimiter:
             slow_start=slow_start,
         )
         self.buckets: tuple[TokenBucket, ...] = options.buckets
-        self.on_wait = options.on_wait
+        self._on_wait = options.on_wait
         self._options = options
         self._path = default_path() if path is None else _absolute(path)
         self._digest = digest
@@ -151,6 +151,11 @@ class FileRateLimiter:
         self._closed = False
         self._lock = threading.Lock()
         _limiters.add(self)
+
+    @property
+    def on_wait(self) -> Callable[[float], None] | None:
+        """Return the hook that the limiter was made with."""
+        return self._on_wait
 
     def __repr__(self) -> str:
         if not hasattr(self, "_lock"):

@@ -91,9 +91,14 @@ class RedisRateLimiter:
             slow_start=slow_start,
         )
         self.buckets: tuple[TokenBucket, ...] = options.buckets
-        self.on_wait = on_wait
+        self._on_wait = on_wait
         key = f"{namespace}:{{{secret.digest()}}}"
         self._worker = Worker(RedisStore(redis, key, self.buckets, store_timeout), options)
+
+    @property
+    def on_wait(self) -> Callable[[float], None] | None:
+        """Return the hook that the limiter was made with."""
+        return self._on_wait
 
     def __repr__(self) -> str:
         if not hasattr(self, "_worker"):

@@ -38,7 +38,7 @@ class ActionRoutes:
         self._images = images
         self._actions = actions
         self._links = links
-        self.all = (
+        self.all: tuple[Route, ...] = (
             Route("GET", f"{_IMAGE}/actions", "image:read", self.list_actions),
             Route("POST", f"{_IMAGE}/actions", "image:update", self.start),
             Route("GET", f"{_IMAGE}/actions/{{action_id}}", "image:read", self.get),
@@ -102,7 +102,7 @@ class TransferRoutes:
         self._images = images
         self._transfers = transfers
         path = f"{_IMAGE}/account_transfer"
-        self.all = (
+        self.all: tuple[Route, ...] = (
             Route("POST", path, "image:update image:delete", self.create),
             Route("POST", f"{path}/accept", "image:create", self.accept),
             Route("POST", f"{path}/cancel", "image:update", self.cancel),

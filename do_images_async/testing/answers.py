@@ -62,7 +62,7 @@ class Problem(Exception):  # noqa: N818  (it becomes a response)
         self.status = status
         self.identifier = identifier
         self.message = message
-        self.headers = headers or {}
+        self.headers: Mapping[str, str] = headers or {}
 
 
 def usual_problem(status: int, headers: Mapping[str, str] | None = None) -> Problem:

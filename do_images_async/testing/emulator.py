@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from aiohttp import web
 
@@ -23,7 +23,7 @@ from do_images_async.testing.faults import Faults
 from do_images_async.testing.journal import Journal
 from do_images_async.testing.old_images import old_action, old_images
 from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
-from do_images_async.testing.request_handler import RequestHandler
+from do_images_async.testing.request_handler import Hook, RequestHandler
 from do_images_async.testing.routes import Links, Route, Routes, with_refusals
 from do_images_async.testing.server import make_runner
 from do_images_async.testing.settings import Settings
@@ -73,7 +73,8 @@ class ImagesEmulator:
             journal no longer holds.
         faults: the active faults.
         latency, jitter: as given; they can be changed at any time, to what is allowed there.
-        on_request: called with each request before it is answered; a test changes the state there.
+        on_request: functions that are called with each request before it is answered, and awaited if they are
+            coroutine functions; a test changes the state there.
     """
 
     def __init__(
@@ -117,21 +118,21 @@ class ImagesEmulator:
         )
         now = settings.now()
         old = tuple(old_images()) if style == "observed" else ()
-        self.tokens = Tokens(clock)
-        self.token = self.tokens.issue(token=token)
-        self.images = ImageStore(
+        self.tokens: Final[Tokens] = Tokens(clock)
+        self.token: Final[str] = self.tokens.issue(token=token)
+        self.images: Final[ImageStore] = ImageStore(
             [*public_images(now), *private_images(images, seed, now), *old],
             clock=clock,
             import_seconds=import_seconds,
         )
-        self.actions = ActionStore(self.images, clock=clock, seconds=action_seconds)
+        self.actions: Final[ActionStore] = ActionStore(self.images, clock=clock, seconds=action_seconds)
         if old:
             self.actions.add(old_action(old[-1]["id"]))
-        self.transfers = TransferStore(self.images)
-        self.requests = Journal(journal_limit)
-        self.served = Counter[int | None]()
-        self.faults = Faults(seed)
-        self.on_request: list[Callable[[web.Request], None]] = []
+        self.transfers: Final[TransferStore] = TransferStore(self.images)
+        self.requests: Final[Journal] = Journal(journal_limit)
+        self.served: Final[Counter[int | None]] = Counter[int | None]()
+        self.faults: Final[Faults] = Faults(seed)
+        self.on_request: Final[list[Hook]] = []
         self._settings = settings
         self._admin = Admin(
             access=AdminAccess(names=settings.names, remote=remote_admin),
@@ -163,6 +164,12 @@ class ImagesEmulator:
         self._tls = tls
         self._runner: web.BaseRunner | None = None
         self._thread: ServingThread | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # The server has the objects themselves, and would never see another one.
+        if not name.startswith("_") and name in vars(self):
+            raise AttributeError(f"{name} of an ImagesEmulator can't be set: change what it holds")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         where = self.url if self._runner else "not running"

@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from inspect import isawaitable
+from typing import Any, TypeAlias
 
 import attrs
 from aiohttp import web
@@ -29,9 +30,12 @@ from do_images_async.testing.quota import Meter
 from do_images_async.testing.routes import Route
 from do_images_async.testing.tokens import Tokens, demand
 
-__all__ = ["RequestHandler"]
+__all__ = ["Hook", "RequestHandler"]
 
 _NO_FAULT = Fault()
+
+Hook: TypeAlias = Callable[[web.Request], object]
+"""A function that is called with a request; what it returns is awaited if it can be."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +44,7 @@ class RequestHandler:
 
     Args:
         tokens, meter, faults, journal, served: the emulator's.
-        hooks: called with each request before anything else.
+        hooks: called with each request, and awaited, before anything else.
         pause: returns the seconds to wait before a request is handled.
         clock: Unix time in seconds.
         style: the style of the answers.
@@ -51,7 +55,7 @@ class RequestHandler:
     faults: Faults
     journal: Journal
     served: Counter[int | None]
-    hooks: Sequence[Callable[[web.Request], None]]
+    hooks: Sequence[Hook]
     pause: Callable[[], float]
     clock: Callable[[], float]
     style: Style
@@ -60,8 +64,10 @@ class RequestHandler:
         """Return the aiohttp handler for a route."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            for hook in self.hooks:
-                hook(request)
+            for hook in tuple(self.hooks):
+                done = hook(request)
+                if isawaitable(done):
+                    await done
             exchange = self._begin(request, route, await _read(request))
             await asyncio.sleep(self.pause())
             return await self._serve(exchange)

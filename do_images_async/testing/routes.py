@@ -120,7 +120,7 @@ class Routes:
     def __init__(self, images: ImageStore, links: Links) -> None:
         self._images = images
         self._links = links
-        self.all = (
+        self.all: tuple[Route, ...] = (
             Route("GET", "/v2/images", "image:read", self.list_images),
             Route("POST", "/v2/images", "image:create", self.create),
             Route("GET", "/v2/images/{image_id}", "image:read", self.get),

@@ -1387,3 +1387,31 @@ async def test_the_admin_endpoint_refuses_the_same(
         assert answer.status == 422
         assert "method must be in capitals" in (await answer.json())["message"]
     assert not len(emulator.faults)
+
+
+# Functions that are called with each request.
+
+
+async def test_a_coroutine_function_is_awaited_before_the_request_is_answered() -> None:
+    async with ImagesEmulator(images=0) as emulator, ImagesAPI(emulator.token, base_url=emulator.url) as api:
+
+        async def remove(request: web.Request) -> None:
+            await asyncio.sleep(0.01)
+            emulator.on_request.remove(remove)
+            emulator.images.add(name="new")
+
+        emulator.on_request.append(remove)
+        emulator.on_request.append(lambda request: seen.append(request.path))
+        seen: list[str] = []
+        assert (await api.list_page(private=True)).total == 1
+        assert (await api.list_page(private=True)).total == 1
+        assert seen == ["/v2/images"] * 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "tokens", "images", "actions", "transfers", "requests", "served", "faults", "on_request"],
+)
+def test_what_the_server_would_not_see_can_not_be_set(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"^{name} of an ImagesEmulator can't be set"):
+        setattr(ImagesEmulator(images=0), name, [])

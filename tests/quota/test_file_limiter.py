@@ -20,7 +20,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies
 
-from do_images_async import FileRateLimiter, ImagesAPI, TokenBucket
+from do_images_async import FileRateLimiter, ImagesAPI, RateLimiter, TokenBucket
 from do_images_async._quota.file_limiter import default_path
 from do_images_async._quota.protocols import Report
 from do_images_async._quota.shared import OtherBucketsError
@@ -768,3 +768,11 @@ async def test_a_file_that_is_lost_between_two_requests_is_said_once_in_the_log(
 def test_wrong_buckets_are_named(tmp_path: Path, buckets: Any) -> None:
     with pytest.raises(TypeError, match=r"^buckets must be "):
         FileRateLimiter(tmp_path / "quota.db", buckets=buckets)
+
+
+@pytest.mark.parametrize("kind", [RateLimiter, lambda: FileRateLimiter(token=TOKEN)])
+def test_a_hook_that_would_never_be_called_can_not_be_set(kind: Callable[[], Any]) -> None:
+    limiter = kind()
+    with pytest.raises(AttributeError):
+        limiter.on_wait = print
+    assert limiter.on_wait is None
