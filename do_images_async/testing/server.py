@@ -64,7 +64,7 @@ class _Connection(web.RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        # The body of an invalid request, and a client that went away, end here as well; so does an answer that
-        # is ready at the very moment at which aiohttp, while it stops, gives up waiting for it.
+        # The body of an invalid request, and a client that went away, end here as well; so does an
+        # answer that is ready at the very moment at which aiohttp, while it stops, gives up waiting for it.
         if not isinstance(kw.get("exc_info"), (*_INVALID, ConnectionError, asyncio.InvalidStateError)):
             super().log_exception(*args, **kw)
