@@ -22,7 +22,7 @@ from do_images_async._api.listing import ImageFilters, Listing, ListType, check_
 from do_images_async._api.pagination import Page
 from do_images_async._api.polling import check_wait
 from do_images_async._api.recovery import check_since, find_candidates
-from do_images_async._api.regions import RegionCopies
+from do_images_async._api.regions import RegionCopies, Turns
 from do_images_async._api.waits import until_available
 from do_images_async._arguments import (
     check_bool,
@@ -153,6 +153,7 @@ class ImagesAPI:
             on_event=on_event,
             converter=converter,
         )
+        self._turns = Turns()
         if session is not None and hides_middlewares(session):
             logger.warning("middlewares of the session do not run for this client: this aiohttp hides them")
         if is_insecure(address):
@@ -630,9 +631,11 @@ class ImagesAPI:
         """Make sure that an image is in all these regions, and yield an outcome for each as it is known.
 
         A region that lacks the image gets a transfer, which is waited for. One that a transfer is in progress
-        to is waited for as well: nothing is transferred twice, however often this is called. The value is the
-        completed action, and None for a region that had the image. Leaving stops the waiting, not the
-        transfers. API page: "Initiate an Image Action".
+        to is waited for as well, so it may be called as often as you like. Calls of one client and its copies
+        for one image look, and start transfers, one after the other. Other clients, processes and machines
+        may look at the same moment: a transfer that the server then refuses is waited for, but if it accepts
+        two, two are made. The value is the completed action, and None for a region that had the image.
+        Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
 
         Costs one request if no region lacks the image; otherwise also those of `actions.list`, one for each
         transfer that is begun, and one for each poll. A transfer that is refused, or whose outcome is
@@ -660,6 +663,7 @@ class ImagesAPI:
             image_id=check_image_id(image_id),
             read=partial(self.get, image_id),
             actions=self.actions,
+            turns=self._turns,
             timeout=timeout,
             poll_interval=poll_interval,
             progress=progress,

@@ -5,10 +5,11 @@ That is: start a transfer to each region that lacks it, unless one is running, a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import partial
-from typing import Final
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -19,9 +20,10 @@ from do_images_async._api.waits import until_completed
 from do_images_async.errors import ConflictError, DOImagesError, UnprocessableEntityError
 from do_images_async.models import Action, ActionStatus, Image
 
-__all__ = ["RegionCopies"]
+__all__ = ["RegionCopies", "Turns"]
 
-_REGIONS_AT_ONCE: Final = 32
+Turns = WeakValueDictionary[int, asyncio.Lock]
+"""A lock for each image whose regions are being looked at; it is gone when nobody uses it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +34,7 @@ class RegionCopies:
         image_id: the image's id.
         read: reads the image.
         actions: starts and polls transfers.
+        turns: the client's locks: calls for one image look and start transfers one after the other.
         timeout: seconds to poll each transfer, from when it was started or found.
         poll_interval: seconds between the first two polls of a transfer.
         progress: called with the region and its action after each poll.
@@ -40,41 +43,62 @@ class RegionCopies:
     image_id: int
     read: Callable[[], Awaitable[Image]]
     actions: ImageActions
+    turns: Turns
     timeout: float
     poll_interval: float
     progress: Callable[[str, Action], object] | None
 
     async def ensure(self, regions: Collection[str]) -> AsyncGenerator[Outcome[str, Action | None], None]:
         """Yield an outcome for each region; None is the value of one that holds the image already."""
+        lock = self.turns.setdefault(self.image_id, asyncio.Lock())
+        await lock.acquire()
+        with ExitStack() as turn:
+            turn.callback(lock.release)
+            present, begun = await self._look(regions)
+            unsettled = set(regions)
+
+            async def ensure_one(region: str) -> Action | None:
+                try:
+                    action = None if region in present else await self._begin(region, begun.get(region))
+                finally:
+                    unsettled.discard(region)
+                    if not unsettled:  # others see now what was started; they need not wait until it ends
+                        turn.close()
+                return None if action is None else await self._wait(region, action)
+
+            # All at once: a region that had to wait for another one's outcome would hold up other calls.
+            outcomes = fan_out(ensure_one, regions, concurrency=len(regions) or 1)
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    yield outcome
+
+    async def _look(self, regions: Collection[str]) -> tuple[Collection[str], dict[str, Action]]:
+        """Return the regions that hold the image, and the transfers that are running, by region."""
         present = frozenset((await self.read()).regions)
-        begun: dict[str, Action] = {}
-        if missing := frozenset(regions) - present:
-            begun, done = await self._transfers()
-            if not missing.isdisjoint(done):  # one may have been completed after the image was read
-                present = frozenset((await self.read()).regions)
+        missing = frozenset(regions) - present
+        if not missing:
+            return present, {}
+        begun, done = await self._transfers()
+        if not missing.isdisjoint(done):  # one may have been completed after the image was read
+            present = frozenset((await self.read()).regions)
+        return present, begun
 
-        async def ensure_one(region: str) -> Action | None:
-            return None if region in present else await self._copy(region, begun.get(region))
+    async def _begin(self, region: str, begun: Action | None) -> Action | None:
+        """Return the transfer to a region: `begun` if one is running; None if the image is there."""
+        if begun is not None:
+            return begun
+        try:
+            return await self.actions.transfer(self.image_id, region)
+        except DOImagesError as error:
+            # The transfer may exist although we got an error, or somebody else started one: look again.
+            if not (error.outcome_unknown or isinstance(error, ConflictError | UnprocessableEntityError)):
+                raise
+            begun = (await self._transfers())[0].get(region)
+            if begun is None and region not in (await self.read()).regions:
+                raise
+            return begun
 
-        outcomes = fan_out(ensure_one, regions, concurrency=_REGIONS_AT_ONCE)
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome
-
-    async def _copy(self, region: str, begun: Action | None) -> Action | None:
-        """Wait for the transfer to a region; start one unless `begun` is one that is running."""
-        if begun is None:
-            try:
-                begun = await self.actions.transfer(self.image_id, region)
-            except DOImagesError as error:
-                # The transfer may exist although we got an error, or somebody else started one: look again.
-                if not (error.outcome_unknown or isinstance(error, ConflictError | UnprocessableEntityError)):
-                    raise
-                begun = (await self._transfers())[0].get(region)
-                if begun is None:
-                    if region in (await self.read()).regions:
-                        return None
-                    raise
+    async def _wait(self, region: str, begun: Action) -> Action:
         return await until_completed(
             partial(self.actions.get_transfer, self.image_id, begun.id, region),
             self.image_id,

@@ -93,8 +93,9 @@ def replicate_command(
 
     It waits until they are there.
 
-    Run it as often as you like: what a region holds, or is being copied there, is not copied again. The
-    images are those with the ids, or those of yours that have the tag and such a name.
+    Run it as often as you like: what a region holds, or is being copied there, is not copied again. Two
+    runs that look at the same moment may both copy, if the server accepts it. The images are those with
+    the ids, or those of yours that have the tag and such a name.
 
     Costs one request for each image that lacks nothing, and one more if ids are given; otherwise also
     those of `actions`, one for each transfer, one for each poll, and one to see that the image is there.

@@ -13,7 +13,7 @@ from aiohttp import web
 from do_images_async import Action, ImagesAPI, Outcome, errors
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import FAST
-from tests.support.servers import Server, image_document, reply
+from tests.support.servers import HANG, Answer, Received, Server, eventually, image_document, reply
 from tests.support.slow import fewer
 
 
@@ -140,6 +140,59 @@ async def test_many_at_once_begin_each_transfer_once(
     every = await asyncio.gather(*map(ensure_both, range(5)))
     assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
     assert len(slow_emulator.actions) == 2
+
+
+class Accepting:
+    """An account that accepts every transfer, also a second one to the same region."""
+
+    def __init__(self) -> None:
+        self.regions = ["nyc3"]
+        self.actions: list[dict[str, Any]] = []
+
+    def __call__(self, request: Received) -> Answer:
+        if request.method == "POST":
+            self.actions.append(
+                {
+                    "id": len(self.actions) + 1,
+                    "status": "in-progress",
+                    "type": "transfer",
+                    "resource_id": 7,
+                    "resource_type": "image",
+                    "region_slug": request.json()["region"],
+                }
+            )
+            return reply({"action": self.actions[-1]}, status=201)
+        if request.path.endswith("/actions"):
+            return reply({"actions": self.actions, "meta": {"total": len(self.actions)}})
+        if "/actions/" in request.path:
+            polled = self.actions[int(request.path.rpartition("/")[2]) - 1]
+            polled["status"] = "completed"
+            self.regions.append(polled["region_slug"])
+            return reply({"action": polled})
+        return reply({"image": image_document(7, regions=self.regions)})
+
+
+async def test_calls_of_a_client_that_overlap_transfer_once_whatever_the_server_accepts(
+    server: Server, api: ImagesAPI
+) -> None:
+    account = Accepting()
+    server.answer_with(account)
+    clients = (api, api.with_options(timeout=5), api)
+    every = await asyncio.gather(*(ensure(client, 7, "ams3", "fra1") for client in clients))
+    assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
+    assert sorted(action["region_slug"] for action in account.actions) == ["ams3", "fra1"]
+
+
+async def test_a_call_that_is_left_holds_up_no_other(server: Server, api: ImagesAPI) -> None:
+    account = Accepting()
+    server.script(HANG)
+    left = asyncio.create_task(ensure(api, 7, "ams3"))
+    await eventually(lambda: bool(server.received))
+    server.answer_with(account)
+    waiting = asyncio.create_task(ensure(api, 7, "ams3"))
+    left.cancel()
+    assert (await waiting)["ams3"].ok
+    assert len(account.actions) == 1
 
 
 @pytest.mark.parametrize("broken", fewer([{"broken": "reset"}, {"status": 502}]))
