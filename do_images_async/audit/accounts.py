@@ -60,6 +60,7 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> 
         by_distribution=_largest_first(each.by_distribution for each in all_of),
         by_age=_in_order(each.by_age for each in all_of),
         accounts=tuple(reports),
+        unsized=sum(each.unsized for each in all_of),
         findings=_worst(reports, keep),
         findings_total=sum(each.findings_total for each in all_of),
         findings_by_rule=_rules(each.findings_by_rule for each in all_of),

@@ -37,7 +37,7 @@ from do_images_async.audit.context import (
     worst_first,
 )
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
-from do_images_async.audit.rules import DEFAULT_RULES, RULE_NAMES
+from do_images_async.audit.rules import DEFAULT_RULES, RULE_NAMES, lacks_size
 from do_images_async.audit.settings import NamedRule, checked_names, checked_number, matches_tag, settings_of
 from do_images_async.models import Image
 
@@ -239,6 +239,7 @@ class _Collector:
         self._context = context
         self._rules = tuple(rules)
         self._exceptions = exceptions
+        self._unsized = 0
         self._ignored = _Tally()
         self._in_use = _Tally()
         self._private = _Tally()
@@ -257,6 +258,7 @@ class _Collector:
         cost = self._context.monthly_cost(image)
         for tally in self._tallies(image):
             tally.add(size, cost)
+        self._unsized += lacks_size(image)
         if self._exceptions.uses(image):
             self._in_use.add(size, cost)
         if self._exceptions.ignores(image):
@@ -314,6 +316,7 @@ class _Collector:
             public=self._public.group("public"),
             backups=self._backups.group("backups"),
             stale=self._stale.group("stale"),
+            unsized=self._unsized,
             by_type=_largest_first(self._types),
             by_region=_largest_first(self._regions),
             by_distribution=_largest_first(self._distributions),

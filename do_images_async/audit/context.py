@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
 from enum import IntEnum
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 import attrs
 
@@ -43,7 +43,12 @@ _LARGEST: Final = 1e9
 
 def valid_gigabytes(size: float | None) -> float:
     """Return a size in GB: 0 if it is missing or impossible."""
-    return size if size is not None and 0 < size <= _LARGEST else 0.0
+    return size if is_size(size) else 0.0
+
+
+def is_size(size: float | None) -> TypeGuard[float]:
+    """Return whether a size in GB is known and possible."""
+    return size is not None and 0 <= size <= _LARGEST
 
 
 class Severity(IntEnum):

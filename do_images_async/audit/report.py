@@ -99,6 +99,8 @@ class AuditReport:
         backups: the account's backups, which are paid for with their Droplets.
         stale: images with a finding whose remedy is to delete them, each once; `stale.monthly_cost` would be
             saved.
+        unsized: the account's images whose size is missing or impossible. They count with 0 GB, so that the
+            sums are only the least. What is deleted or being imported is not among them.
         by_type, by_region, by_distribution: the largest first.
         by_age: the youngest first.
         findings: the worst first, as many as were kept.
@@ -143,12 +145,14 @@ class AuditReport:
     ignored: Group = attrs.field(factory=lambda: Group("ignored", 0, 0.0, 0.0))
     in_use: Group | None = None
     accounts: tuple[str, ...] = ()
+    unsized: int = 0
 
     def __repr__(self) -> str:
         """Return the numbers without the groups and findings, which can be long."""
+        unsized = f", {self.unsized:,} without a size" if self.unsized else ""
         missing = "" if self.complete else f", INCOMPLETE: {self.why_incomplete}"
         return (
-            f"<AuditReport of {in_utc(self.created_at)}: {self.images:,} images, "
+            f"<AuditReport of {in_utc(self.created_at)}: {self.images:,} images{unsized}, "
             f"{self.gigabytes:,.1f} GB, {self.monthly_cost:,.2f} USD a month, "
             f"{self.findings_total:,} findings{missing}>"
         )
@@ -223,6 +227,7 @@ class AuditReport:
             "public": _amounts(self.public),
             "backups": _amounts(self.backups),
             "stale": _amounts(self.stale),
+            "unsized": self.unsized,
             "ignored": _amounts(self.ignored),
             "in_use": _amounts(self.in_use) if self.in_use else None,
             "by_type": _keyed(self.by_type),

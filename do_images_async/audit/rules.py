@@ -15,7 +15,16 @@ from datetime import date, timedelta
 from typing import Final
 
 from do_images_async._arguments import ids_of, shown
-from do_images_async.audit.context import Context, Finding, Rule, Severity, is_backup, is_own, is_public
+from do_images_async.audit.context import (
+    Context,
+    Finding,
+    Rule,
+    Severity,
+    is_backup,
+    is_own,
+    is_public,
+    is_size,
+)
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
 from do_images_async.audit.settings import NamedRule, checked_number, matches_tag
 from do_images_async.models import Image, ImageStatus, ImageType
@@ -25,6 +34,7 @@ __all__ = [
     "RULE_NAMES",
     "duplicate_names",
     "failed_import",
+    "lacks_size",
     "near_retirement",
     "older_than",
     "orphaned_backups",
@@ -61,6 +71,11 @@ _NOT_STORED: Final = (*_IMPORTING, ImageStatus.DELETED)
 
 def _is_stored(image: Image) -> bool:
     return is_own(image) and image.status not in _NOT_STORED
+
+
+def lacks_size(image: Image) -> bool:
+    """Return whether the account stores the image, and its size is missing or impossible."""
+    return _is_stored(image) and not is_size(image.size_gigabytes)
 
 
 def older_than(days: float = 365.0) -> NamedRule:

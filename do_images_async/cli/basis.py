@@ -9,7 +9,7 @@ from do_images_async.audit.report import in_utc
 from do_images_async.audit.settings import setting_text
 from do_images_async.cli.text import counted, printable
 
-__all__ = ["basis"]
+__all__ = ["basis", "without_size"]
 
 _WINDOWS = {60.0: "a minute", 3600.0: "an hour"}
 
@@ -36,6 +36,12 @@ def basis(report: AuditReport) -> Iterator[str]:
         yield f"{counted(report.in_use.images, 'image')} in use by Droplets: not counted as savings."
     yield f"Ages are counted to {in_utc(report.created_at)}."
     yield "An image in several regions is in each one's line, and once in the totals."
+
+
+def without_size(report: AuditReport) -> str:
+    """Return how many images have no size, so that the sums are only the least."""
+    verb = "gives" if report.unsized == 1 else "give"
+    return f"{counted(report.unsized, 'image')} {verb} no possible size, and count as 0 GB"
 
 
 def _limits(rule: RuleSettings) -> str:

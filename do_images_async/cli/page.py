@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, Severity
 from do_images_async.audit.report import in_utc
-from do_images_async.cli.basis import basis
+from do_images_async.cli.basis import basis, without_size
 from do_images_async.cli.charts import Bar, bars
 from do_images_async.cli.text import counted, printable
 
@@ -54,6 +54,7 @@ def report_page(
             f"<header><h1>{title}</h1><p>Audit of {in_utc(report.created_at)}</p></header>",
             *_warning(report),
             *_cards(report),
+            *_without_size(report),
             *_charts(report),
             *_accounts(parts or {}),
             *(_comparison(report.comparison) if report.comparison else ()),
@@ -98,6 +99,14 @@ def _cards(report: AuditReport) -> Iterator[str]:
     yield _card("Would be saved", f"${report.savings:,.2f}", f"a month, with {stale}", "good")
     yield _card("Findings", f"{report.findings_total:,}", f"{high:,} of high severity")
     yield "</section>"
+
+
+def _without_size(report: AuditReport) -> Iterator[str]:
+    if report.unsized:
+        yield (
+            f'<p class="warning">{without_size(report)}: '
+            "sizes, costs and savings are at least what this page says.</p>"
+        )
 
 
 def _card(label: str, value: str, note: str, kind: str = "") -> str:

@@ -34,6 +34,7 @@ from do_images_async.cli.prune_text import (
     plan_as_csv,
     plan_as_json,
     plan_as_text,
+    sizes,
     summary,
 )
 from do_images_async.cli.running import run_interruptibly
@@ -282,7 +283,7 @@ def _carry_out(
         check_somebody_is_there()
         if report.form != "text" or report.to_file:
             click.echo(plan_as_text(plan), err=True, nl=False)
-        size = f"{plan.gigabytes:,.6g} GB"
+        size = sizes(image for each in plan.accounts for image in each.remove)
         confirm(f"Delete {counted(plan.removed, 'image')} ({size})?")
     with open_journal(options["journal"], plan.digest) as journal:
         interruption = Interruption()

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from do_images_async import Image, ImageStatus
-from do_images_async.audit.context import valid_gigabytes
+from do_images_async.audit.context import is_size, valid_gigabytes
 from do_images_async.cli.json_text import parsed
 from do_images_async.retention import Decision, Plan, Policy
 
@@ -73,6 +73,7 @@ class AccountPlan:
         candidates: the number of them that belong to a group and might be removed.
         gigabytes: the size of the removed images.
         monthly_savings: their cost in a month.
+        unsized: the removed images whose size is missing or impossible, so that both are only the least.
         remove: the removed images, group by group, the newest first.
         keep: the kept images, in the same order; images that are no candidates come last.
     """
@@ -82,6 +83,7 @@ class AccountPlan:
     candidates: int
     gigabytes: float
     monthly_savings: float
+    unsized: int = 0
     remove: tuple[PlannedImage, ...]
     keep: tuple[PlannedImage, ...]
 
@@ -110,11 +112,6 @@ class PrunePlan:
         return sum(len(each.remove) for each in self.accounts)
 
     @property
-    def gigabytes(self) -> float:
-        """Return the size of the removed images, in GB."""
-        return sum(each.gigabytes for each in self.accounts)
-
-    @property
     def digest(self) -> str:
         """Return the plan's name in a journal, computed from its time and its removed images."""
         parts = [self.made_at.isoformat()]
@@ -130,22 +127,24 @@ class PrunePlan:
 
 def account_plan(account: str | None, plan: Plan, *, price: float) -> AccountPlan:
     """Return the plan for an account as data."""
-    gigabytes, savings = _totals(plan.removed, price)
+    gigabytes, savings, unsized = _totals(plan.removed, price)
     return AccountPlan(
         account=account,
         images=len(plan.decisions),
         candidates=sum(each.group is not None for each in plan.decisions),
         gigabytes=gigabytes,
         monthly_savings=savings,
+        unsized=unsized,
         remove=tuple(_planned(each for each in plan.decisions if not each.keep)),
         keep=tuple(_planned(each for each in plan.decisions if each.keep)),
     )
 
 
-def _totals(removed: Iterable[Image | PlannedImage], price: float) -> tuple[float, float]:
-    """Return the size of the removed images, and their cost in a month."""
-    gigabytes = sum(valid_gigabytes(image.size_gigabytes) for image in removed)
-    return round(gigabytes, 2), round(gigabytes * price, 2)
+def _totals(removed: Iterable[Image | PlannedImage], price: float) -> tuple[float, float, int]:
+    """Return the size of the removed images, their cost in a month, and how many have no possible size."""
+    sizes = [image.size_gigabytes for image in removed]
+    gigabytes = sum(map(valid_gigabytes, sizes))
+    return round(gigabytes, 2), round(gigabytes * price, 2), sum(not is_size(size) for size in sizes)
 
 
 def read_plan(path: Path) -> PrunePlan:
@@ -184,8 +183,8 @@ def _checked(data: object) -> PrunePlan:
 
 
 def _added_up(account: AccountPlan, price: float) -> AccountPlan:
-    gigabytes, savings = _totals(account.remove, price)
-    return attrs.evolve(account, gigabytes=gigabytes, monthly_savings=savings)
+    gigabytes, savings, unsized = _totals(account.remove, price)
+    return attrs.evolve(account, gigabytes=gigabytes, monthly_savings=savings, unsized=unsized)
 
 
 def _planned(decisions: Iterable[Decision]) -> Iterable[PlannedImage]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from do_images_async.audit.context import valid_gigabytes
+from do_images_async.audit.context import is_size, valid_gigabytes
 from do_images_async.cli.columns import Column
 from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.journal import DELETED
@@ -19,7 +19,15 @@ from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, NOT_TRIED, UN
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage, PrunePlan
 from do_images_async.cli.text import counted, printable
 
-__all__ = ["FORMATS", "outcomes_as_text", "plan_as_csv", "plan_as_json", "plan_as_text", "summary"]
+__all__ = [
+    "FORMATS",
+    "outcomes_as_text",
+    "plan_as_csv",
+    "plan_as_json",
+    "plan_as_text",
+    "sizes",
+    "summary",
+]
 
 FORMATS: Final = ("text", "json", "csv")
 
@@ -50,7 +58,9 @@ def _age(row: _Row) -> str:
 
 
 def _savings(row: _Row) -> str:
-    return "" if row.keep else f"${row.savings or 0:.2f}"
+    if row.keep:
+        return ""
+    return "?" if row.savings is None else f"${row.savings:.2f}"
 
 
 _COLUMNS: Final[tuple[Column[_Row], ...]] = (
@@ -135,8 +145,7 @@ def summary(plan: PrunePlan, outcomes: Sequence[Removed], strange: Sequence[str 
     earlier = sum(each.earlier for each in outcomes)
     counts = Counter(each.outcome for each in outcomes if not each.earlier)
     deleted = [each for each in outcomes if each.outcome == DELETED and not each.earlier]
-    gigabytes = sum(valid_gigabytes(each.size_gigabytes) for each in deleted)
-    parts = [f"{len(deleted):,} of {counted(plan.removed, 'image')} deleted ({gigabytes:,.6g} GB)"]
+    parts = [f"{len(deleted):,} of {counted(plan.removed, 'image')} deleted ({sizes(deleted)})"]
     parts += [f"{earlier:,} by an earlier run"] if earlier else []
     words = {
         GONE: "already gone",
@@ -152,6 +161,13 @@ def summary(plan: PrunePlan, outcomes: Sequence[Removed], strange: Sequence[str 
     return ", ".join(parts)
 
 
+def sizes(images: Iterable[PlannedImage | Removed]) -> str:
+    """Return the sum of the images' sizes, as the least where one is missing or impossible."""
+    each = [image.size_gigabytes for image in images]
+    least = "" if all(map(is_size, each)) else "at least "
+    return f"{least}{sum(map(valid_gigabytes, each)):,.6g} GB"
+
+
 def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
     """Yield the images group by group, kept images first; images that are no candidates come last."""
     pairs = [(image, True) for image in account.keep] + [(image, False) for image in account.remove]
@@ -164,7 +180,9 @@ def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
             image=image,
             keep=keep,
             age_days=_days(image.created_at, plan.made_at),
-            savings=None if keep else round(valid_gigabytes(image.size_gigabytes) * plan.price, 2),
+            savings=None
+            if keep or not is_size(image.size_gigabytes)
+            else round(valid_gigabytes(image.size_gigabytes) * plan.price, 2),
         )
 
 
@@ -174,9 +192,8 @@ def _days(created_at: datetime | None, now: datetime) -> float | None:
 
 def _headline(account: str | None, rows: Sequence[_Row]) -> str:
     removed = [row for row in rows if not row.keep]
-    gigabytes = sum(valid_gigabytes(row.image.size_gigabytes) for row in removed)
     group = printable(rows[0].image.group or "")
-    saved = f", {gigabytes:,.6g} GB" if removed else ""
+    saved = f", {sizes([row.image for row in removed])}" if removed else ""
     return (
         f"{printable(account) + ': ' if account else ''}{group}: {len(rows) - len(removed):,} kept, "
         f"{len(removed):,} to remove{saved}"
@@ -188,11 +205,12 @@ def _account_summary(plan: PrunePlan, account: AccountPlan) -> str:
     groups = len({each.group for each in (*account.keep, *account.remove)} - {None})
     outside = Counter(each.reasons[0] for each in account.keep if each.group is None and each.reasons)
     left_out = ", ".join(f"{count:,} {printable(reason)}" for reason, count in outside.most_common())
+    least = "at least " if account.unsized else ""
     kept = account.candidates - len(account.remove)
     text = (
         f"{name}{counted(account.images, 'image')} read, {account.candidates:,} in "
         f"{counted(groups, 'group')}: {kept:,} kept, {len(account.remove):,} to remove, "
-        f"{account.gigabytes:,.6g} GB, ${account.monthly_savings:,.2f} a month at ${plan.price:g} a GB"
+        f"{least}{account.gigabytes:,.6g} GB, ${account.monthly_savings:,.2f} a month at ${plan.price:g} a GB"
     )
     return f"{text}; left alone: {left_out}" if left_out else text
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from do_images_async.audit import AuditReport, Comparison, Finding, Group, RuleSummary
 from do_images_async.audit.report import in_utc
-from do_images_async.cli.basis import basis
+from do_images_async.cli.basis import basis, without_size
 from do_images_async.cli.fitting import Field, fitted_table
 from do_images_async.cli.terminal import text_console
 from do_images_async.cli.text import counted, printable
@@ -108,6 +108,8 @@ def _summary(report: AuditReport) -> Table:
     table.add_row("Cost", f"about ${report.monthly_cost:,.2f} a month, at {_price(report)}")
     if report.backups.images:
         table.add_row("", Text(_backups(report), style="dim"))
+    if report.unsized:
+        table.add_row("", Text(f"at least: {without_size(report)}", style="yellow"))
     table.add_row("Savings", f"${report.savings:,.2f} a month if {_stale(report)} were deleted")
     return table
 

@@ -32,6 +32,7 @@ from do_images_async.audit import (
     Rule,
     Severity,
     audit,
+    combined,
     failed_import,
     older_than,
     oversized,
@@ -606,6 +607,7 @@ async def test_the_report_as_data() -> None:
         "public": nothing,
         "backups": nothing,
         "stale": amounts,
+        "unsized": 0,
         "by_type": [{"key": "snapshot", **amounts}],
         "by_region": [{"key": "nyc3", **amounts}],
         "by_distribution": [{"key": "Ubuntu", **amounts}],
@@ -661,6 +663,21 @@ def test_dates_at_the_ends_of_the_calendar(moment: datetime, offset: int) -> Non
     report = run([image(1, created_at=moment.replace(tzinfo=zone))])
     assert report.images == 1
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_images_without_a_possible_size_are_counted() -> None:
+    sizes = (None, -5.0, math.nan, math.inf, 1e10, 0.0, 7.0)
+    images = [image(number, size_gigabytes=size) for number, size in enumerate(sizes, 1)]
+    others = [
+        image(10, size_gigabytes=None, public=True),
+        image(11, size_gigabytes=None, status=ImageStatus.DELETED),
+        image(12, size_gigabytes=None, status=ImageStatus.NEW),
+        image(13, size_gigabytes=None, type=ImageType.BACKUP),
+    ]
+    report = run([*images, *others])
+    assert (report.unsized, report.gigabytes) == (6, 7.0)
+    assert repr(report).startswith("<AuditReport of 2026-03-01 12:00 UTC: 11 images, 6 without a size, ")
+    assert combined({"a": report, "b": report}).unsized == 12
 
 
 def test_invalid_sizes_do_not_change_the_sums() -> None:

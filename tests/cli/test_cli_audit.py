@@ -238,6 +238,9 @@ async def test_dates_at_the_ends_of_the_calendar_and_absurd_sizes(form: str, ser
     assert "e+308" not in ended.stdout
     if form == "json":
         assert json.loads(ended.stdout)["gigabytes"] == 7.5
+        assert json.loads(ended.stdout)["unsized"] == 2
+    elif form != "csv":
+        assert "2 images give no possible size" in ended.stdout
 
 
 async def test_a_narrow_terminal_keeps_what_names_a_row(emulator: ImagesEmulator) -> None:

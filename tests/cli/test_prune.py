@@ -423,13 +423,15 @@ async def test_totals_are_finite_whatever_the_sizes_are(emulator: ImagesEmulator
         emulator.images.update(add(emulator, f"huge-{age}", 20 + age), size_gigabytes=size)
     arguments = ("--group-by", "none", "--name", "huge-*", "--keep-tag", "golden", "--min-keep", "0")
     shown = await prune(emulator, *arguments)
-    assert "7 GB, $0.42 a month" in shown.stdout
+    assert "at least 7 GB, $0.42 a month" in " ".join(shown.stdout.split())
+    assert "all: 0 kept, 4 to remove, at least 7 GB" in shown.stdout
+    assert len(re.findall(r" \?(\s|$)", shown.stdout)) == 3
     assert max(map(len, shown.stdout.splitlines())) < 200
     limits = ("--max-delete-fraction", "1")
     ended = await prune(emulator, *arguments, *APPLY, *limits, "-o", "json")
     (only,) = json.loads(ended.stdout, parse_constant=pytest.fail)["accounts"]
-    assert (only["gigabytes"], only["monthly_savings"]) == (7, 0.42)
-    assert ended.stderr.endswith("do-images: 4 of 4 images deleted (7 GB)\n")
+    assert (only["gigabytes"], only["monthly_savings"], only["unsized"]) == (7, 0.42, 3)
+    assert ended.stderr.endswith("do-images: 4 of 4 images deleted (at least 7 GB)\n")
 
 
 async def test_a_refused_token_is_named_once(emulator: ImagesEmulator, tmp_path: Path) -> None:
