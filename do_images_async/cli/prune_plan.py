@@ -144,7 +144,7 @@ def _totals(removed: Iterable[Image | PlannedImage], price: float) -> tuple[floa
     """Return the size of the removed images, their cost in a month, and how many have no possible size."""
     sizes = [image.size_gigabytes for image in removed]
     gigabytes = sum(map(valid_gigabytes, sizes))
-    return round(gigabytes, 2), round(gigabytes * price, 2), sum(not is_size(size) for size in sizes)
+    return round(gigabytes, 9), round(gigabytes * price, 9), sum(not is_size(size) for size in sizes)
 
 
 def read_plan(path: Path) -> PrunePlan:

@@ -17,7 +17,7 @@ from do_images_async.cli.csv_text import csv_text
 from do_images_async.cli.journal import DELETED
 from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, NOT_TRIED, UNKNOWN, Removed
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage, PrunePlan
-from do_images_async.cli.text import counted, printable
+from do_images_async.cli.text import counted, in_gigabytes, printable
 
 __all__ = [
     "FORMATS",
@@ -165,7 +165,7 @@ def sizes(images: Iterable[PlannedImage | Removed]) -> str:
     """Return the sum of the images' sizes, as the least where one is missing or impossible."""
     each = [image.size_gigabytes for image in images]
     least = "" if all(map(is_size, each)) else "at least "
-    return f"{least}{sum(map(valid_gigabytes, each)):,.6g} GB"
+    return f"{least}{in_gigabytes(sum(map(valid_gigabytes, each)))}"
 
 
 def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
@@ -182,7 +182,7 @@ def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
             age_days=_days(image.created_at, plan.made_at),
             savings=None
             if keep or not is_size(image.size_gigabytes)
-            else round(valid_gigabytes(image.size_gigabytes) * plan.price, 2),
+            else round(valid_gigabytes(image.size_gigabytes) * plan.price, 9),
         )
 
 
@@ -205,12 +205,11 @@ def _account_summary(plan: PrunePlan, account: AccountPlan) -> str:
     groups = len({each.group for each in (*account.keep, *account.remove)} - {None})
     outside = Counter(each.reasons[0] for each in account.keep if each.group is None and each.reasons)
     left_out = ", ".join(f"{count:,} {printable(reason)}" for reason, count in outside.most_common())
-    least = "at least " if account.unsized else ""
     kept = account.candidates - len(account.remove)
     text = (
         f"{name}{counted(account.images, 'image')} read, {account.candidates:,} in "
         f"{counted(groups, 'group')}: {kept:,} kept, {len(account.remove):,} to remove, "
-        f"{least}{account.gigabytes:,.6g} GB, ${account.monthly_savings:,.2f} a month at ${plan.price:g} a GB"
+        f"{sizes(account.remove)}, ${account.monthly_savings:,.2f} a month at ${plan.price:g} a GB"
     )
     return f"{text}; left alone: {left_out}" if left_out else text
 

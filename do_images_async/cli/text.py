@@ -7,7 +7,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-__all__ = ["counted", "masked", "printable", "printable_lines", "timestamp"]
+__all__ = ["counted", "in_gigabytes", "masked", "printable", "printable_lines", "timestamp"]
 
 # Controls and escapes, invisible and direction-changing characters, lone surrogates, line separators.
 _HARMFUL = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -20,6 +20,11 @@ _VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 def counted(number: int, noun: str) -> str:
     """Return the number and the noun, in the plural unless the number is one."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def in_gigabytes(size: float) -> str:
+    """Return a size in GB with two decimals, or fewer if they are zeros: "1,234,567.5 GB"."""
+    return f"{size:,.2f}".rstrip("0").rstrip(".") + " GB"
 
 
 def masked(text: str, *, guess: bool = False) -> str:

@@ -12,6 +12,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -108,6 +109,19 @@ async def test_the_plan_as_json_and_as_csv_and_in_a_file(emulator: ImagesEmulato
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     assert [row["name"] for row in rows if row["plan"] == "remove"] == ["web-6", "web-7", "web-8", "web-9"]
     assert rows[-1]["reasons"] == "in no group"
+
+
+async def test_the_rows_of_a_plan_add_up_to_its_totals(emulator: ImagesEmulator) -> None:
+    for age in range(1, 12):
+        add(emulator, f"odd-{age}", age, size_gigabytes=4.55)
+    add(emulator, "odd-12", 12, size_gigabytes=1_234_567.5)
+    policy = ("--name", "odd-*", "--keep-last", "1")
+    (only,) = json.loads((await prune(emulator, *policy, "-o", "json")).stdout)["accounts"]
+    rows = csv.DictReader(io.StringIO((await prune(emulator, *policy, "-o", "csv")).stdout))
+    saved = sum(Decimal(row["monthly_savings"] or 0) for row in rows)
+    assert saved == Decimal("74076.78")
+    assert (only["gigabytes"], only["monthly_savings"]) == (1_234_613, 74_076.78)
+    assert "1,234,613 GB, $74,076.78 a month" in (await prune(emulator, *policy)).stdout
 
 
 async def test_a_list_of_images_protects_nothing_and_is_refused(
