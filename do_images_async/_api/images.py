@@ -310,7 +310,8 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             IncompleteListingError: `strict`, and the list did not come to rest, has fewer different images
                 than its total, has repeats or a gap and no total, or a page holds one image twice and not the
-                same; or page after page brings nothing new, as from a server that ignores the page's number.
+                same; or page after page brings nothing new, as from a server that ignores the page's number,
+                or the pages go on after ten times a total that is more than one of them.
             WrongResourceError: `strict`, and a page holds an image that a filter should have left out.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """

@@ -34,6 +34,9 @@ _STALLED_PAGES: Final = 3
 _STALLED_PAGES_MOVING: Final = 12
 """The same while the total changes from page to page: the list may grow as fast as it is read."""
 
+_MOST_TOTALS: Final = 10
+"""The listing fails when its pages hold more than so many times its total: perhaps they never end."""
+
 _MAY_LACK: Final = "the listing %s and may lack items: %d read, the server counts %s"
 
 
@@ -184,7 +187,7 @@ async def read_whole(
     Raises:
         DOImagesError: whatever `fetch` raises, with `page` set to the number of the page.
         IncompleteListingError: `strict`, and no pass was the last one, or a page holds two different items of
-            one id; or page after page brings nothing new.
+            one id; or page after page brings nothing new, or far more than the total.
     """
     seen = IdSet()
     before: _Pass | None = None
@@ -256,8 +259,9 @@ class _Pass:
         With `strict`, what the page itself repeats is taken out as well.
 
         Raises:
-            IncompleteListingError: too many pages in a row brought nothing new, and more are announced; or,
-                `strict`, two items of the page have the same id but differ.
+            IncompleteListingError: too many pages in a row brought nothing new, or the pages hold far more
+                than the total, and more are announced; or, `strict`, two items of the page have the same id
+                but differ.
         """
         ids = page.ids
         distinct = len(set(ids))
@@ -361,6 +365,14 @@ class _Pass:
         return not page.full or not (self._strict or total == len(page))
 
     def _check_progress(self, page: Page[T], *, new: int, moved_now: bool) -> None:
+        # A total that is no larger than a page may be that page's own count.
+        total = self.total or 0
+        if total > self._largest and self._distinct > _MOST_TOTALS * total and self.last_page > page.number:
+            raise IncompleteListingError(
+                f"the pages hold more than {_MOST_TOTALS} times the total, and more are announced",
+                seen=len(self._seen),
+                total=self.total,
+            )
         if new:
             self._stalled = self._stalled_at_rest = 0
             return

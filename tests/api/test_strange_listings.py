@@ -191,6 +191,17 @@ async def test_row_78_a_total_below_what_a_page_held_counts_as_absent(
     assert not reading.warnings
 
 
+@pytest.mark.parametrize(
+    ("links", "strict"), [("none", True), ("next", True), ("next", False), ("counting", False)]
+)
+async def test_pages_that_never_end_are_an_error_at_ten_times_the_total(links: Links, strict: bool) -> None:
+    reading = await read(Strange(10**6, total=20, links=links), per_page=4, strict=strict)
+    assert isinstance(reading.error, errors.IncompleteListingError)
+    assert reading.error.total == 20
+    assert len(reading.ids) == 200
+    assert reading.requests <= 51 + 4
+
+
 async def test_windows_that_overlap_are_read_to_the_last_image() -> None:
     reading = await read(Strange(50, cap=10, total=50, overlap=5), per_page=10)
     assert reading.ids == list(range(1, 51))
