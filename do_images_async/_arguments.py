@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from numbers import Number
 from typing import Final, TypeGuard, cast
 from urllib.parse import urlsplit
@@ -211,17 +211,17 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> URL:
     text = check_text(value, "base_url")
     try:
         url = URL(text)
-        port = url.port
+        host, port = url.host or "", url.port
     except ValueError:  # its message can hold a password
         raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}") from None
     if url.user is not None or url.password is not None:
         raise ValueError("base_url must not hold a user name or password")
-    labels = (url.raw_host or "").split(".")
-    if url.scheme not in {"https", "http"} or not _HOST.fullmatch(url.host or "") or not port:
+    labels = (url.raw_host or "").removesuffix(".").split(".")
+    if url.scheme not in {"https", "http"} or not _HOST.fullmatch(host) or not port:
         raise ValueError(f"base_url must be an absolute https URL, not {_shown_url(text)}")
-    if max(map(len, labels)) > _LONGEST_LABEL:
+    if not all(0 < len(label) <= _LONGEST_LABEL for label in labels):
         raise ValueError(
-            f"base_url has a host name with more than 63 characters without a dot: {_shown_url(text)}"
+            f"base_url must have a host name with 1 to 63 characters between its dots, not {_shown_url(text)}"
         )
     if url.query_string or url.fragment:
         raise ValueError(f"base_url must not hold a query or a fragment: {_shown_url(text)}")
@@ -292,6 +292,9 @@ def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    # Before 3.13, Python does not call an IPv4 address that is written as IPv6 a loopback's.
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -1,7 +1,8 @@
 """Events of each attempt, for `on_event=` and the log: for metrics, traces and operators.
 
 Neither ever holds the token or a body. The log is `do_images_async`: one record for each attempt, at WARNING
-when a retry follows and at DEBUG otherwise; its `extra` has the fields of `AttemptEnded`.
+when a retry follows and at DEBUG otherwise; its `extra` has the fields of `AttemptEnded`, as values
+that JSON has, and the `url`.
 """
 
 from __future__ import annotations

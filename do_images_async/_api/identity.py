@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import unicodedata
 
-from do_images_async.errors import WrongResourceError
+from do_images_async.errors import DecodeError, WrongResourceError
 from do_images_async.models import Action, Image, ImageType
 
 __all__ = [
     "check_action",
+    "check_created",
     "check_image",
     "check_listed",
     "check_name",
@@ -32,12 +33,23 @@ def check_image(image: Image, key: int | str, *, write: bool = False, name: str 
         WrongResourceError: it is another one; with `outcome_unknown` after a `write`.
     """
     answered = image.id if isinstance(key, int) else image.slug
-    if not answered and image.public is False:
+    if answered in (None, "") and image.public is False:
         answered = image.id
-    if not answered or answered == key:
+    if answered is None or answered in ("", key):
         return image if name is None else check_name(image, name)
     del image  # a traceback that prints local variables would show all that the server sent
     raise mismatch("image", key, answered, write=write)
+
+
+def check_created(image: Image, name: str) -> Image:
+    """Return the image that a request has made if it has an id, and the name that was given to it.
+
+    Raises:
+        DecodeError: its id is no image's; `outcome_unknown` is True.
+        WrongResourceError: it has another name; `outcome_unknown` is True.
+    """
+    _check_made("image", image.id)
+    return check_name(image, name)
 
 
 def check_name(image: Image, name: str) -> Image:
@@ -63,8 +75,11 @@ def check_action(
     Raises:
         WrongResourceError: it is another one; with `outcome_unknown` when no `action_id` was asked for, since
             then it is the answer to a write.
+        DecodeError: a new action's id is none; `outcome_unknown` is True.
     """
     write = action_id is None
+    if write:
+        _check_made("action", action.id)
     if action.resource_id not in (None, image_id):
         raise mismatch("an action of image", image_id, action.resource_id, write=write)
     if action_id is not None and action.id != action_id:
@@ -72,6 +87,14 @@ def check_action(
     if kind is not None and action.type not in (None, kind):
         raise mismatch("an action of type", kind, action.type, write=write)
     return action
+
+
+def _check_made(what: str, number: int) -> None:
+    """Raise DecodeError if this can't be the id of what a request has just made: no call would take it."""
+    if number < 1:
+        error = DecodeError(f"the answer is about a new {what} with the id {number}, which is none")
+        error.outcome_unknown = True
+        raise error
 
 
 def region_of(action: Action) -> str | None:

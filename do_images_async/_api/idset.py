@@ -17,11 +17,12 @@ _MASK = _WIDTH - 1
 
 
 class IdSet:
-    """A set of ids, which takes about a byte for each dense integer, and a few for each sparse one.
+    """A set of ids, which takes about a byte for each dense integer, and a few where they are hundreds apart.
 
     The first two thousand are in a plain set. Then they go into chunks of 65,536 possible ids: sorted offsets
-    of two bytes, or from the point where that is the smaller of the two, one bit for each possible id. Ids
-    that are strings stay in the plain set. All ids of a set are of one kind.
+    of two bytes, or from the point where that is the smaller of the two, one bit for each possible id. An
+    integer that is alone in its chunk takes some 170 bytes. Ids that are strings stay in the plain set. All
+    ids of a set are of one kind.
     """
 
     def __init__(self) -> None:

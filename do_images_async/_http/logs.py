@@ -31,7 +31,9 @@ def outcome_of(status: int | None, error: BaseException | None) -> str:
 def log_attempt(level: int, url: URL, event: AttemptEnded) -> None:
     """Write the log record of an attempt."""
     fields = attrs.asdict(event, recurse=False) | {"url": str(url)}
+    # A formatter that writes JSON takes each of them as it is.
     fields["error"] = None if event.error is None else type(event.error).__name__
+    fields["rate_limit"] = None if event.rate_limit is None else attrs.asdict(event.rate_limit)
     logger.log(level, "%s %s: %s", event.method, url, _sentence(event), extra=fields)
 
 

@@ -368,6 +368,10 @@ async def test_the_error_for_a_bad_key_names_ids_and_slugs(api: ImagesAPI, key: 
         "https://api.digitalocean.com:port",
         "https://api.digitalocean.com:99999",
         "https://[",
+        "https://h..x",
+        "https://.x",
+        "https://..",
+        "https://xn--a.example",
         "https://h /",
         "https://h\u00a0/",
         "https://h<x>/",
@@ -401,6 +405,8 @@ def test_a_base_url_is_a_string(base_url: Any) -> None:
         "http://127.0.0.1:1",
         "http://127.1.2.3",
         "http://[::1]:8080",
+        "http://[::ffff:127.0.0.1]",
+        "https://api.digitalocean.com.",
     ],
 )
 def test_row_59_https_anywhere_and_http_on_this_machine(base_url: str) -> None:

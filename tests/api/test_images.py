@@ -380,6 +380,27 @@ async def test_row_80_an_answer_about_another_image_is_an_error_that_names_both(
     assert not caught.value.outcome_unknown
 
 
+@pytest.mark.parametrize("answered", [0, -1])
+async def test_row_80_an_id_that_no_image_has_does_not_pass_for_any(
+    server: Server, api: ImagesAPI, answered: int
+) -> None:
+    server.answer_with(lambda _: reply({"image": image_document(answered)}))
+    for call in (api.get(7), api.get("ubuntu-24-04-x64"), api.update(7, name="new")):
+        with pytest.raises(errors.WrongResourceError):
+            await call
+    [outcome] = [each async for each in api.delete_many([7])]
+    assert isinstance(outcome.error, errors.WrongResourceError)
+    assert "DELETE" not in server.methods
+    for create in (api.create_custom(**CREATION), api.actions.convert(7), api.actions.transfer(7, "ams3")):
+        action = {"id": answered, "resource_id": 7}
+        server.script(reply({"image": image_document(answered, name="golden"), "action": action}))
+        with pytest.raises(
+            errors.DecodeError, match=f"new (image|action) with the id {answered}, "
+        ) as caught:
+            await create
+        assert caught.value.outcome_unknown
+
+
 @pytest.mark.parametrize("allow_public", [False, True])
 async def test_row_80_nothing_is_deleted_because_another_image_is_private(
     server: Server, api: ImagesAPI, allow_public: bool

@@ -140,8 +140,15 @@ def test_every_number_of_an_option_is_finite(name: str) -> None:
         (
             f"https://{TOKEN}",
             (
-                "Error: DIGITALOCEAN_API_URL has a host name with more than 63 characters without a dot: "
-                "'https://(a token)'\n"
+                "Error: DIGITALOCEAN_API_URL must have a host name with 1 to 63 characters between its dots, "
+                "not 'https://(a token)'\n"
+            ),
+        ),
+        (
+            "https://h..x",
+            (
+                "Error: DIGITALOCEAN_API_URL must have a host name with 1 to 63 characters between its dots, "
+                "not 'https://h..x'\n"
             ),
         ),
     ],

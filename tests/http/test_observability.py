@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,18 @@ from do_images_async.events import AttemptEnded, Event, PermitGranted
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.docs.programs import metrics, tracing
 from tests.support.logs import without_quota_wait
-from tests.support.servers import HANG, RESET, Answer, Server, content, eventually, image_reply, refusal
+from tests.support.servers import (
+    HANG,
+    RESET,
+    Answer,
+    Server,
+    content,
+    eventually,
+    image_document,
+    image_reply,
+    refusal,
+    reply,
+)
 
 LIMITS = {"ratelimit-limit": "5000", "ratelimit-remaining": "4999", "ratelimit-reset": "1444931833"}
 
@@ -86,6 +98,32 @@ async def test_an_attempt_is_one_record_and_a_retry_a_warning(
     first, _, last = (without_quota_wait(record.getMessage()) for record in records)
     assert first.startswith(f"GET {server.url}/v2/images/7: attempt 1 failed, next in 0.00 s: ")
     assert last.startswith(f"GET {server.url}/v2/images/7: attempt 3 was answered 200 in 0.")
+
+
+async def test_a_formatter_that_writes_json_takes_every_record(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    usual = vars(logging.makeLogRecord({})).keys() | {"message"}
+    with_limits = reply({"image": image_document(7)}, headers=LIMITS)
+    answers = (refusal(503, headers=LIMITS), with_limits, refusal(404), RESET, HANG)
+    server.answer_with(lambda request: answers[len(server.received) - 1])
+    async with client(server, Told(), limiter=RateLimiter(TokenBucket(5, per=60), slow_start=False)) as api:
+        assert (await api.get(7)).id == 7
+        once = api.with_options(retry=ONCE, timeout=0.1, max_wait=0)
+        for error in (NotFoundError, TransportError, RequestTimeoutError, QuotaWaitError):
+            with pytest.raises(error):
+                await once.get(7)
+    written = [
+        json.loads(json.dumps({name: vars(record)[name] for name in vars(record).keys() - usual}))
+        for record in caplog.records
+        if record.name.startswith("do_images_async")
+    ]
+    assert [fields["outcome"] for fields in written] == [
+        *("503", "200", "404", "TransportError", "RequestTimeoutError", "QuotaWaitError")
+    ]
+    assert written[1]["rate_limit"] == {"limit": 5000, "remaining": 4999, "reset": 1444931833}
+    assert written[2]["rate_limit"] is None
 
 
 async def test_the_last_failure_is_no_warning_of_a_retry(
