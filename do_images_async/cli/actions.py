@@ -19,7 +19,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import ACTION_COLUMNS, Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
-from do_images_async.cli.in_flight import Interruption, NotSentError
+from do_images_async.cli.in_flight import NOT_TRIED, Interruption, NotSentError
 from do_images_async.cli.options import (
     IMAGE_ID,
     check_wait_options,
@@ -69,8 +69,9 @@ def transfer_command(
 ) -> int:
     """Copy an image to other regions; it stays where it is, too.
 
-    Each region has a row, also one whose transfer could not be begun: its status is "failed", or "unknown" if
-    the transfer may have been begun all the same. What went wrong is on stderr, and "error" in JSON and CSV.
+    Each region has a row, also one whose transfer could not be begun: its status is "failed", "unknown" if
+    the transfer may have been begun all the same, or "not tried" if the command was interrupted before. What
+    went wrong is on stderr, and "error" in JSON and CSV.
 
     Costs one request for each region; with --wait one more for each poll.
 
@@ -151,9 +152,8 @@ class _Transfers:
         message = None if error is None else masked(message_with_notes(error))
         if action is not None:
             return _Transfer(**attrs.asdict(action, recurse=False), error=message)
-        is_unknown = isinstance(error, DOImagesError) and error.outcome_unknown
         return _Transfer(
-            status="unknown" if is_unknown else "failed",
+            status=_status_without_action(error),
             resource_id=self.image_id,
             region_slug=region,
             error=message,
@@ -220,6 +220,12 @@ class _Transfers:
             begun=begun,
             report=partial(self.last.__setitem__, region),
         )
+
+
+def _status_without_action(error: BaseException | None) -> str:
+    if isinstance(error, NotSentError):
+        return NOT_TRIED
+    return "unknown" if isinstance(error, DOImagesError) and error.outcome_unknown else "failed"
 
 
 def _check_not_errored(action: Action) -> None:

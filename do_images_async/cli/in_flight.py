@@ -17,9 +17,12 @@ from do_images_async.cli.text import counted
 from do_images_async.errors import DOImagesError, TransportError
 from do_images_async.events import Event, PermitGranted
 
-__all__ = ["Interruption", "NotSentError", "UnfinishedError", "note_event"]
+__all__ = ["NOT_TRIED", "Interruption", "NotSentError", "UnfinishedError", "note_event"]
 
 T = TypeVar("T")
+
+NOT_TRIED: Final = "not tried"
+"""The outcome of a change whose request was not sent, as the command was interrupted or stopped before."""
 
 _GRACE: Final = 10.0
 """Seconds that a request in flight may still take when the command is interrupted."""

@@ -10,7 +10,7 @@ import attrs
 
 from do_images_async import ImagesAPI, fan_out
 from do_images_async.cli.connection import Connection
-from do_images_async.cli.in_flight import Interruption, NotSentError
+from do_images_async.cli.in_flight import NOT_TRIED, Interruption, NotSentError
 from do_images_async.cli.journal import DELETED, DELETING, Journal
 from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage
@@ -24,7 +24,7 @@ from do_images_async.errors import (
 )
 from do_images_async.retention import Policy
 
-__all__ = ["CHANGED", "FAILED", "GONE", "NOT_TRIED", "UNKNOWN", "Removal", "Removed", "remove_all"]
+__all__ = ["CHANGED", "FAILED", "GONE", "UNKNOWN", "Removal", "Removed", "remove_all"]
 
 GONE: Final = "gone"
 """It was not there any more, and no run of this journal had begun to delete it."""
@@ -33,9 +33,6 @@ CHANGED: Final = "changed"
 FAILED: Final = "failed"
 UNKNOWN: Final = "unknown"
 """It may have been deleted, or not."""
-
-NOT_TRIED: Final = "not tried"
-"""Its deletion was not sent, as the command was interrupted or stopped before."""
 
 _EARLIER: Final = "by an earlier run"
 _AT_ONCE: Final = 8

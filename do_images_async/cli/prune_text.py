@@ -14,8 +14,9 @@ import attrs
 from do_images_async.audit.context import is_size, valid_gigabytes
 from do_images_async.cli.columns import Column
 from do_images_async.cli.csv_text import csv_text
+from do_images_async.cli.in_flight import NOT_TRIED
 from do_images_async.cli.journal import DELETED
-from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, NOT_TRIED, UNKNOWN, Removed
+from do_images_async.cli.prune_apply import CHANGED, FAILED, GONE, UNKNOWN, Removed
 from do_images_async.cli.prune_plan import AccountPlan, PlannedImage, PrunePlan
 from do_images_async.cli.text import counted, in_gigabytes, printable
 

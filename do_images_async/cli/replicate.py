@@ -18,7 +18,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
-from do_images_async.cli.in_flight import Interruption, NotSentError, UnfinishedError
+from do_images_async.cli.in_flight import NOT_TRIED, Interruption, NotSentError, UnfinishedError
 from do_images_async.cli.options import (
     IMAGE_ID,
     client_options,
@@ -96,6 +96,8 @@ def replicate_command(
     Run it as often as you like: what a region holds, or is being copied there, is not copied again. Two
     runs that look at the same moment may both copy, if the server accepts it. The images are those with
     the ids, or those of yours that have the tag and such a name.
+
+    Interrupted, it calls the copies that it did not come to "not tried".
 
     Costs one request for each image that lacks nothing, and one more if ids are given; otherwise also
     those of `actions`, one for each transfer, one for each poll, and one to see that the image is there.
@@ -236,7 +238,7 @@ class _Replication:
         self.begun[image.id, region] = (image, action)
 
     def note_unfinished(self) -> None:
-        """Record the transfers that are in progress when the command is interrupted."""
+        """Record what is in progress when the command is interrupted, and what it did not come to."""
         known = {(copy.image_id, copy.region) for copy in self.copies}
         self.copies += [
             _Copy(
@@ -249,6 +251,13 @@ class _Replication:
             )
             for (image_id, region), (image, action) in self.begun.items()
             if (image_id, region) not in known
+        ]
+        known.update(self.begun)
+        self.copies += [
+            _Copy(image_id=image.id, name=image.name, region=region, status=NOT_TRIED)
+            for image in self.images
+            for region in self.regions
+            if (image.id, region) not in known
         ]
 
     def _note(self, image: Image, outcome: Outcome[str, Any]) -> None:

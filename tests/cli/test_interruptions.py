@@ -11,6 +11,7 @@ import pty
 import re
 import signal
 from asyncio.subprocess import Process
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,24 @@ async def test_a_change_that_is_left_in_flight_may_have_been_carried_out(
     else:
         assert stderr == f"do-images: interrupted; {sentence}\n"
     assert emulator.requests.count(method) <= 1
+
+
+@pytest.mark.parametrize("command", ["transfer", "replicate"])
+async def test_a_copy_that_an_interruption_comes_before_was_not_tried(
+    emulator: ImagesEmulator, command: str
+) -> None:
+    regions = ["sgp1", "ams3", "fra1"]
+    emulator.faults.add(Fault(method="POST", delay=0.5))
+    what = (image_of(emulator), "--region") if command == "transfer" else ("--name", "web-*", "--to")
+    process = await begun(emulator, command, *what, ",".join(regions), "-o", "json")
+    at_the_first(emulator, "POST", lambda: process.send_signal(signal.SIGINT))
+    status, stdout, _ = await ended(process)
+    statuses = Counter(each["status"] for each in json.loads(stdout))
+    copies = len(regions) * (1 if command == "transfer" else len(ids(emulator)))
+    sent = emulator.requests.count("POST")
+    assert status == -signal.SIGINT
+    assert statuses == {"in-progress": sent, "not tried": copies - sent}
+    assert 0 < sent < copies
 
 
 async def test_a_refused_change_is_said_to_be_refused(emulator: ImagesEmulator) -> None:
