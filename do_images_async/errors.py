@@ -44,8 +44,8 @@ class DOImagesError(Exception):
     text are escaped, as in `repr`. Attributes have the text as it came, without the token.
 
     Attributes:
-        outcome_unknown: True when a write may have been carried out although the call raised. Look before
-            you send it again.
+        outcome_unknown: True when a write may have been carried out although the call raised; `str` and
+            `repr` say so. Look before you send it again.
         page: the page of a listing that was being read, so that `list_page` can take up from there.
     """
 
@@ -55,6 +55,11 @@ class DOImagesError(Exception):
     def __str__(self) -> str:
         suffix = "; it may have been carried out" if self.outcome_unknown else ""
         return _printable(super().__str__()) + suffix
+
+    def __repr__(self) -> str:
+        # A printed list of outcomes must show it as well.
+        shown = [repr(argument) for argument in self.args] + ["outcome_unknown=True"] * self.outcome_unknown
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -175,8 +180,8 @@ class DecodeError(DOImagesError):
     """The body is not what the API page describes; the message names the place as a JSON path.
 
     Attributes:
-        transient: True when the body was no JSON at all, such as a proxy's page: the same request may get a
-            good answer later. Not if its Content-Encoding is why.
+        transient: True when the body was no JSON at all, such as a proxy's page, or nests too deeply to be
+            read: the same request may get a good answer later. Not if its Content-Encoding is why.
     """
 
     transient: bool = False

@@ -754,6 +754,15 @@ async def test_an_empty_body_is_called_empty(server: Server, api: ImagesAPI, ans
     assert len(server.received) == 8
 
 
+@pytest.mark.parametrize("body", [b"x", b"\x1f\x8b", b""])
+async def test_a_body_that_is_too_short_to_be_unpacked_is_not_called_empty(
+    server: Server, api: ImagesAPI, body: bytes
+) -> None:
+    server.answer_with(lambda _: content(body, headers={"content-encoding": "gzip"}))
+    with pytest.raises(errors.DecodeError, match="is empty, or its Content-Encoding can't be decoded"):
+        await api.get(7)
+
+
 FIRST_READERS = """
 from __future__ import annotations
 

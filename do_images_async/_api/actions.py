@@ -151,8 +151,8 @@ class ImageActions:
     ) -> Action:
         """Wait until an action is completed (API page: "Retrieve an Existing Action", on `status`).
 
-        Costs one request for each poll. Polls, and the errors that do not end the wait, are those of
-        `ImagesAPI.wait_until_available`.
+        Costs one request for each poll, and its retries. Polls, and the errors that do not end the wait, are
+        those of `ImagesAPI.wait_until_available`.
 
         Args:
             image_id: the image's id.

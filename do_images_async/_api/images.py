@@ -592,11 +592,11 @@ class ImagesAPI:
     ) -> Image:
         """Wait until an import is done (API page: "Create a Custom Image", on `status`).
 
-        Costs one request for each poll; the time between two polls grows by half each, from `poll_interval`
-        to a minute. A poll that fails with what may pass is logged and followed by the next one: 408, 429
-        and `max_wait`, 5xx, a broken connection, a timeout, an answer that is no JSON or about another image,
-        and, after the first answer, a token function that fails. So is a 404 in the first ten seconds: an
-        image that was just created may not be known everywhere.
+        Costs one request for each poll, and its retries; the time between two polls grows by half each, from
+        `poll_interval` to a minute. A poll that fails with what may pass, after its retries, is logged and
+        followed by the next one: 408, 429 and `max_wait`, 5xx, a broken connection, a timeout, an answer that
+        is no JSON or about another image, and, after the first answer, a token function that fails. So is a
+        404 in the first ten seconds: an image that was just created may not be known everywhere.
 
         Args:
             image_id: its id.

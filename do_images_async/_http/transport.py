@@ -390,6 +390,9 @@ class Transport:
             if encoding is not None:
                 name = self.redact(encoding)[:_LONGEST_ENCODING]
                 reason += f"; its Content-Encoding is {name!r}, which can't be decoded"
+            elif not content and "Content-Encoding" in response.headers:
+                # aiohttp says nothing of compressed data that ends before anything could be unpacked.
+                reason += ", or its Content-Encoding can't be decoded"
             elif not valid and content.lstrip()[:1] not in (b"", b"{", b"["):
                 reason += f"; it begins {beginning(content, self.redact)!r}"  # such as a proxy's page
             error.args = (f"{call.method} {attempt.url} was answered with success, but {reason}",)

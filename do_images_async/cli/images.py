@@ -199,7 +199,7 @@ def update_command(
 def wait_command(*, image_id: int, wait_timeout: float, poll_interval: float, **options: Any) -> int:
     """Wait until an import is done.
 
-    Costs one request for each poll; the time between two grows to a minute.
+    Costs one request for each poll, and its retries; the time between two grows to a minute.
 
     \b
     Example:

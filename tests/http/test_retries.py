@@ -106,6 +106,7 @@ async def test_one_attempt_sends_once(server: Server, api: ImagesAPI, method: st
     assert server.methods == [method]
     assert error.outcome_unknown is (method != "GET")
     assert ("may have been carried out" in str(error)) is error.outcome_unknown
+    assert repr(error).endswith(", outcome_unknown=True)") is error.outcome_unknown
 
 
 @EVERY_BREAK
