@@ -13,6 +13,7 @@ import attrs
 
 from do_images_async import Image, ImagesAPI, TokenBucket
 from do_images_async.audit import AuditReport, QuotaLeft, audit
+from do_images_async.audit.context import is_own
 from do_images_async.cli.progress import Progress, Watch, show_progress
 from do_images_async.errors import DOImagesError, IncompleteListingError
 
@@ -55,11 +56,13 @@ class Result:
         report: the report; None if an error left nothing to report.
         error: that error.
         interrupted: whether Ctrl-C ended it, so that the report covers only a part.
+        own: the ids of the account's own images; empty for an account without a name.
     """
 
     report: AuditReport | None = None
     error: DOImagesError | None = None
     interrupted: bool = False
+    own: frozenset[int] = frozenset()
 
 
 async def read_accounts(accounts: Sequence[Account], reading: Reading) -> list[Result]:
@@ -97,7 +100,9 @@ async def _report(account: Account, reading: Reading) -> Result:
     async with account.client as api, show_progress(api.limiter, reading.watch, account.name) as progress:
         started = time.perf_counter()
         before = api.limiter.stats().granted
-        report = await audit(_listed(api, progress, reading.concurrency), **reading.options)
+        own: set[int] = set()
+        images = _listed(api, progress, reading.concurrency, None if account.name is None else own)
+        report = await audit(images, **reading.options)
         report = attrs.evolve(
             report,
             reported_total=progress.total,
@@ -107,14 +112,19 @@ async def _report(account: Account, reading: Reading) -> Result:
             incomplete=progress.why_partial(),
             quota=_quota(api),
         )
-        return Result(report=report, interrupted=progress.interrupted)
+        return Result(report=report, interrupted=progress.interrupted, own=frozenset(own))
 
 
-async def _listed(api: ImagesAPI, progress: Progress, concurrency: int) -> AsyncGenerator[Image, None]:
+async def _listed(
+    api: ImagesAPI, progress: Progress, concurrency: int, own: set[int] | None
+) -> AsyncGenerator[Image, None]:
+    """Yield all images; add the ids of the account's own ones to `own`."""
     try:
         async with aclosing(api.list_pages(concurrency=concurrency, strict=True)) as pages:
             async for page in pages:
                 progress.advance(len(page), page.total)
+                if own is not None:
+                    own.update(image.id for image in page.images if is_own(image))
                 for image in page.images:
                     yield image
     except asyncio.CancelledError:

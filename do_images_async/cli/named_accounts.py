@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -12,7 +12,7 @@ from do_images_async._credentials import read_variable
 from do_images_async.cli.connection import Connection, check_one_token, connection_of
 from do_images_async.cli.tokens import Credential
 
-__all__ = ["account_option", "connections_of"]
+__all__ = ["account_option", "check_accounts_differ", "connections_of"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,3 +75,23 @@ def _check_tokens_differ(accounts: Mapping[str, str]) -> None:
         other = by_digest.setdefault(digest, name)
         if other != name:
             raise click.BadParameter(f"{other} and {name} have the same token.", param_hint="--account")
+
+
+def check_accounts_differ(own: Mapping[str | None, Iterable[int]]) -> None:
+    """Raise BadParameter if two accounts have an image of their own in common: they are one account.
+
+    Two tokens of one account can't be told apart before their images are read, which would count twice.
+
+    Args:
+        own: the ids of each account's own images, without the provider's public ones.
+    """
+    owners: dict[int, str | None] = {}
+    for account, ids in own.items():
+        for number in ids:
+            other = owners.setdefault(number, account)
+            if other != account:
+                raise click.BadParameter(
+                    f"{other} and {account} are two tokens of one account: both have the image {number}. "
+                    "If it was transferred between them meanwhile, run the command again.",
+                    param_hint="--account",
+                )

@@ -21,7 +21,7 @@ from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
 from do_images_async.cli.in_flight import Interruption
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
-from do_images_async.cli.named_accounts import account_option, connections_of
+from do_images_async.cli.named_accounts import account_option, check_accounts_differ, connections_of
 from do_images_async.cli.options import FRACTION, USD, client_options, file_option, options_given, watch
 from do_images_async.cli.output import Target, destination, is_file, told_if_lost, write_file
 from do_images_async.cli.progress import Watch, show_progress
@@ -170,6 +170,9 @@ def _prune(
     with told_if_lost(changes), destination(file) as target:
         report = _Report(target, form, to_file=is_file(file), changes=changes)
         listings = run_interruptibly(_read(connections, watch(options)))
+        check_accounts_differ(
+            {account: [image.id for image in listing] for account, listing in listings.items()}
+        )
         _hint_at_unknown_tags(policy, listings.values())
         now = datetime.now(UTC)
         plans = [

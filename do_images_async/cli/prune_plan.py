@@ -170,7 +170,7 @@ def _checked(data: object) -> PrunePlan:
     if version != PLAN_SCHEMA:
         raise ValueError(f"it is no plan of version {PLAN_SCHEMA}, as `prune --plan` writes it")
     plan = msgspec.convert(data, PrunePlan)
-    ids = [(each.account, image.id) for each in plan.accounts for image in (*each.remove, *each.keep)]
+    ids = [image.id for each in plan.accounts for image in (*each.remove, *each.keep)]
     if len(set(ids)) < len(ids) or len({each.account for each in plan.accounts}) < len(plan.accounts):
         raise ValueError("an account or an image is in it twice")
     numbers = [

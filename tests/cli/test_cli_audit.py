@@ -19,7 +19,7 @@ from do_images_async.cli.app import run
 from do_images_async.cli.output import write_file
 from do_images_async.cli.status import Stopped
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images_here, files_of, start
+from tests.support.cli_processes import Ended, account, do_images_here, files_of, several_accounts, start
 from tests.support.servers import HANG, Server, eventually, image_document, listing, reply
 from tests.support.slow import fewer
 
@@ -351,22 +351,37 @@ async def test_what_is_no_whole_list_of_droplets_is_refused(
 
 async def test_several_accounts_at_once(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    async with ImagesEmulator(images=40, quotas=None, token="first") as emulator:
-        emulator.tokens.issue(token="second")
-        variables = {"ONE": "first", "TWO": "second\n", "DIGITALOCEAN_API_URL": emulator.url}
+    async with (
+        ImagesEmulator(images=40, quotas=None, token="first") as prod,
+        ImagesEmulator(images=0, quotas=None, token="second") as lab,
+        several_accounts(prod, lab) as url,
+    ):
+        lab.images.add(id=5, created_at="2020-01-01T00:00:00Z")
+        variables = {"ONE": "first", "TWO": "second\n", "DIGITALOCEAN_API_URL": url}
         named = ("--account", "prod=ONE", "--account", "lab=TWO")
         ended = await do_images_here("audit", *named, "-o", "json", **variables)
         await do_images_here("audit", *named, "-o", "html", "--file", str(page), **variables)
         text = (await do_images_here("audit", *named, **variables)).stdout
     assert (ended.status, ended.stderr) == (0, "")
     data = json.loads(ended.stdout)
-    assert [(each["account"], each["images"]) for each in data["accounts"]] == [("prod", 63), ("lab", 63)]
-    assert data["images"] == data["reported_total"] == 126
+    assert [(each["account"], each["images"]) for each in data["accounts"]] == [("prod", 63), ("lab", 24)]
+    assert data["images"] == data["reported_total"] == 87
     assert data["requests"] == sum(each["requests"] for each in data["accounts"]) == 4
     assert {each["account"] for each in data["findings"]} == {"prod", "lab"}
     assert "By account" in text
     assert "2 accounts: prod, lab" in text
     assert 'data-label="Account"' in page.read_text()
+
+
+async def test_two_tokens_of_one_account_are_refused() -> None:
+    async with ImagesEmulator(images=2, quotas=None, token="first") as emulator:
+        emulator.tokens.issue(token="second")
+        variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
+        named = ("-q", "--account", "prod=ONE", "--account", "lab=TWO")
+        for command in (("audit",), ("prune", "--group-by", "none", "--keep-last", "1")):
+            ended = await do_images_here(*command, *named, **variables)
+            assert (ended.status, ended.stdout) == (2, "")
+            assert "prod and lab are two tokens of one account" in " ".join(ended.stderr.split())
 
 
 async def test_an_account_that_fails_makes_the_report_incomplete() -> None:

@@ -29,6 +29,7 @@ from tests.support.cli_processes import (
     environment,
     in_terminal,
     in_terminal_here,
+    several_accounts,
     start,
 )
 from tests.support.servers import eventually
@@ -402,9 +403,11 @@ async def test_a_plan_with_the_token_of_another_account_does_not_look_done(
 ) -> None:
     accounts = ("--account", "prod=PROD", "--account", "lab=LAB")
     plan = tmp_path / "plan.json"
-    emulator.tokens.issue(token="second")
-    tokens = {"PROD": emulator.token, "LAB": "second"}
-    made = await prune(emulator, *KEEP_SIX[1:], *accounts, "--plan", str(plan), **tokens)
+    async with ImagesEmulator(images=0, quotas=None) as lab, several_accounts(emulator, lab) as url:
+        for age in range(10):
+            add(lab, f"web-{age}", age, id=500 + age)
+        tokens = {"PROD": emulator.token, "LAB": lab.token, "DIGITALOCEAN_API_URL": url}
+        made = await do_images_here(*KEEP_SIX, *accounts, "--plan", str(plan), **tokens)
     assert made.status == 0
     async with ImagesEmulator(images=0, quotas=None) as other:
         other.tokens.issue(token="second")
@@ -712,12 +715,14 @@ async def test_nohup_is_heeded(emulator: ImagesEmulator) -> None:
 async def test_several_accounts_at_once(emulator: ImagesEmulator, tmp_path: Path) -> None:
     arguments = ("--account", "prod=PROD", "--account", "lab=LAB", "--name", "web-*", "--keep-last", "6")
     plan = tmp_path / "plan.json"
-    tokens = {"PROD": emulator.token, "LAB": emulator.tokens.issue()}
-    ended = await prune(emulator, *arguments, "--plan", str(plan), **tokens)
+    async with ImagesEmulator(images=0, quotas=None) as lab, several_accounts(emulator, lab) as url:
+        add(lab, "web-0", id=500)
+        tokens = {"PROD": emulator.token, "LAB": lab.token, "DIGITALOCEAN_API_URL": url}
+        ended = await do_images_here("prune", *arguments, "--plan", str(plan), **tokens)
     assert ended.status == 0
     assert "prod: web: 6 kept, 4 to remove, 40 GB" in ended.stdout
-    assert "lab: 11 images read" in ended.stdout
-    wrong = await prune(emulator, "--apply-plan", str(plan), "--yes", **tokens)
+    assert "lab: 1 image read" in ended.stdout
+    wrong = await prune(emulator, "--apply-plan", str(plan), "--yes")
     assert wrong.status == 2
     assert "the plan is for --account lab=… --account prod=…" in wrong.stderr
 

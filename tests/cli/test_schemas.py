@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from do_images_async.cli.schema import SCHEMAS
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import account, do_images_here
+from tests.support.cli_processes import account, do_images_here, several_accounts
 
 
 async def schema(name: str) -> dict[str, Any]:
@@ -45,9 +45,13 @@ def check(data: object, against: dict[str, Any]) -> None:
 async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:
     before, droplets = tmp_path / "before.json", tmp_path / "droplets.json"
     droplets.write_text('[{"id": 1, "image": {"id": 130000049}}]')
-    async with ImagesEmulator(images=60, quotas=None, token="first") as emulator:
-        emulator.tokens.issue(token="second")
-        variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": emulator.url}
+    async with (
+        ImagesEmulator(images=60, quotas=None, token="first") as emulator,
+        ImagesEmulator(images=0, quotas=None, token="second") as lab,
+        several_accounts(emulator, lab) as url,
+    ):
+        lab.images.add(id=5)
+        variables = {"ONE": "first", "TWO": "second", "DIGITALOCEAN_API_URL": url}
         call = ("audit", "-q", "-o", "json", "--account", "prod=ONE", "--account", "lab=TWO")
         first = await do_images_here(*call, "--file", str(before), "--older-than", "200", **variables)
         assert (first.status, first.stderr) == (0, "")

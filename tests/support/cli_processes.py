@@ -16,7 +16,8 @@ from typing import TextIO
 from unittest.mock import patch
 
 import attrs
-from aiohttp import web
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from do_images_async.cli.app import run
 from do_images_async.testing import ImagesEmulator
@@ -36,8 +37,11 @@ __all__ = [
     "in_terminal_here",
     "in_watched_terminal",
     "pruning_into_a_pipe",
+    "several_accounts",
     "start",
 ]
+
+_FORWARDED = {"content-type", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "retry-after"}
 
 
 @attrs.frozen
@@ -132,6 +136,27 @@ def _written(stream: io.TextIOWrapper[io.BytesIO]) -> str:
 
 def account(server: Server | ImagesEmulator, token: str = TOKEN) -> Mapping[str, str]:
     return {"DIGITALOCEAN_TOKEN": token, "DIGITALOCEAN_API_URL": server.url}
+
+
+@asynccontextmanager
+async def several_accounts(*emulators: ImagesEmulator) -> AsyncGenerator[str, None]:
+    """Serve these accounts at one address, which it yields: the token says which of them answers."""
+    urls = {f"Bearer {each.token}": each.url for each in emulators}
+
+    async def forward(request: web.Request) -> web.Response:
+        authorization = request.headers["Authorization"]
+        url = urls.get(authorization, emulators[0].url) + request.path_qs
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        async with session.request(
+            request.method, url, headers=headers, data=await request.read() or None
+        ) as answer:
+            kept = {name: value for name, value in answer.headers.items() if name.lower() in _FORWARDED}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    async with ClientSession() as session, TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/")
 
 
 async def in_terminal(*arguments: str, typed: str | None = None, **variables: str) -> Ended:
