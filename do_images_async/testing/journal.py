@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, overload
 
 import attrs
 
@@ -86,8 +86,14 @@ class Journal:
         # A copy: the emulator may be appending on another thread.
         return iter(tuple(self._entries))
 
-    def __getitem__(self, index: int) -> Entry:
-        return self._entries[index]
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Journal: ...
+
+    def __getitem__(self, index: int | slice) -> Entry | Journal:
+        return Journal(entries=list(self)[index]) if isinstance(index, slice) else self._entries[index]
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{number} of {status}" for status, number in self.statuses().most_common())

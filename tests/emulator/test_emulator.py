@@ -478,6 +478,7 @@ def test_requests_are_filtered_and_counted() -> None:
     assert [each.time for each in journal.where(since=3)] == [3, 4, 5]
     assert [each.time for each in journal.where("DELETE").where(status=204)] == [3]
     assert len(journal.where(when=lambda each: each.path.endswith("/actions"))) == 1
+    assert [each.time for each in journal[1:4].where("DELETE")] == [3, 4]
     assert journal.statuses() == {200: 3, 204: 1, 404: 1}
     assert repr(journal) == "<Journal of 5 requests: 3 of 200, 1 of 204, 1 of 404>"
     journal.clear()
