@@ -16,6 +16,7 @@ from aiohttp import web
 
 from do_images_async.testing import ImagesEmulator
 from tests.conftest import TOKEN
+from tests.docs.programs import backend_aiohttp, backend_fastapi
 from tests.support.programs import Program, running
 from tests.support.servers import HANG, Server, eventually, image_reply, refusal, unused_port
 from tests.support.slow import fewer
@@ -129,3 +130,37 @@ async def test_clients_that_leave_and_requests_that_are_refused(name: str, serve
             status, body, wait = await backend.get(f"/images/{image}")
             assert (status, body) == (503, {"error": "busy"})
             assert 240 < int(wait or 0) <= 310
+
+
+async def test_a_mistake_of_the_backend_is_no_mistake_of_its_client(caplog: pytest.LogCaptureFixture) -> None:
+    async def wrong(_: object) -> web.Response:
+        raise ValueError("internals")
+
+    app = web.Application(middlewares=[backend_aiohttp.errors_become_answers])
+    app.router.add_get("/", wrong)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port := unused_port()).start()
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}") as answer:
+        assert answer.status == 500
+        assert "internals" not in await answer.text()
+    await runner.cleanup()
+    assert "internals" in caplog.text
+    assert not {ValueError, Exception} & backend_fastapi.app.exception_handlers.keys()
+
+
+async def test_under_gunicorn_a_client_that_leaves_stops_its_call(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", server.url)
+    server.script(HANG)
+    runner = await backend_aiohttp.under_gunicorn()
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port := unused_port()).start()
+    async with aiohttp.ClientSession() as session:
+        visit = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/images/7"))
+        await eventually(lambda: len(server.received) == 1)
+        visit.cancel()
+        await eventually(lambda: server.open_connections == 0)
+    await runner.cleanup()

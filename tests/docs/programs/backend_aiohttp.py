@@ -34,7 +34,10 @@ async def images_api(app: web.Application) -> AsyncIterator[None]:
 @routes.get("/images/{image}")
 async def show(request: web.Request) -> web.Response:
     key = request.match_info["image"]
-    image = await request.app[IMAGES].get(int(key) if key.isdecimal() else key)
+    try:
+        image = await request.app[IMAGES].get(int(key) if key.isdecimal() else key)
+    except ValueError as error:  # only here: elsewhere it would be a mistake of ours, and a 500
+        return web.json_response({"error": str(error)}, status=400)
     return web.json_response(converter.unstructure(image))
 
 
@@ -55,8 +58,6 @@ async def errors_become_answers(request: web.Request, handler: Handler) -> web.S
         return web.json_response({"error": "busy"}, status=503, headers={"Retry-After": str(seconds)})
     except NotFoundError:
         return web.json_response({"error": "no such image"}, status=404)
-    except ValueError as error:
-        return web.json_response({"error": str(error)}, status=400)
     except DOImagesError as error:
         log.warning("%s", error)
         return web.json_response({"error": "the image service failed"}, status=502)
@@ -67,6 +68,11 @@ def application() -> web.Application:
     app.cleanup_ctx.append(images_api)
     app.add_routes(routes)
     return app
+
+
+async def under_gunicorn() -> web.AppRunner:
+    """Return the application for aiohttp's gunicorn worker, which has no setting for handler_cancellation."""
+    return web.AppRunner(application(), handler_cancellation=True, access_log=None)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,11 @@ async def disconnected(request: Request) -> None:
 @app.get("/images/{image}")
 async def show(request: Request, image: str, images: Images) -> JSONResponse:
     key = int(image) if image.isdecimal() else image
-    return JSONResponse(converter.unstructure(await while_connected(request, images.get(key))))
+    try:
+        found = await while_connected(request, images.get(key))
+    except ValueError as error:  # only here: elsewhere it would be a mistake of ours, and a 500
+        return JSONResponse({"error": str(error)}, status_code=400)
+    return JSONResponse(converter.unstructure(found))
 
 
 @app.get("/health")
@@ -91,11 +95,6 @@ async def busy(_: Request, error: QuotaWaitError | RateLimitError) -> JSONRespon
 @app.exception_handler(NotFoundError)
 async def missing(_: Request, error: NotFoundError) -> JSONResponse:
     return JSONResponse({"error": "no such image"}, status_code=404)
-
-
-@app.exception_handler(ValueError)
-async def refused(_: Request, error: ValueError) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, status_code=400)
 
 
 @app.exception_handler(DOImagesError)
