@@ -12,7 +12,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from ipaddress import IPv6Address, ip_address
 from numbers import Number
-from typing import Final, TypeGuard, cast
+from typing import Final, SupportsIndex, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -145,8 +145,8 @@ def check_choice(value: object, name: str, allowed: Sequence[str]) -> str:
 
 
 def _shown_with_type(value: object) -> str:
-    """Return the repr of a value that is no int, with the type where it would look like one."""
-    return f"{shown(value)} ({type(value).__name__})" if isinstance(value, int) else shown(value)
+    """Return the repr of a value that is no int, with the type where it would look like one, as numpy's."""
+    return f"{shown(value)} ({type(value).__name__})" if isinstance(value, SupportsIndex) else shown(value)
 
 
 def check_seconds(value: object, name: str, *, zero: bool = False) -> float:

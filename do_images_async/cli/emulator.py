@@ -23,6 +23,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
 from do_images_async.cli.options import AMOUNT
 from do_images_async.cli.output import write, write_file
+from do_images_async.cli.running import check_files
 from do_images_async.cli.signals import on_stopping
 from do_images_async.cli.status import complain
 from do_images_async.cli.text import counted
@@ -219,6 +220,7 @@ def emulator_command(**options: Any) -> None:
     """
     serving = Serving(**options)
     serving.check()
+    check_files()
     with _certificate(serving) as (certificate, authority):
         asyncio.run(_serve(serving, certificate, authority))
 

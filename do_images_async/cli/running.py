@@ -22,7 +22,7 @@ from do_images_async.cli.signals import (
 from do_images_async.cli.status import Exit, Stopped, message_with_notes
 from do_images_async.errors import DOImagesError
 
-__all__ = ["run_interruptibly", "run_to_report"]
+__all__ = ["check_files", "run_interruptibly", "run_to_report"]
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption |
         KeyboardInterrupt: so it was, after it had ended.
     """
     try:
-        _check_files()
+        check_files()
         with ExitStack() as begins, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             begins.enter_context(blocked())
             return runner.run(_cancelled_by_signal(main, interruption, begins.close))
@@ -53,7 +53,7 @@ def run_interruptibly(main: Coroutine[Any, Any, T], interruption: Interruption |
         terminate_as_ctrl_c()
 
 
-def _check_files() -> None:
+def check_files() -> None:
     """Raise Stopped if too few files may be opened: an event loop that lacks one can't even be closed."""
     opened: list[int] = []
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import socket
 import ssl
@@ -218,7 +220,7 @@ class ImagesEmulator:
                 app.router.add_route(route.method, f"{route.path}/", endpoint)  # old clients send the slash
         runner = await make_runner(app)
         try:
-            await self._site(runner).start()
+            await self._listen(runner)
         except BaseException:
             await runner.cleanup()
             raise
@@ -231,6 +233,11 @@ class ImagesEmulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def _listen(self, runner: web.BaseRunner) -> None:
+        await self._site(runner).start()
+        if not runner.addresses:
+            raise _why_no_socket(self._address[0])
 
     def _site(self, runner: web.BaseRunner) -> web.BaseSite:
         host, port = self._address
@@ -280,6 +287,16 @@ class ImagesEmulator:
 
     def _pause(self) -> float:
         return self.latency + (self.jitter * self._dice.random() if self.jitter else 0.0)
+
+
+def _why_no_socket(host: str) -> OSError:
+    """Return why a server listens nowhere: asyncio skips addresses that it can make no socket for."""
+    try:
+        for family, kind, *_ in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            socket.socket(family, kind).close()
+    except OSError as error:
+        return error
+    return OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
 
 def _local_address(host: str) -> str:

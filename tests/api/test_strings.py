@@ -77,5 +77,16 @@ async def test_an_int_of_another_type_is_refused_with_its_type(api: ImagesAPI) -
     class Id(int):
         pass
 
+    class Int64:  # of numpy before 2
+        def __index__(self) -> int:
+            return 7
+
+        def __repr__(self) -> str:
+            return "7"
+
     with pytest.raises(TypeError, match=r"image_id must be an int, not 7 \(Id\)"):
         await api.delete(Id(7))
+    with pytest.raises(TypeError, match=r"slug of a public image, not 7 \(Int64\)"):
+        await api.get(cast("int", Int64()))
+    with pytest.raises(TypeError, match=r"per_page must be an int, not 7 \(Int64\)"):
+        api.list(per_page=cast("int", Int64()))

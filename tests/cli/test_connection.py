@@ -213,11 +213,22 @@ async def test_delete_takes_a_public_image_only_if_it_is_told_to(server: Server)
         assert emulator.requests.count("DELETE") == 1
 
 
-@pytest.mark.parametrize("files", fewer([12, 8, 6]))
-async def test_a_process_that_may_open_too_few_files_says_so_in_one_line(files: int) -> None:
+@pytest.mark.parametrize(
+    ("files", "arguments"),
+    fewer(
+        [
+            (6, ("emulator", "--images", "5", "--port", "0")),
+            *((files, ("audit", "--demo", "--images", "5")) for files in (12, 8, 6)),
+        ],
+        2,
+    ),
+)
+async def test_a_process_that_may_open_too_few_files_says_so_in_one_line(
+    files: int, arguments: tuple[str, ...]
+) -> None:
     ended = await asyncio.create_subprocess_exec(
         *("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"),
-        *(sys.executable, "-m", "do_images_async", "audit", "--demo", "--images", "5"),
+        *(sys.executable, "-m", "do_images_async", *arguments),
         env=environment(),
         stderr=asyncio.subprocess.PIPE,
     )

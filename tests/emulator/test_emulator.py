@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import re
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -594,6 +595,22 @@ async def test_a_port_that_is_taken_is_said_at_once(emulator: ImagesEmulator) ->
         pass
     with pytest.raises(OSError, match="address already in use"):
         await ImagesEmulator(port=port).__aenter__()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process's limits can't be set")
+async def test_that_it_listens_nowhere_is_said_at_once() -> None:
+    import resource
+
+    emulator = ImagesEmulator(images=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            await emulator.__aenter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    async with emulator:
+        assert emulator.url
 
 
 async def test_it_ends_though_a_client_waits() -> None:
