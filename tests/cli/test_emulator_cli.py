@@ -339,13 +339,29 @@ def in_place(value: str, served: Served, tmp_path: Path) -> str:
     return re.sub(r":\d+$", f":{port}", value).replace("/certs", str(tmp_path))
 
 
+def is_healthy(check: list[str], where: str) -> bool:
+    """Run a recipe's health check for an address and port."""
+    assert check[:3] == ["CMD", "python", "-c"]
+    host, _, port = where.partition(":")
+    try:
+        exec(re.sub(r"'localhost', \d+", f"{host!r}, {port}", check[3]), {})  # noqa: S102  (ours)
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", fewer(list(RECIPES)))
 async def test_the_recipe_for_containers(name: str, tmp_path: Path, other_address: str) -> None:
     services = RECIPES[name]
+    (tmp_path / "ca.pem").write_text("of the last run")
     command = [each.replace("/certs", str(tmp_path)) for each in services["emulator"]["command"]]
     assert command[:5] == ["do-images", "emulator", "--host", "0.0.0.0", "--port"]  # noqa: S104
     async with serving("--host", other_address, *command[6:]) as served:  # and a free port
         assert re.search(r"^  name   https?://emulator:\d+$", served.said, re.MULTILINE)
+        assert services["tests"]["depends_on"] == {"emulator": {"condition": "service_healthy"}}
+        check = services["emulator"]["healthcheck"]["test"]
+        assert not is_healthy(check, f"{other_address}:{unused_port()}")
+        assert is_healthy(check, served.value("at").rpartition("/")[2])
         environment = {
             key: in_place(value, served, tmp_path) for key, value in services["tests"]["environment"].items()
         }
@@ -358,6 +374,8 @@ async def test_the_recipe_for_containers(name: str, tmp_path: Path, other_addres
         printed, complaints = await program.communicate()
         assert program.returncode == 0, complaints.decode()
         assert printed.decode() == "300 private images\n"
+        _, _, complaint = await served.stop()
+        assert complaint == ""
 
 
 async def test_a_client_without_the_certificate_does_not_trust_the_emulator(
