@@ -263,7 +263,7 @@ def check_unread(value: object, name: str) -> None:
     """Raise ValueError for a generator that was read to its end or closed: it would pass for an empty one."""
     frames = (getattr(value, frame, value) for frame in ("ag_frame", "gi_frame"))
     if any(frame is None for frame in frames):
-        raise ValueError(f"{name} was read to its end or closed: make a new one, such as another listing")
+        raise ValueError(f"{name} was read to its end or closed: make a new one")
 
 
 def ids_of(values: Container[int], name: str) -> Container[int]:

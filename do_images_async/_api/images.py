@@ -18,7 +18,7 @@ from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
 from do_images_async._api.identity import check_created, check_image
 from do_images_async._api.latest import LatestFilter, LatestType, newest
-from do_images_async._api.listing import ImageFilters, Listing, ListType, check_listing, page_fields
+from do_images_async._api.listing import ImageFilters, Listing, ListType, ReadOnce, check_listing, page_fields
 from do_images_async._api.pagination import Page
 from do_images_async._api.polling import check_wait
 from do_images_async._api.recovery import check_since, find_candidates
@@ -293,8 +293,8 @@ class ImagesAPI:
         four times that when the list moves; with `strict`, at least twice and up to ten times. Leaving after
         the first image has cost one.
 
-        What is returned can be read once: as every generator of Python it yields nothing after its end, and
-        `audit`, `fan_out` and what is built on them refuse it then. Call `list` again to read again.
+        What is returned can be read once. After its end, an error, or `aclose`, another loop over it raises a
+        ValueError, as do `audit`, `fan_out` and what is built on them. Call `list` again to read again.
 
         Args:
             type: only 1-Click applications or only distributions. This is not an image's `type`.
@@ -337,7 +337,7 @@ class ImagesAPI:
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
         check_listing(per_page, concurrency, strict)
-        return _image_pages(listing.pages(concurrency=concurrency, strict=strict))
+        return ReadOnce(_image_pages(listing.pages(concurrency=concurrency, strict=strict)))
 
     async def list_whole(
         self,

@@ -457,6 +457,36 @@ async def actions_of(api: ImagesAPI, image_id: int) -> list[int]:
     return [action.id async for action in api.actions.list(image_id, strict=True)]
 
 
+async def test_a_second_loop_over_a_listing_is_an_error(server: Server, api: ImagesAPI) -> None:
+    server.answer_with(lambda _: reply({"images": [image_document(1)], "actions": [], "meta": {"total": 1}}))
+    begin: list[Callable[[Any], object]] = [aiter, api.get_many, lambda read: (item async for item in read)]
+    for read in (api.list(), api.list_pages(), api.actions.list(7)):
+        async for _ in read:
+            pass
+        for again in begin:
+            with pytest.raises(ValueError, match="this listing was read to its end or closed: make a new"):
+                again(read)
+        with pytest.raises(StopAsyncIteration):
+            await anext(read)
+
+
+async def test_a_loop_that_is_tried_again_after_an_error_or_a_close_is_an_error(
+    server: Server, api: ImagesAPI
+) -> None:
+    catalogue = listing(60)
+    server.answer_with(lambda request: refusal(404) if request.query["page"] == "4" else catalogue(request))
+    failed, closed = api.list(per_page=10), api.list(per_page=10)
+    await ids_until_error(failed)
+    assert (await anext(closed)).id == 1
+    async for image in closed:  # a loop that goes on where another one stopped
+        assert image.id == 2
+        break
+    await closed.aclose()
+    for images in (failed, closed):
+        with pytest.raises(ValueError, match="this listing was read"):
+            await ids(images)
+
+
 async def test_row_52_a_listing_can_be_continued_from_the_page_that_failed(
     server: Server, api: ImagesAPI
 ) -> None:

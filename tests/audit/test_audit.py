@@ -498,7 +498,7 @@ async def test_a_listing_is_audited_once_and_never_taken_for_an_empty_account(in
                 await audit(listing, progress=interrupt)
         else:
             assert (await audit(listing)).images
-        with pytest.raises(ValueError, match="images was read to its end or closed: make a new one"):
+        with pytest.raises(ValueError, match="this listing was read to its end or closed: make a new one"):
             await audit(listing)
 
 
