@@ -2,11 +2,11 @@
 
 try:
     from do_images_async.redis.limiter import RedisRateLimiter
-except ModuleNotFoundError as error:
-    if error.name != "redis":
+except ModuleNotFoundError as _error:  # a name without the underscore would be public
+    if _error.name != "redis":
         raise
     raise ModuleNotFoundError(
         "RedisRateLimiter needs the extra redis: pip install redis", name="redis"
-    ) from error
+    ) from _error
 
 __all__ = ["RedisRateLimiter"]
