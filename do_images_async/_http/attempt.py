@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -38,7 +39,7 @@ from do_images_async._http.failures import (
 )
 from do_images_async._http.idle import ConnectionCheck
 from do_images_async._http.logs import call_hook, log_attempt, logger, outcome_of, route_of
-from do_images_async._http.messages import QuotaMiddleware, give_back, settle
+from do_images_async._http.messages import QuotaMiddleware, give_back, is_interruption, settle
 from do_images_async._http.request import Call, Options
 from do_images_async._quota.protocols import Permit
 from do_images_async.errors import APIError, DOImagesError
@@ -100,8 +101,10 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         try:
             self.response = response = await self.connections.send(request, handler)
         except BaseException as error:
-            sent = give_back(permit, request)
+            sent = give_back(permit, request, error)
             self.may_have_been_sent = self.may_have_been_sent or sent
+            if is_interruption(error):
+                traceback.clear_frames(error.__traceback__)  # those of the writer hold the token
             _raise_ours(error, sent=sent)
             raise
         self.may_have_been_sent = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import attrs
 from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
 
@@ -10,7 +12,7 @@ from do_images_async._http.headers import parse_rate_limit, report_of
 from do_images_async._quota.protocols import Limiter, Permit, check_limiter
 from do_images_async.models import RateLimit
 
-__all__ = ["QuotaMiddleware", "give_back", "quota_middleware", "settle"]
+__all__ = ["QuotaMiddleware", "give_back", "is_interruption", "quota_middleware", "settle"]
 
 
 @attrs.frozen(eq=False)
@@ -29,8 +31,8 @@ class QuotaMiddleware:
             raise RuntimeError("Session is closed")
         try:
             response = await handler(request)
-        except BaseException:
-            give_back(permit, request)
+        except BaseException as error:
+            give_back(permit, request, error)
             raise
         settle(permit, response)
         return response
@@ -75,12 +77,17 @@ def settle(permit: Permit, response: ClientResponse) -> RateLimit | None:
     return rate_limit
 
 
-def give_back(permit: Permit, request: ClientRequest) -> bool:
+def give_back(permit: Permit, request: ClientRequest, error: BaseException) -> bool:
     """Return the permit of a message without a response; return whether the server may know of it."""
     # aiohttp makes the response object as it writes the request.
-    sent = request.response is not None
+    sent = request.response is not None or is_interruption(error)
     if sent:
         permit.lose()
     else:
         permit.release()
     return sent
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Return whether a signal handler may have raised it, between any two steps of aiohttp."""
+    return not isinstance(error, Exception | asyncio.CancelledError | GeneratorExit)

@@ -185,6 +185,9 @@ class RateLimiter:
     async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
         """Wait for a permit and take it.
 
+        Report what happened to the request: a permit that is dropped keeps its tokens. `permit` does it for a
+        block.
+
         Args:
             max_wait: the longest wait, in seconds; None waits as long as it takes, 0 not at all.
             reserve: tokens that this call leaves in every bucket for calls without a reserve.

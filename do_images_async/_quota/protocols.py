@@ -44,7 +44,10 @@ class Ticket(msgspec.Struct, frozen=True, gc=False):
 
 
 class Permit(Protocol):
-    """The right to send one request. Its holder reports exactly once what happened to the request."""
+    """The right to send one request. Its holder reports exactly once what happened to the request.
+
+    One that is dropped without a report keeps its tokens until the limiter is gone; nothing says so.
+    """
 
     def settle(self, report: Report | None = None) -> None:
         """Report that the response's headers arrived: the tokens come back one period from now.

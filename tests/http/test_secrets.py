@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import traceback
@@ -228,6 +229,29 @@ async def test_row_91_a_request_id_in_the_log_of_a_success_is_redacted(
     async with ImagesAPI(TOKEN, base_url=server.url) as api:
         await api.list_page()
     assert_no_part_is_shown(caplog.text + "".join(str(vars(record)) for record in caplog.records))
+
+
+class StruckError(BaseException):
+    """What a signal handler raises, in whatever code runs just then."""
+
+
+def struck(_transport: asyncio.Transport, data: bytes) -> None:
+    raise StruckError
+
+
+async def test_row_91_a_signal_handler_that_raises_while_a_request_is_written_shows_no_token(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = RateLimiter(TokenBucket(10, per=60))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter) as api:
+        with monkeypatch.context() as patch:
+            patch.setattr("asyncio.selector_events._SelectorSocketTransport.write", struck)
+            with pytest.raises(StruckError) as caught:
+                await api.get(7)
+    trace = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert_no_part_is_shown("".join(trace.format()))
+    assert limiter.stats().available == (9,), "the bytes may be on their way"
+    assert limiter.stats().in_flight == 0
 
 
 # --- constructors that raise ---
