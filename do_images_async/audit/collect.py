@@ -12,7 +12,6 @@ from collections.abc import (
     Collection,
     Container,
     Iterable,
-    Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, date, datetime
@@ -33,11 +32,12 @@ from do_images_async.audit.context import (
     is_backup,
     is_own,
     is_public,
+    lacks_size,
     worst,
     worst_first,
 )
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
-from do_images_async.audit.rules import DEFAULT_RULES, RULE_NAMES, lacks_size
+from do_images_async.audit.rules import DEFAULT_RULES, RULE_NAMES
 from do_images_async.audit.settings import NamedRule, checked_names, checked_number, matches_tag, settings_of
 from do_images_async.models import Image
 
@@ -60,7 +60,7 @@ _DEAREST: Final = 1e6
 async def audit(
     images: AsyncIterable[Image] | Iterable[Image],
     *,
-    rules: Sequence[Rule] = DEFAULT_RULES,
+    rules: Iterable[Rule] = DEFAULT_RULES,
     now: datetime | None = None,
     price: float | Decimal = PRICE,
     price_date: date | None = None,
@@ -103,6 +103,7 @@ async def audit(
     """
     check_unread(images, "images")
     check_unread(rules, "rules")
+    rules = tuple(rules)
     context = Context(
         now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
     )
@@ -126,7 +127,7 @@ async def audit(
     return attrs.evolve(collector.report(), price_date=price_date)
 
 
-def _rule_names(ignored: Collection[str], rules: Sequence[Rule]) -> tuple[str, ...]:
+def _rule_names(ignored: Collection[str], rules: tuple[Rule, ...]) -> tuple[str, ...]:
     """Return the names of ignored rules; raise ValueError for one that no rule has."""
     names = checked_names(ignored, "ignore_rules")
     known = [*RULE_NAMES, *(each.name for each in rules if isinstance(each, NamedRule))]
@@ -233,11 +234,11 @@ class _Collector:
     """The state of an audit after the images so far."""
 
     def __init__(
-        self, context: Context, rules: Sequence[Rule], keep: int | None, exceptions: _Exceptions
+        self, context: Context, rules: tuple[Rule, ...], keep: int | None, exceptions: _Exceptions
     ) -> None:
         self.total = _Tally()
         self._context = context
-        self._rules = tuple(rules)
+        self._rules = rules
         self._exceptions = exceptions
         self._unsized = 0
         self._ignored = _Tally()

@@ -14,6 +14,7 @@ from do_images_async.audit.memory import Memory
 from do_images_async.models import Image, ImageStatus, ImageType
 
 __all__ = [
+    "IMPORTING",
     "PRICE",
     "PRICE_DATE",
     "Context",
@@ -24,6 +25,8 @@ __all__ = [
     "is_backup",
     "is_own",
     "is_public",
+    "is_stored",
+    "lacks_size",
     "worst",
     "worst_first",
 ]
@@ -37,6 +40,10 @@ An image costs the same in any number of regions. Backups are paid for by their 
 PRICE_DATE: Final = date(2026, 3, 1)
 """The date of `PRICE`."""
 
+IMPORTING: Final = (ImageStatus.NEW, ImageStatus.PENDING)
+"""The statuses of an image that is still being imported."""
+
+_NOT_STORED: Final = (*IMPORTING, ImageStatus.DELETED)
 _LARGEST: Final = 1e9
 """The largest size that counts as valid, in GB: with 1e308 from a broken answer, sums would overflow."""
 
@@ -180,6 +187,16 @@ def is_public(image: Image) -> bool:
 def is_own(image: Image) -> bool:
     """Return whether the account pays for the image and may delete it; not so for the provider's images."""
     return not is_public(image) and image.type != ImageType.ADMIN
+
+
+def is_stored(image: Image) -> bool:
+    """Return whether the image is the account's own, and neither deleted nor still being imported."""
+    return is_own(image) and image.status not in _NOT_STORED
+
+
+def lacks_size(image: Image) -> bool:
+    """Return whether the account stores the image, and its size is missing or impossible."""
+    return is_stored(image) and not is_size(image.size_gigabytes)
 
 
 def is_backup(image: Image) -> bool:

@@ -16,6 +16,7 @@ from typing import Final
 
 from do_images_async._arguments import ids_of, shown
 from do_images_async.audit.context import (
+    IMPORTING,
     Context,
     Finding,
     Rule,
@@ -23,7 +24,7 @@ from do_images_async.audit.context import (
     is_backup,
     is_own,
     is_public,
-    is_size,
+    is_stored,
 )
 from do_images_async.audit.lifecycle import END_OF_SUPPORT
 from do_images_async.audit.settings import NamedRule, checked_number, matches_tag
@@ -34,7 +35,6 @@ __all__ = [
     "RULE_NAMES",
     "duplicate_names",
     "failed_import",
-    "lacks_size",
     "near_retirement",
     "older_than",
     "orphaned_backups",
@@ -65,17 +65,6 @@ RULE_NAMES: Final = (
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
-_IMPORTING: Final = (ImageStatus.NEW, ImageStatus.PENDING)
-_NOT_STORED: Final = (*_IMPORTING, ImageStatus.DELETED)
-
-
-def _is_stored(image: Image) -> bool:
-    return is_own(image) and image.status not in _NOT_STORED
-
-
-def lacks_size(image: Image) -> bool:
-    """Return whether the account stores the image, and its size is missing or impossible."""
-    return _is_stored(image) and not is_size(image.size_gigabytes)
 
 
 def older_than(days: float = 365.0) -> NamedRule:
@@ -84,7 +73,7 @@ def older_than(days: float = 365.0) -> NamedRule:
 
     def rule(image: Image, context: Context) -> Finding | None:
         age = context.age(image)
-        if age is None or age / _DAY <= days or not _is_stored(image):
+        if age is None or age / _DAY <= days or not is_stored(image):
             return None
         severity = Severity.HIGH if age / _DAY >= 2 * days else Severity.MEDIUM
         detail = f"{age.days:,} days old"
@@ -99,7 +88,7 @@ def oversized(gigabytes: float = 50.0) -> NamedRule:
 
     def rule(image: Image, context: Context) -> Finding | None:
         size = context.gigabytes(image)
-        if size <= gigabytes or not _is_stored(image):
+        if size <= gigabytes or not is_stored(image):
             return None
         detail = f"larger than {gigabytes:g} GB"
         return context.finding(image, "oversized", Severity.MEDIUM, detail, "rebuild it smaller")
@@ -111,7 +100,7 @@ def untagged() -> NamedRule:
     """Find snapshots and custom images without a tag. Backups are made by the provider, without tags."""
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if image.tags or is_backup(image) or not _is_stored(image):
+        if image.tags or is_backup(image) or not is_stored(image):
             return None
         return context.finding(image, "untagged", Severity.LOW, "no tag says whose it is", "tag it")
 
@@ -139,7 +128,7 @@ def stuck_import(hours: float = 24.0) -> NamedRule:
 
     def rule(image: Image, context: Context) -> Finding | None:
         age = context.age(image)
-        if image.status not in _IMPORTING or age is None or age / _HOUR <= hours or not is_own(image):
+        if image.status not in IMPORTING or age is None or age / _HOUR <= hours or not is_own(image):
             return None
         detail = f"{image.status} for {_duration(age)}"
         action = "delete, import again"
@@ -175,7 +164,7 @@ def required_tags(*patterns: str) -> NamedRule:
         raise ValueError("patterns must not hold an empty string")
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if is_backup(image) or not _is_stored(image):
+        if is_backup(image) or not is_stored(image):
             return None
         tags = image.tags or ()
         missing = [each for each in patterns if not matches_tag(tags, (each,))]
@@ -192,7 +181,7 @@ def single_region() -> NamedRule:
 
     def rule(image: Image, context: Context) -> Finding | None:
         regions = set(image.regions)
-        if len(regions) != 1 or is_backup(image) or not _is_stored(image):
+        if len(regions) != 1 or is_backup(image) or not is_stored(image):
             return None
         detail = f"only in {image.regions[0]}"
         return context.finding(image, "one-region", Severity.INFO, detail, "transfer it to a second one")
@@ -208,7 +197,7 @@ def duplicate_names() -> NamedRule:
     """
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if not image.name or is_backup(image) or not _is_stored(image):
+        if not image.name or is_backup(image) or not is_stored(image):
             return None
         first = context.memory.first("name", image.name, image.id)
         if first == image.id:
@@ -233,7 +222,7 @@ def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
     ids = ids_of(backup_ids, "backup_ids")
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if not is_backup(image) or image.id in ids or not _is_stored(image):
+        if not is_backup(image) or image.id in ids or not is_stored(image):
             return None
         action = "convert or delete it"
         return context.finding(
@@ -258,7 +247,7 @@ def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
     ids = ids_of(snapshot_ids, "snapshot_ids")
 
     def rule(image: Image, context: Context) -> Finding | None:
-        if image.type != ImageType.SNAPSHOT or image.id in ids or not _is_stored(image):
+        if image.type != ImageType.SNAPSHOT or image.id in ids or not is_stored(image):
             return None
         detail, action = "its Droplet is gone", "keep it if it is the only copy"
         return context.finding(image, "orphaned-snapshot", Severity.LOW, detail, action)

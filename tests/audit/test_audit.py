@@ -510,6 +510,13 @@ async def test_a_generator_of_images_is_audited_once() -> None:
     assert (await audit(each for each in tuple[Image]())).images == 0
 
 
+async def test_a_generator_of_rules_applies_each_of_them() -> None:
+    rules = (each for each in (older_than(1), untagged()))
+    report = await audit([image(tags=())], rules=rules, ignore_rules=["untagged"])
+    assert [each.rule for each in report.rules] == ["old", "untagged"]
+    assert [each.rule for each in report.findings] == ["old"]
+
+
 async def test_a_long_list_does_not_stall_the_loop() -> None:
     turns = 0
 

@@ -202,6 +202,12 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert missing == []
 
 
+def test_every_name_of_the_audit_s_reference_is_public() -> None:
+    text = (ROOT / "tests/docs/pages/reference/audit.md").read_text()
+    names = re.findall(r"^### `(\w+)`$", text, re.MULTILINE)
+    assert [name for name in names if name not in audit.__all__] == []
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_what_a_page_points_to_is_there(page: Path) -> None:
     text = page.read_text()
