@@ -10,6 +10,7 @@ import attrs
 from do_images_async._arguments import check_range, shown
 from do_images_async.audit.context import Finding, worst
 from do_images_async.audit.report import AuditReport, Group, RuleSummary
+from do_images_async.audit.settings import limits_of
 
 __all__ = ["combined"]
 
@@ -78,7 +79,8 @@ def _check_settings(reports: Mapping[str, AuditReport]) -> None:
     for other, report in others:
         for setting in _SETTINGS:
             one, another = getattr(first, setting), getattr(report, setting)
-            if one != another:
+            same = limits_of(one) == limits_of(another) if setting == "rules" else one == another
+            if not same:
                 raise ValueError(
                     f"reports must have the same {setting}, and {shown(name)} and {shown(other)} have not: "
                     f"{shown(one)} and {shown(another)}"

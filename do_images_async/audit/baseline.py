@@ -12,7 +12,7 @@ import attrs
 from do_images_async.audit.comparison import Change, Comparison, PastFinding
 from do_images_async.audit.context import Finding
 from do_images_async.audit.report import SCHEMA, AuditReport, Group
-from do_images_async.audit.settings import RuleSettings, Setting, matches_tag, setting_text
+from do_images_async.audit.settings import RuleSettings, Setting, limits_of, matches_tag
 
 __all__ = ["Baseline", "compare"]
 
@@ -129,26 +129,15 @@ def _holds_all(report: AuditReport, baseline: Baseline) -> bool:
 
 # --- settings ---
 
-_Limits = Mapping[str, list[tuple[tuple[str, str], ...]]]
-
-
-def _limits(rules: Iterable[RuleSettings]) -> _Limits:
-    """Return each rule's settings as text, so that 365 and 365.0 are one."""
-    found: dict[str, list[tuple[tuple[str, str], ...]]] = {}
-    for each in rules:
-        settings = tuple((key, setting_text(value)) for key, value in sorted(each.settings.items()))
-        found.setdefault(each.rule, []).append(settings)
-    return {rule: sorted(settings) for rule, settings in found.items()}
-
 
 def _not_compared(report: AuditReport, baseline: Baseline) -> set[str]:
-    then, now = _limits(baseline.rules), _limits(report.rules)
+    then, now = limits_of(baseline.rules), limits_of(report.rules)
     ignored = set(baseline.ignored_rules) ^ set(report.ignored_rules)
     return ignored | {rule for rule in then.keys() | now.keys() if then.get(rule) != now.get(rule)}
 
 
 def _differences(report: AuditReport, baseline: Baseline) -> Iterator[str]:
-    then, now = _limits(baseline.rules), _limits(report.rules)
+    then, now = limits_of(baseline.rules), limits_of(report.rules)
     for rule in sorted(then.keys() | now.keys()):
         if rule not in now:
             yield f"{rule}: only then"
@@ -289,8 +278,18 @@ def _read(report: _Record) -> Baseline:
         },
         findings=tuple(_finding(each) for each in report.records("findings")),
         findings_total=report.whole("findings_total"),
-        accounts=report.texts("account_names") if "account_names" in report.data else (),
+        accounts=_account_names(report),
     )
+
+
+def _account_names(report: _Record) -> tuple[str, ...]:
+    """Return the accounts of a combined report; earlier versions wrote no `account_names`."""
+    if "account_names" in report.data:
+        return report.texts("account_names")
+    if "accounts" in report.data:  # the command wrote each account's sums
+        return tuple(each.text("account") for each in report.records("accounts"))
+    named = (each.optional_text("account") for each in report.records("findings"))
+    return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
 def _moment(text: str) -> datetime:

@@ -21,6 +21,7 @@ __all__ = [
     "Setting",
     "checked_names",
     "checked_number",
+    "limits_of",
     "matches_tag",
     "setting_text",
     "settings_of",
@@ -79,6 +80,15 @@ def setting_text(value: Setting) -> str:
     if isinstance(value, int | float):
         return f"{value:g}"
     return value if isinstance(value, str) else ", ".join(value)
+
+
+def limits_of(rules: Iterable[RuleSettings]) -> Mapping[str, list[tuple[tuple[str, str], ...]]]:
+    """Return each rule's settings as text, so that 365 and 365.0 are one, and the order of rules is none."""
+    found: dict[str, list[tuple[tuple[str, str], ...]]] = {}
+    for each in rules:
+        settings = tuple((key, setting_text(value)) for key, value in sorted(each.settings.items()))
+        found.setdefault(each.rule, []).append(settings)
+    return {rule: sorted(settings) for rule, settings in found.items()}
 
 
 def matches_tag(tags: Iterable[str], patterns: Collection[str]) -> bool:

@@ -143,6 +143,17 @@ def test_accounts_that_only_one_report_has_are_said_and_not_compared() -> None:
     assert (same.differences, same.new, same.gone) == ((), (), ())
 
 
+@pytest.mark.parametrize("accounts", [{}, {"accounts": [{"account": "a"}, {"account": "b"}]}])
+def test_a_baseline_without_the_names_of_its_accounts_is_compared(accounts: dict[str, Any]) -> None:
+    one, other = run(image(1, 60.0)), run(image(2, 70.0))
+    before = as_data(combined({"a": one, "b": other})) | accounts
+    del before["account_names"]
+    comparison = compare(combined({"a": run(image(1, 60.0), image(3, 80.0)), "b": run()}), before)
+    assert [each.image_id for each in comparison.new] == [3]
+    assert [each.image_id for each in comparison.gone] == [2]
+    assert comparison.differences == ()
+
+
 def test_the_earlier_one_may_be_a_report() -> None:
     before, after = run(image(1, 60.0)), run(image(1, 60.0), image(2, 70.0))
     assert compare(after, before) == compare(after, as_data(before))
@@ -236,6 +247,12 @@ def test_reports_of_other_settings_are_not_added_up(setting: str, options: dict[
     one, other = (asyncio.run(audit([image(1)], now=NOW, **each)) for each in ({}, options))
     with pytest.raises(ValueError, match=f"must have the same {setting}, and 'a' and 'c' have not"):
         combined({"a": one, "b": one, "c": other})
+
+
+def test_reports_with_the_same_rules_in_another_order_are_added_up() -> None:
+    one = asyncio.run(audit([image(1)], now=NOW, rules=(older_than(30), untagged())))
+    other = asyncio.run(audit([image(2)], now=NOW, rules=(untagged(), older_than(30.0))))
+    assert combined({"a": one, "b": other}).images == 2
 
 
 def test_no_account_is_no_report() -> None:
