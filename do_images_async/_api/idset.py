@@ -36,16 +36,16 @@ class IdSet:
     def absorb(self, ids: Iterable[int | str]) -> set[int | str]:
         """Add ids, and return those that were in the set already."""
         new = set(ids)
-        known = new & self._recent
-        new -= known
-        if self._chunks:
-            spilled = self._spilled_of(cast("set[int]", new))
-            known |= spilled
-            new -= spilled
-        self._recent |= new
+        known = self.known(new)
+        self._recent |= new - known
         if len(self._recent) > _RECENT and isinstance(next(iter(self._recent)), int):
             self._spill()
         return known
+
+    def known(self, ids: set[int | str]) -> set[int | str]:
+        """Return those of the ids that are in the set."""
+        known = ids & self._recent
+        return known | self._spilled_of(cast("set[int]", ids - known)) if self._chunks else known
 
     def _spilled_of(self, ids: set[int]) -> set[int]:
         """Return the ids that are in chunks; in one loop, since it runs for every id of a listing."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import attrs
 
 from do_images_async import Image, ImagesAPI, TokenBucket
 from do_images_async.audit import AuditReport, QuotaLeft, audit
-from do_images_async.audit.context import is_own
+from do_images_async.cli.named_accounts import Owners
 from do_images_async.cli.progress import Progress, Watch, show_progress
 from do_images_async.errors import DOImagesError, IncompleteListingError
 
@@ -56,27 +57,29 @@ class Result:
         report: the report; None if an error left nothing to report.
         error: that error.
         interrupted: whether Ctrl-C ended it, so that the report covers only a part.
-        own: the ids of the account's own images; empty for an account without a name.
     """
 
     report: AuditReport | None = None
     error: DOImagesError | None = None
     interrupted: bool = False
-    own: frozenset[int] = frozenset()
 
 
 async def read_accounts(accounts: Sequence[Account], reading: Reading) -> list[Result]:
     """Read all accounts at once, each on its own quota; return a report or an error for each.
 
     If the task is cancelled, as by Ctrl-C, the reports cover the images read until then, and say so.
+
+    Raises:
+        BadParameter: two accounts have an image of their own in common; the reading ends there.
     """
-    tasks = [asyncio.create_task(_read(account, reading)) for account in accounts]
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        await _stop(tasks)
-        if any(task.cancelled() for task in tasks):
-            raise
+    owners = Owners()
+    tasks = [asyncio.create_task(_read(account, reading, owners)) for account in accounts]
+    with suppress(asyncio.CancelledError):  # a task that has nothing to report raises it again below
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    await _stop(tasks)
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    if errors:
+        raise errors[0]
     return [task.result() for task in tasks]
 
 
@@ -89,19 +92,18 @@ async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=1)
 
 
-async def _read(account: Account, reading: Reading) -> Result:
+async def _read(account: Account, reading: Reading, owners: Owners) -> Result:
     try:
-        return await _report(account, reading)
+        return await _report(account, reading, owners)
     except DOImagesError as error:
         return Result(error=error)
 
 
-async def _report(account: Account, reading: Reading) -> Result:
+async def _report(account: Account, reading: Reading, owners: Owners) -> Result:
     async with account.client as api, show_progress(api.limiter, reading.watch, account.name) as progress:
         started = time.perf_counter()
         before = api.limiter.stats().granted
-        own: set[int] = set()
-        images = _listed(api, progress, reading.concurrency, None if account.name is None else own)
+        images = _listed(api, progress, reading.concurrency, partial(owners.add, account.name))
         report = await audit(images, **reading.options)
         report = attrs.evolve(
             report,
@@ -112,19 +114,18 @@ async def _report(account: Account, reading: Reading) -> Result:
             incomplete=progress.why_partial(),
             quota=_quota(api),
         )
-        return Result(report=report, interrupted=progress.interrupted, own=frozenset(own))
+        return Result(report=report, interrupted=progress.interrupted)
 
 
 async def _listed(
-    api: ImagesAPI, progress: Progress, concurrency: int, own: set[int] | None
+    api: ImagesAPI, progress: Progress, concurrency: int, check: Callable[[Sequence[Image]], None]
 ) -> AsyncGenerator[Image, None]:
-    """Yield all images; add the ids of the account's own ones to `own`."""
+    """Yield all images, after a check of each page's."""
     try:
         async with aclosing(api.list_pages(concurrency=concurrency, strict=True)) as pages:
             async for page in pages:
                 progress.advance(len(page), page.total)
-                if own is not None:
-                    own.update(image.id for image in page.images if is_own(image))
+                check(page.images)
                 for image in page.images:
                     yield image
     except asyncio.CancelledError:

@@ -36,7 +36,7 @@ from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.connection import check_one_token
 from do_images_async.cli.files import INPUT_FILE, is_same
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
-from do_images_async.cli.named_accounts import account_option, check_accounts_differ, connections_of
+from do_images_async.cli.named_accounts import account_option, connections_of
 from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, options_given, split, watch
 from do_images_async.cli.output import destination, is_file
 from do_images_async.cli.reports import FORMATS, report_as
@@ -270,8 +270,6 @@ def _report(
         if result.report is None:
             raise cast("Exception", result.error)
         return result.report, {}
-    if not any(result.interrupted for result in results):
-        check_accounts_differ({each.name: result.own for each, result in zip(accounts, results, strict=True)})
     parts: dict[str, AuditReport] = {}
     failed: list[str] = []
     for account, result in zip(accounts, results, strict=True):

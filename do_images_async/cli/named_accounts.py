@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 import click
 
+from do_images_async import Image
+from do_images_async._api.idset import IdSet
 from do_images_async._credentials import read_variable
+from do_images_async.audit.context import is_own
 from do_images_async.cli.connection import Connection, check_one_token, connection_of
 from do_images_async.cli.tokens import Credential
 
-__all__ = ["account_option", "check_accounts_differ", "connections_of"]
+__all__ = ["Owners", "account_option", "connections_of"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,21 +80,25 @@ def _check_tokens_differ(accounts: Mapping[str, str]) -> None:
             raise click.BadParameter(f"{other} and {name} have the same token.", param_hint="--account")
 
 
-def check_accounts_differ(own: Mapping[str | None, Iterable[int]]) -> None:
-    """Raise BadParameter if two accounts have an image of their own in common: they are one account.
+class Owners:
+    """The ids of each account's own images, while the accounts are read; a few bytes for each image.
 
-    Two tokens of one account can't be told apart before their images are read, which would count twice.
-
-    Args:
-        own: the ids of each account's own images, without the provider's public ones.
+    Only their images show that two tokens are of one account, whose images would count twice.
     """
-    owners: dict[int, str | None] = {}
-    for account, ids in own.items():
-        for number in ids:
-            other = owners.setdefault(number, account)
-            if other != account:
+
+    def __init__(self) -> None:
+        self._ids: dict[str | None, IdSet] = {}
+
+    def add(self, account: str | None, images: Iterable[Image]) -> None:
+        """Note the owner of these images; raise BadParameter if another account has one of them, too."""
+        # A real image's id is above 0.
+        own: set[int | str] = {image.id for image in images if is_own(image) and image.id > 0}
+        for other, ids in self._ids.items():
+            shared = ids.known(own)
+            if shared and other != account:
                 raise click.BadParameter(
-                    f"{other} and {account} are two tokens of one account: both have the image {number}. "
-                    "If it was transferred between them meanwhile, run the command again.",
+                    f"{other} and {account} seem to be two tokens of one account: both have the image "
+                    f"{min(shared)}. If it was transferred between them meanwhile, run the command again.",
                     param_hint="--account",
                 )
+        self._ids.setdefault(account, IdSet()).absorb(own)

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import click
 
-from do_images_async import WholeListing
+from do_images_async import ImagePage, WholeListing
 from do_images_async.audit import PRICE
 from do_images_async.audit.settings import matches_tag
 from do_images_async.cli.checked import CheckedCommand
@@ -21,7 +21,7 @@ from do_images_async.cli.files import INPUT_FILE, OUTPUT_FILE
 from do_images_async.cli.in_flight import Interruption
 from do_images_async.cli.inputs import read_droplets
 from do_images_async.cli.journal import open_journal
-from do_images_async.cli.named_accounts import account_option, check_accounts_differ, connections_of
+from do_images_async.cli.named_accounts import Owners, account_option, connections_of
 from do_images_async.cli.options import FRACTION, USD, client_options, file_option, options_given, watch
 from do_images_async.cli.output import Target, destination, is_file, told_if_lost, write_file
 from do_images_async.cli.progress import Watch, show_progress
@@ -170,9 +170,6 @@ def _prune(
     with told_if_lost(changes), destination(file) as target:
         report = _Report(target, form, to_file=is_file(file), changes=changes)
         listings = run_interruptibly(_read(connections, watch(options)))
-        check_accounts_differ(
-            {account: [image.id for image in listing] for account, listing in listings.items()}
-        )
         _hint_at_unknown_tags(policy, listings.values())
         now = datetime.now(UTC)
         plans = [
@@ -244,8 +241,9 @@ def _connections_for(plan: PrunePlan, options: dict[str, Any]) -> Connections:
 
 
 async def _read(connections: Connections, shown: Watch) -> dict[str | None, WholeListing]:
-    """Read all accounts at once; raise if one of them can't be read completely."""
-    tasks = [asyncio.create_task(_read_one(*each, shown)) for each in connections.items()]
+    """Read all accounts at once; raise if one of them can't be read completely, or two seem to be one."""
+    owners = Owners()
+    tasks = [asyncio.create_task(_read_one(*each, shown, owners)) for each in connections.items()]
     try:
         return dict(zip(connections, await asyncio.gather(*tasks), strict=True))
     finally:
@@ -254,11 +252,16 @@ async def _read(connections: Connections, shown: Watch) -> dict[str | None, Whol
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read_one(account: str | None, connection: Connection, shown: Watch) -> WholeListing:
+async def _read_one(
+    account: str | None, connection: Connection, shown: Watch, owners: Owners
+) -> WholeListing:
     async with connection.open() as api, show_progress(api.limiter, shown, account) as progress:
-        return await api.list_whole(
-            private=True, progress=lambda page: progress.advance(len(page), page.total)
-        )
+
+        def note(page: ImagePage) -> None:
+            progress.advance(len(page), page.total)
+            owners.add(account, page.images)
+
+        return await api.list_whole(private=True, progress=note)
 
 
 def _carry_out(

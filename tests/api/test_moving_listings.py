@@ -310,6 +310,7 @@ def test_a_set_of_ids_is_a_set(groups: list[list[int]]) -> None:
         patch.setattr("do_images_async._api.idset._SPARSE", 10)
         ids, model = IdSet(), set[int]()
         for group in groups:
+            assert ids.known(set(group)) == set(group) & model
             assert ids.absorb(group) == set(group) & model
             model.update(group)
             assert len(ids) == len(model)
