@@ -28,7 +28,7 @@ from do_images_async.models import RateLimit
 if TYPE_CHECKING:
     from do_images_async._http.headers import Headers
 
-__all__ = ["Answer", "beginning", "error_of", "hour_has_left", "pause_of"]
+__all__ = ["Answer", "beginning", "error_of", "pause_of"]
 
 _MINUTE = 60.0
 
@@ -98,13 +98,13 @@ def pause_of(answer: Answer) -> float | None:
     asked = parse_retry_after(answer.headers, now=now)
     if asked is not None:
         return min(asked, LONGEST_PAUSE)
-    if answer.status != 429 or hour_has_left(answer.rate_limit):
+    if answer.status != 429 or _hour_has_left(answer.rate_limit):
         return None
     reset = seconds_until_reset(answer.headers, now=now)
     return None if reset is None else min(reset, _MINUTE)
 
 
-def hour_has_left(rate_limit: RateLimit | None) -> bool:
+def _hour_has_left(rate_limit: RateLimit | None) -> bool:
     """Return whether a refusal is the minute's, since requests remain in the hour."""
     return rate_limit is not None and rate_limit.remaining > 0
 

@@ -61,9 +61,11 @@ class RetryPolicy:
     The backoff before attempt n + 1 is drawn evenly from 0 to min(cap, base * 2**(n - 1)) seconds ("full
     jitter"), so that clients that failed together do not retry together. After a 429 the limiter waits as
     long as the server says instead, an hour at most each time; if it does not say, first a second, then twice
-    as long after each refusal, up to a minute. Such retries use up no attempt until they have taken
-    `max_wait`, by default an hour; unless `attempts` is 1, which sends once in any case. The `retry-after` of
-    any other status makes the backoff longer, up to `cap`.
+    as long after each refusal, up to a minute. A limiter of your own that makes no call wait then gets the
+    `retry-after`, else the backoff. Such retries use up no attempt until they have taken `max_wait`, by
+    default an hour; unless `attempts` is 1, which sends once in any case, or the 429 is not the API's own: it
+    has neither the API's JSON nor a `retry-after` nor quota headers, as the page of an edge server that
+    blocks you. The `retry-after` of any other status makes the backoff longer, up to `cap`.
 
     Retried are 429, 408, 500, 502 to 504, Cloudflare's 520 to 530, a connection that fails, a timeout and a
     damaged body; but no POST that the server may have executed.

@@ -69,6 +69,9 @@ T = TypeVar("T")
 MAX_BODY: Final = 16 * 1024 * 1024
 """The largest decoded body that is read, in bytes; a page of 200 images has about 100,000."""
 
+_UNTIL_SHARED: Final = 0.1
+"""Seconds in which a limiter with a shared store usually hears of a refusal."""
+
 _LONGEST_ENCODING: Final = 40
 """Characters of a Content-Encoding that an error shows."""
 
@@ -87,19 +90,23 @@ class _Problem:
     Attributes:
         pause: seconds that the server asked to wait, by `retry-after` or by the reset of a 429.
         retry_after: seconds that it asked to wait by `retry-after`.
+        is_of_api: whether it is the API's own answer, with its JSON or what it says of the quota. The page of
+            an edge server that blocks a client has neither.
     """
 
     failure: Failure
     error: DOImagesError
     pause: float | None = None
     retry_after: float | None = None
+    is_of_api: bool = False
 
 
 class _Patience:
     """The rule for which 429 responses count as attempts.
 
-    None does while the quota may still come back: the limiter makes the call wait as long as the response
-    says, else a pause that doubles, up to a minute. That ends after the longest window, or after `max_wait`.
+    None of the API's own does while the quota may still come back: the limiter makes the call wait as long as
+    the response says, else a pause that doubles, up to a minute. That ends after the longest window, or after
+    `max_wait`.
     """
 
     __slots__ = ("_longest", "_once", "_since")
@@ -111,7 +118,7 @@ class _Patience:
 
     def allows(self, problem: _Problem) -> bool:
         """Return whether an attempt's failure leaves the number of attempts as it was."""
-        if self._once or problem.failure is not Failure.RATE_LIMITED:
+        if self._once or problem.failure is not Failure.RATE_LIMITED or not problem.is_of_api:
             return False
         now = time.monotonic()
         if self._since is None:
@@ -218,12 +225,13 @@ class Transport:
                 else:
                     patience = patience or _Patience(options)
                     uncounted += patience.allows(result)
-                    wait = self._wait_before_next(call.method, result, number - renewed - uncounted, options)
+                    counted = number - renewed - uncounted
+                    wait = self._wait_before_next(call.method, result, options, number, counted)
                 attempt.ended(result.error, retry_in=self._expected(wait, result))
                 note_error(result.error)
                 if wait is None:
                     raise result.error
-                await self._sleep(wait)
+                await self._wait(wait, result.failure)
         except DOImagesError as error:
             error.outcome_unknown = error.outcome_unknown or unknown
             raise
@@ -281,23 +289,29 @@ class Transport:
         raise problem
 
     def _wait_before_next(
-        self, method: str, problem: _Problem, number: int, options: Options
+        self, method: str, problem: _Problem, options: Options, number: int, counted: int
     ) -> float | None:
-        """Return the seconds to sleep before the next attempt; None for no further attempt."""
-        if number >= options.retry.attempts or not may_retry(method, problem.failure):
+        """Return the seconds to sleep before the next attempt; None for no further attempt.
+
+        Args:
+            method, problem, options: of the attempt that failed.
+            number: its number.
+            counted: how many attempts are used up.
+        """
+        if counted >= options.retry.attempts or not may_retry(method, problem.failure):
             return None
         pause = problem.pause
         if pause is not None and options.max_wait is not None and pause > options.max_wait:
             return None
         if problem.failure is Failure.RATE_LIMITED:
-            return 0.0  # the limiter makes all calls wait, this one too
+            return min(problem.retry_after or 0.0, LONGEST_PAUSE) or options.retry.delay(number)
         known = self._budget.was_spent
         if not self._budget.spend():
             problem.error.add_note(BUDGET_IS_SPENT)
             # An outage is one warning, not one for each call.
             logger.log(logging.DEBUG if known else logging.WARNING, BUDGET_IS_SPENT)
             return None
-        delay = options.retry.delay(number)
+        delay = options.retry.delay(counted)
         return delay if pause is None else max(delay, min(pause, options.retry.cap))
 
     def _expected(self, wait: float | None, problem: _Problem) -> float | None:
@@ -305,7 +319,21 @@ class Transport:
         if wait is None or problem.failure is not Failure.RATE_LIMITED:
             return wait
         # A limiter with a shared store may not know of the 429 yet.
-        return max(self.limiter.next_permit_in(), min(problem.retry_after or 0.0, LONGEST_PAUSE))
+        return max(self.limiter.next_permit_in() or wait, min(problem.retry_after or 0.0, LONGEST_PAUSE))
+
+    async def _wait(self, seconds: float, failure: Failure) -> None:
+        """Sleep; after a 429 only if the limiter does not make all calls wait, this one too.
+
+        Ours do, that with a shared store a moment later; one of the user's need not.
+        """
+        if failure is not Failure.RATE_LIMITED:
+            await self._sleep(seconds)
+            return
+        first = min(seconds, _UNTIL_SHARED)
+        for part in (first, seconds - first):
+            if self.limiter.next_permit_in() > 0:
+                return
+            await self._sleep(part)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -421,11 +449,13 @@ class Transport:
             body=content,
             rate_limit=attempt.rate_limit,
         )
+        error, pause = error_of(answer, self.redact), pause_of(answer)
         return _Problem(
             classify_status(answer.status),
-            error_of(answer, self.redact),
-            pause_of(answer),
+            error,
+            pause,
             parse_retry_after(answer.headers, now=time.time()),
+            is_of_api=error.id is not None or pause is not None or answer.rate_limit is not None,
         )
 
     def _diagnose(self, error: Exception, attempt: Attempt[Any]) -> _Problem:

@@ -198,8 +198,8 @@ def client_options(command: Command) -> Command:
             "--retries",
             default=3,
             type=click.IntRange(0, 20),
-            help="Retries of a request at most. Those after a 429 do not count, "
-            "for an hour; but 0 retries nothing.",
+            help="Retries of a request at most. Those after a 429 of the API do not "
+            "count, for an hour; but 0 retries nothing.",
         ),
         click.option(
             "-v",

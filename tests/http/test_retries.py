@@ -26,6 +26,7 @@ from do_images_async._http.retry import BUDGET_IS_SPENT, RetryBudget
 from do_images_async.events import AttemptEnded, Event
 from tests.conftest import FAST, ONCE, TOKEN
 from tests.support.calls import CALLS, EVERY_METHOD, IDEMPOTENT, Method, failure, success
+from tests.support.limiters import Unlimited
 from tests.support.servers import (
     CLOSE,
     HANG,
@@ -322,6 +323,62 @@ async def test_a_429_that_says_nothing_or_less_than_a_second_uses_up_no_attempts
     server.script(*[refusal(429, headers=headers)] * 8, image_reply(42))
     await hasty.get(42)
     assert len(server.received) == 9
+
+
+LIMITS = {"ratelimit-limit": "5000", "ratelimit-remaining": "4999", "ratelimit-reset": "1"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "patient"),
+    [({}, False), (LIMITS, True), ({"retry-after": "0"}, True), ({"content-type": "text/html"}, False)],
+    ids=["nothing", "the quota", "retry-after", "a type"],
+)
+@pytest.mark.parametrize("body", [b"<html>blocked", b'{"message": "blocked"}', b""])
+async def test_a_429_that_is_not_the_apis_own_uses_up_attempts(
+    server: Server, hasty: ImagesAPI, headers: dict[str, str], body: bytes, *, patient: bool
+) -> None:
+    server.script(*[content(body, status=429, headers=headers)] * 6, image_reply(42))
+    if patient:
+        assert (await hasty.get(42)).id == 42
+    else:
+        assert isinstance(await failure(hasty, "GET"), errors.RateLimitError)
+    assert len(server.received) == (7 if patient else 4)
+
+
+class Unhurried(RetryPolicy):
+    def delay(self, attempt: int) -> float:
+        return 0.03 * attempt
+
+
+@pytest.mark.parametrize("asked", [None, "0", "30"])
+async def test_a_limiter_that_makes_no_call_wait_gets_retry_after_or_the_backoff(
+    server: Server, asked: str | None
+) -> None:
+    waits: list[float] = []
+    arrivals: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, AttemptEnded) and event.retry_in is not None:
+            waits.append(event.retry_in)
+
+    def answer(_: Received) -> Answer:
+        arrivals.append(time.monotonic())
+        return refusal(429, headers={"retry-after": asked} if asked else {})
+
+    server.answer_with(answer)
+    async with ImagesAPI(
+        TOKEN, base_url=server.url, limiter=Unlimited(), retry=Unhurried(), on_event=note
+    ) as api:
+        call = asyncio.ensure_future(api.get(42))
+        await eventually(lambda: len(waits) >= (1 if asked == "30" else 4))
+        await asyncio.sleep(0.05)
+        call.cancel()
+    if asked == "30":
+        assert waits == [30.0]
+        assert len(arrivals) == 1
+    else:
+        assert waits[:4] == pytest.approx([0.03, 0.06, 0.09, 0.12])
+        assert arrivals[3] - arrivals[0] >= 0.17
 
 
 @pytest.mark.parametrize("remaining", [4000, 0], ids=["the minute's", "either window's"])

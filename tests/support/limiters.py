@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from do_images_async import Limiter, Permit
+from do_images_async import Limiter, LimiterStats, Permit, Report
 from do_images_async.errors import QuotaWaitError
 from tests.support.servers import eventually
 
 __all__ = [
+    "Unlimited",
     "expect_a_pause_and_pacing",
     "expect_next_permit_in_without_waiting_calls",
     "how_long",
@@ -20,6 +21,27 @@ __all__ = [
     "keep_calling",
     "take",
 ]
+
+
+class Unlimited:
+    """A limiter as a user may write it, which makes no call wait, and a permit of it."""
+
+    async def acquire(self, *, max_wait: float | None = None, reserve: int = 0) -> Permit:
+        return self
+
+    def check_reserve(self, reserve: int) -> None: ...
+
+    def next_permit_in(self) -> float:
+        return 0.0
+
+    def stats(self) -> LimiterStats:
+        return LimiterStats(granted=0, in_flight=0, waiting=0, available=(1,))
+
+    def settle(self, report: Report | None = None) -> None: ...
+
+    def release(self) -> None: ...
+
+    def lose(self) -> None: ...
 
 
 async def take(limiter: Limiter, number: int, **options: Any) -> list[Permit]:
