@@ -137,7 +137,7 @@ class RateLimiter:
         check_bool(slow_start, "slow_start")
         check_callable(clock, "clock")
         self.buckets: tuple[TokenBucket, ...] = buckets or DOCUMENTED
-        self._on_wait = on_wait
+        self.on_wait: Callable[[float], None] | None = on_wait
         self._clock = clock
         self._grace = math.ceil(grace * _SECOND)
         # Everything below is used only with the lock held; nothing is awaited or called back meanwhile.
@@ -160,11 +160,6 @@ class RateLimiter:
         self._queues: dict[int, OrderedDict[asyncio.Future[GrantedPermit], int]] = {}
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
         _limiters.add(self)
-
-    @property
-    def on_wait(self) -> Callable[[float], None] | None:
-        """Return the hook that the limiter was made with."""
-        return self._on_wait
 
     def __repr__(self) -> str:
         if not hasattr(self, "_loops"):
@@ -212,7 +207,7 @@ class RateLimiter:
                 if ticket is not None:
                     return GrantedPermit(self._issuer, ticket)
             self._skip_stopped_loops()
-            wait = self._shortest_wait(now, reserve) if max_wait is not None or self._on_wait else 0.0
+            wait = self._shortest_wait(now, reserve) if max_wait is not None or self.on_wait else 0.0
             if max_wait is not None and wait > max_wait:
                 raise QuotaWaitError(wait=wait, max_wait=max_wait)
             waiter, loop = self._enter(reserve, now)
@@ -237,8 +232,8 @@ class RateLimiter:
                 "a FileRateLimiter shares the quota of both",
                 self.next_permit_in(),
             )
-        if self._on_wait is not None:
-            call_on_wait(self._on_wait, wait)
+        if self.on_wait is not None:
+            call_on_wait(self.on_wait, wait)
 
     def permit(self, *, max_wait: float | None = None, reserve: int = 0) -> PermitContext:
         """Return a context manager that acquires a permit: `async with limiter.permit() as permit:`.

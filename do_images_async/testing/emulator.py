@@ -36,6 +36,11 @@ from do_images_async.testing.tokens import Tokens
 
 __all__ = ["ImagesEmulator"]
 
+_SERVED: Final = frozenset(
+    {"tokens", "images", "actions", "transfers", "requests", "served", "faults", "on_request"}
+)
+"""The attributes whose objects the server has: it would never see another one."""
+
 
 class ImagesEmulator:
     """The Images API on a local socket, with a catalogue, quotas, faults and a journal.
@@ -121,7 +126,7 @@ class ImagesEmulator:
         now = settings.now()
         old = tuple(old_images()) if style == "observed" else ()
         self.tokens: Final[Tokens] = Tokens(clock)
-        self.token: Final[str] = self.tokens.issue(token=token)
+        self.token: str = self.tokens.issue(token=token)
         self.images: Final[ImageStore] = ImageStore(
             [*public_images(now), *private_images(images, seed, now), *old],
             clock=clock,
@@ -132,9 +137,9 @@ class ImagesEmulator:
             self.actions.add(old_action(old[-1]["id"]))
         self.transfers: Final[TransferStore] = TransferStore(self.images)
         self.requests: Final[Journal] = Journal(journal_limit)
-        self.served: Final[Counter[int | None]] = Counter[int | None]()
+        self.served: Counter[int | None] = Counter[int | None]()
         self.faults: Final[Faults] = Faults(seed)
-        self.on_request: Final[list[Hook]] = []
+        self.on_request: list[Hook] = []
         self._settings = settings
         self._admin = Admin(
             access=AdminAccess(names=settings.names, remote=remote_admin),
@@ -168,8 +173,7 @@ class ImagesEmulator:
         self._thread: ServingThread | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
-        # The server has the objects themselves, and would never see another one.
-        if not name.startswith("_") and name in vars(self):
+        if name in _SERVED and vars(self).get(name, value) is not value:
             raise AttributeError(f"{name} of an ImagesEmulator can't be set: change what it holds")
         super().__setattr__(name, value)
 

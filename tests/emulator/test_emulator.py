@@ -12,8 +12,10 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
+from unittest import mock
 
 import aiohttp
 import attrs
@@ -1428,8 +1430,36 @@ async def test_a_coroutine_function_is_awaited_before_the_request_is_answered() 
 
 @pytest.mark.parametrize(
     "name",
-    ["token", "tokens", "images", "actions", "transfers", "requests", "served", "faults", "on_request"],
+    ["tokens", "images", "actions", "transfers", "requests", "served", "faults", "on_request"],
 )
 def test_what_the_server_would_not_see_can_not_be_set(name: str) -> None:
     with pytest.raises(AttributeError, match=f"^{name} of an ImagesEmulator can't be set"):
         setattr(ImagesEmulator(images=0), name, [])
+
+
+class CountingEmulator(ImagesEmulator):
+    def __init__(self) -> None:
+        super().__init__(images=0)
+        self.calls = 0
+
+
+async def test_attributes_of_the_users_own_and_changes_in_place_are_set() -> None:
+    async with CountingEmulator() as emulator:
+
+        def count(_: web.Request) -> None:
+            emulator.calls += 1
+
+        emulator.on_request += [count]
+        emulator.served += Counter({404: 1})
+        async with ImagesAPI(emulator.token, base_url=emulator.url) as api:
+            await api.list_page()
+    assert emulator.calls == 1
+    assert emulator.served == {200: 1, 404: 1}
+
+
+def test_the_token_that_clients_get_can_be_replaced() -> None:
+    emulator = ImagesEmulator(images=0)
+    token = emulator.token
+    with mock.patch.object(emulator, "token", "dop_v1_unknown"):
+        assert emulator.token == "dop_v1_unknown"
+    assert emulator.token == token

@@ -770,9 +770,17 @@ def test_wrong_buckets_are_named(tmp_path: Path, buckets: Any) -> None:
         FileRateLimiter(tmp_path / "quota.db", buckets=buckets)
 
 
-@pytest.mark.parametrize("kind", [RateLimiter, lambda: FileRateLimiter(token=TOKEN)])
-def test_a_hook_that_would_never_be_called_can_not_be_set(kind: Callable[[], Any]) -> None:
-    limiter = kind()
+def test_a_hook_that_would_never_be_called_can_not_be_set() -> None:
+    limiter: Any = FileRateLimiter(token=TOKEN)
     with pytest.raises(AttributeError):
         limiter.on_wait = print
     assert limiter.on_wait is None
+
+
+async def test_the_hook_of_a_limiter_in_one_process_can_be_set() -> None:
+    limiter = RateLimiter(TokenBucket(1, per=0.05, margin=0))
+    waits: list[float] = []
+    limiter.on_wait = waits.append
+    for _ in range(2):
+        (await limiter.acquire()).settle()
+    assert len(waits) == 1
