@@ -165,8 +165,9 @@ def audit_command(
         report, parts = _report(sources, results, keep)
         if earlier is not None:
             report = attrs.evolve(report, comparison=compare(report, earlier))
-        text = report_as(form, report, parts, shown, _label(options, sources), to_file=is_file(file))
-        target.write(text, styled=form == "text", data=form != "text")
+        label = _label(options, sources)
+        for text in report_as(form, report, parts, shown, label, to_file=is_file(file)):
+            target.write(text, styled=form == "text", data=form != "text")
         if any(result.interrupted for result in results):
             raise Stopped(Exit.INTERRUPTED, f"{report.incomplete}: the report is partial", partial=True)
         if not report.complete:

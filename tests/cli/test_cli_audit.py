@@ -7,6 +7,7 @@ import io
 import json
 import re
 import signal
+import tracemalloc
 from collections.abc import AsyncGenerator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from do_images_async import Image
 from do_images_async.audit import Finding
+from do_images_async.audit import audit as audit_of
 from do_images_async.cli.app import run
 from do_images_async.cli.output import write_file
+from do_images_async.cli.reports import report_as
 from do_images_async.cli.status import Stopped
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, files_of, several_accounts, start
@@ -56,6 +60,23 @@ async def test_csv_holds_every_finding_however_many(server: Server) -> None:
     server.answer_with(listing(2100, name="one", tags=[], size_gigabytes=60.0))
     table = (await do_images_here("audit", "-q", "-o", "csv", **account(server))).stdout
     assert table.count("\n") == 1 + 5 * 2100 - 1  # the first of a name is no duplicate
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 101, 250])
+async def test_json_in_parts_is_the_report_s_data(count: int) -> None:
+    report = await audit_of([Image(id=number, name='"findings": []') for number in range(count)])
+    parts = report_as("json", report, {}, None, "")
+    assert "".join(parts) == json.dumps(report.to_dict(), indent=2) + "\n"
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_the_text_of_many_findings_is_never_in_memory_at_once(form: str) -> None:
+    report = await audit_of([Image(id=number, name="one" * 50) for number in range(1000)])
+    tracemalloc.start()
+    length = sum(map(len, report_as(form, report, {}, None, "")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < length
 
 
 async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_path: Path) -> None:
