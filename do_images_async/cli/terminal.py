@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -24,8 +25,9 @@ def width() -> int:
 
 
 def text_console(*, to_file: bool = False) -> Console:
-    """Return a console with the colours and the width that stdout allows; for a file without colours."""
+    """Return a console in memory with the colours and width that stdout allows; for a file without colours."""
     return Console(
+        file=_LikeStdout(),
         force_terminal=False if to_file else None,
         highlight=False,
         markup=False,
@@ -47,6 +49,22 @@ def wrapped(text: str) -> list[str]:
     if not sys.stdout.isatty():
         return [text]
     return [line.plain.rstrip() for line in Text(text).wrap(text_console(), width())]
+
+
+class _LikeStdout(io.TextIOWrapper):
+    """A stream in memory for which rich chooses colours and characters as it does for stdout.
+
+    At the end of a capture, rich writes an empty text to its stream, which fails on a full disk if stdout is
+    unbuffered. The command itself writes what was captured, and says if it can't.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            io.BytesIO(), encoding=sys.stdout.encoding or "utf-8"
+        )  # a test's stdout may have none
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
 
 
 def _named() -> int | None:

@@ -343,9 +343,11 @@ async def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (process.returncode, stderr) == (141, b"")
 
 
-async def test_a_full_disk_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_full_disk_is_one_line(unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123
-        process = await start(["audit", "--demo", "--images", "10"], {}, stdout=full.fileno())
+        variables = {"PYTHONUNBUFFERED": unbuffered}
+        process = await start(["audit", "--demo", "--images", "10"], variables, stdout=full.fileno())
         _, stderr = await process.communicate()
     assert process.returncode == 74
     assert re.fullmatch(rb"do-images: the output could not be written: .*\n", stderr)

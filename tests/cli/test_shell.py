@@ -61,11 +61,13 @@ def commands(emulator: ImagesEmulator) -> Mapping[str, list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("name", WRITERS)
-async def test_output_that_can_not_be_written_is_one_line_and_74(name: str) -> None:
+async def test_output_that_can_not_be_written_is_one_line_and_74(name: str, unbuffered: str) -> None:
     async with ImagesEmulator(images=40, quotas=None, action_seconds=0) as emulator:
         call = [name, *commands(emulator)[name]]
-        _says_that_it_could_not_write(await shell(">/dev/full", *call, **account(emulator, emulator.token)))
+        where = account(emulator, emulator.token)
+        _says_that_it_could_not_write(await shell(">/dev/full", *call, PYTHONUNBUFFERED=unbuffered, **where))
 
 
 @pytest.mark.slow
