@@ -25,7 +25,7 @@ def width() -> int:
 
 
 def text_console(*, to_file: bool = False) -> Console:
-    """Return a console in memory with the colours and width that stdout allows; for a file without colours."""
+    """Return a console in memory with the colours and width of stdout; for a file without colours."""
     return Console(
         file=_LikeStdout(),
         force_terminal=False if to_file else None,
