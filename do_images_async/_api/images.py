@@ -657,6 +657,7 @@ class ImagesAPI:
             TypeError, ValueError: an argument can't be used.
             NotFoundError: there is no such image.
             WrongResourceError: the answer is about another image; nothing was transferred.
+            QuotaWaitError: `max_wait` has passed while this call waited for quota, or another one did.
             DOImagesError: the image or its actions could not be read. What happens to one region is its
                 outcome's error, as in `actions.transfer_to_regions`.
         """
@@ -667,6 +668,8 @@ class ImagesAPI:
             read=partial(self.get, image_id),
             actions=self.actions,
             turns=self._turns,
+            limiter=lambda: self.limiter,
+            max_wait=self._options.max_wait,
             timeout=timeout,
             poll_interval=poll_interval,
             progress=progress,

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import ExitStack, aclosing
 from functools import partial
+from typing import Final
 from weakref import WeakValueDictionary
 
 import attrs
@@ -17,13 +18,18 @@ from do_images_async._api.actions import ImageActions
 from do_images_async._api.bulk import Outcome, fan_out
 from do_images_async._api.identity import region_of
 from do_images_async._api.waits import until_completed
-from do_images_async.errors import ConflictError, DOImagesError, UnprocessableEntityError
+from do_images_async._quota.protocols import Limiter
+from do_images_async.errors import ConflictError, DOImagesError, QuotaWaitError, UnprocessableEntityError
 from do_images_async.models import Action, ActionStatus, Image
 
 __all__ = ["RegionCopies", "Turns"]
 
 Turns = WeakValueDictionary[int, asyncio.Lock]
 """A lock for each image whose regions are being looked at; it is gone when nobody uses it."""
+
+
+_SHORTEST_TURN: Final = 0.1
+"""Seconds that a call waits for its turn before it looks whether it waits for quota."""
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +41,8 @@ class RegionCopies:
         read: reads the image.
         actions: starts and polls transfers.
         turns: the client's locks: calls for one image look and start transfers one after the other.
+        limiter: returns the client's limiter.
+        max_wait: the longest wait for quota, in seconds, also for that of the call whose turn it is.
         timeout: seconds to poll each transfer, from when it was started or found.
         poll_interval: seconds between the first two polls of a transfer.
         progress: called with the region and its action after each poll.
@@ -44,6 +52,8 @@ class RegionCopies:
     read: Callable[[], Awaitable[Image]]
     actions: ImageActions
     turns: Turns
+    limiter: Callable[[], Limiter]
+    max_wait: float | None
     timeout: float
     poll_interval: float
     progress: Callable[[str, Action], object] | None
@@ -51,7 +61,7 @@ class RegionCopies:
     async def ensure(self, regions: Collection[str]) -> AsyncGenerator[Outcome[str, Action | None], None]:
         """Yield an outcome for each region; None is the value of one that holds the image already."""
         lock = self.turns.setdefault(self.image_id, asyncio.Lock())
-        await lock.acquire()
+        await self._take(lock)
         with ExitStack() as turn:
             turn.callback(lock.release)
             present, begun = await self._look(regions)
@@ -71,6 +81,28 @@ class RegionCopies:
             async with aclosing(outcomes):
                 async for outcome in outcomes:
                     yield outcome
+
+    async def _take(self, lock: asyncio.Lock) -> None:
+        """Wait for this call's turn.
+
+        Raises:
+            QuotaWaitError: `max_wait` has passed while the call whose turn it is waits for quota.
+        """
+        if self.max_wait is None:
+            await lock.acquire()
+            return
+        patience = max(self.max_wait, _SHORTEST_TURN)
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    await lock.acquire()
+            except TimeoutError:
+                limiter = self.limiter()
+                rest = limiter.next_permit_in()
+                if rest > 0 and limiter.stats().waiting:  # else it is the server that takes so long
+                    raise QuotaWaitError(wait=patience + rest, max_wait=self.max_wait) from None
+            else:
+                return
 
     async def _look(self, regions: Collection[str]) -> tuple[Collection[str], dict[str, Action]]:
         """Return the regions that hold the image, and the transfers that are running, by region."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from do_images_async import Action, ImagesAPI, Outcome, errors
+from do_images_async import Action, ImagesAPI, Outcome, RateLimiter, TokenBucket, errors
 from do_images_async.testing import Fault, ImagesEmulator
-from tests.conftest import FAST
+from tests.conftest import FAST, TOKEN
 from tests.support.servers import HANG, Answer, Received, Server, eventually, image_document, reply
 from tests.support.slow import fewer
 
@@ -193,6 +193,35 @@ async def test_a_call_that_is_left_holds_up_no_other(server: Server, api: Images
     left.cancel()
     assert (await waiting)["ams3"].ok
     assert len(account.actions) == 1
+
+
+async def test_a_call_waits_no_longer_than_max_wait_for_one_that_waits_for_quota(server: Server) -> None:
+    server.answer_with(Accepting())
+    limiter = RateLimiter(TokenBucket(1, per=600))
+    async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter) as api:
+        first = asyncio.create_task(ensure(api, 7, "ams3"))
+        await eventually(lambda: bool(limiter.stats().waiting))
+        for max_wait in (0, 0.01):
+            with pytest.raises(errors.QuotaWaitError) as caught:
+                await ensure(api.with_options(max_wait=max_wait), 7, "ams3")
+            assert caught.value.wait > 300
+        first.cancel()
+    assert len(server.received) == 1
+
+
+async def test_a_call_with_max_wait_waits_for_one_whose_answer_takes_time(
+    server: Server, api: ImagesAPI
+) -> None:
+    account = Accepting()
+    server.script(HANG)
+    first = asyncio.create_task(ensure(api, 7, "ams3"))
+    await eventually(lambda: bool(server.received))
+    second = asyncio.create_task(ensure(api.with_options(max_wait=0), 7, "ams3"))
+    await asyncio.sleep(0.25)
+    assert not second.done()
+    server.answer_with(account)
+    first.cancel()
+    assert (await second)["ams3"].ok
 
 
 @pytest.mark.parametrize("broken", fewer([{"broken": "reset"}, {"status": 502}]))
