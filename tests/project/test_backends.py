@@ -115,6 +115,7 @@ async def test_clients_that_leave_and_requests_that_are_refused(name: str, serve
     async with serving(name, url=server.url, token=TOKEN) as backend:
         for _ in range(5):  # each successful answer allows one more request in flight
             await backend.get("/images/2")
+        assert (await backend.get(f"/images/{'9' * 5000}"))[0] == 400, "more digits than int() takes"
         server.received.clear()
         visits = [asyncio.create_task(backend.get("/images/ubuntu-24-04-x64")) for _ in range(5)]
         await backend.until_in_flight(5)

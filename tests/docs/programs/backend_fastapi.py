@@ -69,8 +69,8 @@ async def disconnected(request: Request) -> None:
 
 @app.get("/images/{image}")
 async def show(request: Request, image: str, images: Images) -> JSONResponse:
-    key = int(image) if image.isdecimal() else image
     try:
+        key = int(image) if image.isdecimal() else image
         found = await while_connected(request, images.get(key))
     except ValueError as error:  # only here: elsewhere it would be a mistake of ours, and a 500
         return JSONResponse({"error": str(error)}, status_code=400)
