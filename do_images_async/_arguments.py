@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from inspect import iscoroutinefunction
 from ipaddress import IPv6Address, ip_address
 from numbers import Number
@@ -269,12 +270,14 @@ def check_unread(value: object, name: str) -> None:
 def ids_of(values: Container[int], name: str) -> Container[int]:
     """Return the ids of a collection as a set, or as they are if they can't be iterated over.
 
-    `in` asks the index of a pandas Series, not its values, and uses up a generator.
+    `in` asks the index of a pandas Series, not its values, and uses up a generator. A set, the keys of a dict
+    and a range are asked as they are: a copy would take memory.
     """
-    if not isinstance(values, Iterable):
+    if isinstance(values, range) or not isinstance(values, Iterable):
         return values
     check_unread(values, name)
-    ids = frozenset(cast("Iterable[int]", values))
+    held = cast("Iterable[int]", values)
+    ids = held if isinstance(held, AbstractSet) else frozenset(held)
     for each in ids:
         if not isinstance(each, Number):  # a string is never equal to an image's id
             raise TypeError(f"each of {name} must be an int, not {shown(each)}")

@@ -167,19 +167,30 @@ class ReadOnce(AsyncGenerator[V, None]):
 
     A generator of Python yields nothing then, which would pass for an empty listing: in a cell of a notebook
     that is run again, or in a loop that is tried again after an error.
+
+    Attributes:
+        has_begun: whether something was read of it.
     """
 
     def __init__(self, generator: AsyncGenerator[V, None]) -> None:
         self._generator = generator
+        self.has_begun = False
+
+    def __repr__(self) -> str:
+        if getattr(self._generator, "ag_frame", self) is None:
+            return "<listing that was read to its end or closed>"
+        return "<listing that has begun>" if self.has_begun else "<listing that has not begun>"
 
     def __aiter__(self) -> Self:
         check_unread(self._generator, "this listing")
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, V]:
+        self.has_begun = True
         return self._generator.__anext__()
 
     def asend(self, value: None) -> Coroutine[Any, Any, V]:
+        self.has_begun = True
         return self._generator.asend(value)
 
     def athrow(self, *error: Any) -> Coroutine[Any, Any, V]:

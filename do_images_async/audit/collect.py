@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 
 from do_images_async._api.idset import IdSet
+from do_images_async._api.listing import ReadOnce
 from do_images_async._arguments import check_choice, check_range, check_unread, ids_of, shown
 from do_images_async.audit.context import (
     PRICE,
@@ -96,12 +97,13 @@ async def audit(
 
     Raises:
         ValueError: a number is out of its range, `now` has no time zone, `ignore_rules` names no rule, or
-            `images` is a generator that was read to its end or closed.
+            `images` is a listing that was read already, in part or whole, or another generator that was read
+            to its end or closed.
         TypeError: an argument is of another type, `ignore_rules` or `ignore_tags` a single string, or one of
             `in_use` no number.
         DOImagesError: `images` failed; there is no report of the images read until then.
     """
-    check_unread(images, "images")
+    _check_not_begun(images)
     check_unread(rules, "rules")
     rules = tuple(rules)
     context = Context(
@@ -125,6 +127,13 @@ async def audit(
             if progress is not None:
                 progress(collector.total.images)
     return attrs.evolve(collector.report(), price_date=price_date)
+
+
+def _check_not_begun(images: AsyncIterable[Image] | Iterable[Image]) -> None:
+    """Raise ValueError for images of which a part was read: the report would be of the rest."""
+    check_unread(images, "images")
+    if isinstance(images, ReadOnce) and images.has_begun:
+        raise ValueError("images is a listing that was read already, in part or whole: make a new one")
 
 
 def _rule_names(ignored: Collection[str], rules: tuple[Rule, ...]) -> tuple[str, ...]:

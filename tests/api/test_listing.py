@@ -461,8 +461,10 @@ async def test_a_second_loop_over_a_listing_is_an_error(server: Server, api: Ima
     server.answer_with(lambda _: reply({"images": [image_document(1)], "actions": [], "meta": {"total": 1}}))
     begin: list[Callable[[Any], object]] = [aiter, api.get_many, lambda read: (item async for item in read)]
     for read in (api.list(), api.list_pages(), api.actions.list(7)):
+        assert repr(read) == "<listing that has not begun>"
         async for _ in read:
-            pass
+            assert repr(read) == "<listing that has begun>"
+        assert repr(read) == "<listing that was read to its end or closed>"
         for again in begin:
             with pytest.raises(ValueError, match="this listing was read to its end or closed: make a new"):
                 again(read)

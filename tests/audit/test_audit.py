@@ -498,8 +498,23 @@ async def test_a_listing_is_audited_once_and_never_taken_for_an_empty_account(in
                 await audit(listing, progress=interrupt)
         else:
             assert (await audit(listing)).images
-        with pytest.raises(ValueError, match="this listing was read to its end or closed: make a new one"):
+        with pytest.raises(ValueError, match="images is a listing that was read already, in part or whole"):
             await audit(listing)
+
+
+async def test_the_rest_of_a_listing_is_not_taken_for_all_of_it() -> None:
+    async with (
+        ImagesEmulator(quotas=None) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url) as api,
+    ):
+        async for _ in (listing := api.list()):
+            break
+        with pytest.raises(ValueError, match="images is a listing that was read already, in part or whole"):
+            await audit(listing)
+        await listing.aclose()
+        await (closed := api.list()).aclose()
+        with pytest.raises(ValueError, match="this listing was read to its end or closed: make a new one"):
+            await audit(closed)
 
 
 async def test_a_generator_of_images_is_audited_once() -> None:

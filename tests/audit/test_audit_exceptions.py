@@ -162,6 +162,20 @@ def test_ids_that_were_read_already_are_refused() -> None:
             run(**{option: ids})
 
 
+class Vast(set[int]):
+    """A set whose copy would be empty."""
+
+    def __contains__(self, value: object) -> bool:
+        return value in range(100, 10**12)
+
+
+@pytest.mark.parametrize("made", [range(100, 10**12), Vast(), dict.fromkeys(IDS).keys()])
+def test_a_range_and_a_set_are_asked_and_not_copied(made: Any) -> None:
+    report = run(*map(image, IDS), in_use=made)
+    assert report.in_use is not None
+    assert report.in_use.images == 3
+
+
 def test_a_container_that_can_only_be_asked_is_asked() -> None:
     class Even:
         def __contains__(self, value: object) -> bool:
