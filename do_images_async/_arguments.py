@@ -273,15 +273,17 @@ def ids_of(values: Container[int], name: str) -> Container[int]:
     `in` asks the index of a pandas Series, not its values, and uses up a generator. A set, the keys of a dict
     and a range are asked as they are: a copy would take memory.
     """
+    if not isinstance(values, Container | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be a collection of ids, not {shown(values)}")
     if isinstance(values, range) or not isinstance(values, Iterable):
         return values
     check_unread(values, name)
     held = cast("Iterable[int]", values)
-    ids = held if isinstance(held, AbstractSet) else frozenset(held)
+    ids = held if isinstance(held, AbstractSet) else tuple(held)
     for each in ids:
         if not isinstance(each, Number):  # a string is never equal to an image's id
             raise TypeError(f"each of {name} must be an int, not {shown(each)}")
-    return ids
+    return ids if isinstance(ids, AbstractSet) else frozenset(ids)
 
 
 def _shown_url(text: str) -> str:

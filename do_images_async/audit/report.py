@@ -99,8 +99,8 @@ class AuditReport:
         backups: the account's backups, which are paid for with their Droplets.
         stale: images with a finding whose remedy is to delete them, each once; `stale.monthly_cost` would be
             saved.
-        unsized: the account's images whose size is missing or impossible. They count with 0 GB, so that the
-            sums are only the least. What is deleted or being imported is not among them.
+        unsized: the account's images whose size is missing or impossible, except those that are deleted or
+            being imported. They count as 0 GB, so that the true sizes, costs and savings may be higher.
         by_type, by_region, by_distribution: the largest first.
         by_age: the youngest first.
         findings: the worst first, as many as were kept.
@@ -108,8 +108,8 @@ class AuditReport:
         findings_by_rule: exact counts, the worst first.
         reported_total: the number of images by the server's count; None if the caller did not say.
         requests, pages: the requests and pages of the listing; None if the caller did not say.
-        elapsed: the seconds that it took; None if the caller did not say.
-        quota: the rest of each quota limit at the end; empty if the caller did not say, and if several
+        elapsed: the seconds that the listing took; None if the caller did not say.
+        quota: the rest of each quota limit at the end; empty if the caller did not say, or if several
             accounts are combined, since each has its own.
         incomplete: why not all images were read, if the caller knows a reason.
         comparison: the comparison with an earlier report, if the caller had one.

@@ -217,7 +217,8 @@ def orphaned_backups(backup_ids: Container[int]) -> NamedRule:
         backup_ids: the `backup_ids` of every Droplet that exists.
 
     Raises:
-        TypeError: it holds something else than ids.
+        TypeError: `backup_ids` is no collection, or holds something that is no id.
+        ValueError: `backup_ids` is a generator that was read to its end or closed.
     """
     ids = ids_of(backup_ids, "backup_ids")
 
@@ -242,7 +243,8 @@ def orphaned_snapshots(snapshot_ids: Container[int]) -> NamedRule:
         snapshot_ids: the `snapshot_ids` of every Droplet that exists, and the images they were made from.
 
     Raises:
-        TypeError: it holds something else than ids.
+        TypeError: `snapshot_ids` is no collection, or holds something that is no id.
+        ValueError: `snapshot_ids` is a generator that was read to its end or closed.
     """
     ids = ids_of(snapshot_ids, "snapshot_ids")
 

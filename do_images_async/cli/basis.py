@@ -31,7 +31,7 @@ def basis(report: AuditReport) -> Iterator[str]:
         yield f"Findings left out: {', '.join(report.ignored_rules)}."
     if report.ignored_tags:
         tags = printable(", ".join(report.ignored_tags))
-        yield f"Not looked at: {counted(report.ignored.images, 'image')} tagged {tags}."
+        yield f"No rule is applied to {counted(report.ignored.images, 'image')} tagged {tags}."
     if report.in_use is not None:
         yield f"{counted(report.in_use.images, 'image')} in use by Droplets: not counted as savings."
     yield f"Ages are counted to {in_utc(report.created_at)}."
@@ -39,9 +39,9 @@ def basis(report: AuditReport) -> Iterator[str]:
 
 
 def without_size(report: AuditReport) -> str:
-    """Return how many images have no size, so that the sums are only the least."""
-    verb = "gives" if report.unsized == 1 else "give"
-    return f"{counted(report.unsized, 'image')} {verb} no possible size, and count as 0 GB"
+    """Return in words how many images have no valid size, so that the true sums may be higher."""
+    one = report.unsized == 1
+    return f"{counted(report.unsized, 'image')} without a valid size {'counts' if one else 'count'} as 0 GB"
 
 
 def _limits(rule: RuleSettings) -> str:

@@ -73,7 +73,8 @@ class AccountPlan:
         candidates: the number of them that belong to a group and might be removed.
         gigabytes: the size of the removed images.
         monthly_savings: their cost in a month.
-        unsized: the removed images whose size is missing or impossible, so that both are only the least.
+        unsized: the removed images whose size is missing or impossible. They count as 0 GB, so that
+            the true size and savings may be higher.
         remove: the removed images, group by group, the newest first.
         keep: the kept images, in the same order; images that are no candidates come last.
     """
@@ -141,7 +142,7 @@ def account_plan(account: str | None, plan: Plan, *, price: float) -> AccountPla
 
 
 def _totals(removed: Iterable[Image | PlannedImage], price: float) -> tuple[float, float, int]:
-    """Return the size of the removed images, their cost in a month, and how many have no possible size."""
+    """Return the size of the removed images, their cost in a month, and the number without a valid size."""
     sizes = [image.size_gigabytes for image in removed]
     gigabytes = sum(map(valid_gigabytes, sizes))
     return round(gigabytes, 9), round(gigabytes * price, 9), sum(not is_size(size) for size in sizes)

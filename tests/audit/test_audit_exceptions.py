@@ -146,12 +146,20 @@ def test_the_ids_of_droplets_are_the_values_of_a_series(rule: Any, type_: ImageT
     assert [each.image_id for each in report.findings] == [0]
 
 
-@pytest.mark.parametrize("ids", [{"101"}, "101", Series(None), {101: 1, "102": 1}])
+@pytest.mark.parametrize("ids", [{"101"}, "101", Series(None), {101: 1, "102": 1}, [[101]]])
 def test_what_is_never_equal_to_an_id_is_no_id(ids: Any) -> None:
     with pytest.raises(TypeError, match="each of in_use must be an int"):
         run(in_use=ids)
     with pytest.raises(TypeError, match="each of backup_ids must be an int"):
         orphaned_backups(ids)
+
+
+def test_what_is_no_collection_of_ids_is_named() -> None:
+    with pytest.raises(TypeError, match="in_use must be a collection of ids, not 101"):
+        run(in_use=101)
+    for rule, name in ((orphaned_backups, "backup_ids"), (orphaned_snapshots, "snapshot_ids")):
+        with pytest.raises(TypeError, match=f"{name} must be a collection of ids, not 101"):
+            rule(101)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_ids_that_were_read_already_are_refused() -> None:

@@ -221,7 +221,7 @@ async def test_what_is_left_out_is_said(emulator: ImagesEmulator) -> None:
     assert report["ignored"]["images"] == 1
     text = " ".join((await audit(emulator, *ignoring)).stdout.split())
     assert "Findings left out: old, untagged." in text
-    assert "Not looked at: 1 image tagged keep-*, never." in text
+    assert "No rule is applied to 1 image tagged keep-*, never." in text
     assert "Limits: old days 365; oversized gigabytes 50" in text
 
 
@@ -261,7 +261,7 @@ async def test_dates_at_the_ends_of_the_calendar_and_absurd_sizes(form: str, ser
         assert json.loads(ended.stdout)["gigabytes"] == 7.5
         assert json.loads(ended.stdout)["unsized"] == 2
     elif form != "csv":
-        assert "2 images give no possible size" in ended.stdout
+        assert "2 images without a valid size count as 0 GB" in ended.stdout
 
 
 async def test_a_narrow_terminal_keeps_what_names_a_row(emulator: ImagesEmulator) -> None:
