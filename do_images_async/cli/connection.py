@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, cast
@@ -160,7 +161,9 @@ def _proxy(given: str | None) -> str | None:
     proxy = getproxies().get("https") if base_url.scheme == "https" else None
     if not proxy or proxy_bypass(base_url.host or ""):
         return None
-    return _checked(proxy if "://" in proxy else f"http://{proxy}", "HTTPS_PROXY")
+    named = [name for name in ("https_proxy", "HTTPS_PROXY") if os.environ.get(name) == proxy]
+    name = named[0] if named else "the system's proxy"  # of macOS or Windows
+    return _checked(proxy if "://" in proxy else f"http://{proxy}", name)
 
 
 def _checked(proxy: str, name: str) -> str:
@@ -171,6 +174,7 @@ def _checked(proxy: str, name: str) -> str:
         usable = False
     if not usable:  # it may hold a password
         raise click.UsageError(
-            f"{name} is no address of a proxy; write it like http://proxy.example.com:3128"
+            f"{name} must be the address of an HTTP proxy, such as http://proxy.example.com:3128;"
+            " others, such as SOCKS, don't work"
         )
     return proxy

@@ -82,7 +82,16 @@ async def test_netrc_is_never_read(proxy: Proxy, tmp_path: Path) -> None:
 async def test_a_wrong_proxy_is_wrong_usage_without_its_password() -> None:
     ended = await do_images_here(*GET, "--proxy", "ftp://me:pass-word@proxy", **API)
     assert (ended.status, ended.stdout) == (2, "")
-    assert "--proxy is no address of a proxy" in ended.stderr
+    assert "--proxy must be the address of an HTTP proxy" in ended.stderr
+    assert "pass-word" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY"])
+async def test_a_proxy_of_another_kind_is_refused_by_the_name_of_its_variable(name: str) -> None:
+    ended = await do_images_here(*GET, **{name: "socks5://me:pass-word@proxy:1080"}, **API)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert f"Error: {name} must be the address of an HTTP proxy" in ended.stderr
+    assert "SOCKS" in ended.stderr
     assert "pass-word" not in ended.stderr
 
 
