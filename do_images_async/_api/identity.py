@@ -92,7 +92,7 @@ def check_action(
 def _check_made(what: str, number: int) -> None:
     """Raise DecodeError if this can't be the id of what a request has just made: no call would take it."""
     if number < 1:
-        error = DecodeError(f"the answer is about a new {what} with the id {number}, which is none")
+        error = DecodeError(f"the answer gives a new {what} the id {number}, but ids begin at 1")
         error.outcome_unknown = True
         raise error
 

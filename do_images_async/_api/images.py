@@ -294,7 +294,8 @@ class ImagesAPI:
         the first image has cost one.
 
         What is returned can be read once. After its end, an error, or `aclose`, another loop over it raises a
-        ValueError, as do `audit`, `fan_out` and what is built on them. Call `list` again to read again.
+        ValueError, as do `audit`, `fan_out` and what is built on them. `audit` also refuses one of which
+        a part was read. Call `list` again to read again.
 
         Args:
             type: only 1-Click applications or only distributions. This is not an image's `type`.
@@ -309,10 +310,11 @@ class ImagesAPI:
 
         Raises:
             TypeError, ValueError: an argument can't be used.
-            IncompleteListingError: `strict`, and the list did not come to rest, has fewer different images
-                than its total, has repeats or a gap and no total, or a page holds one image twice and not the
-                same; or page after page brings nothing new, as from a server that ignores the page's number,
-                or the pages go on after ten times a total that is more than one of them.
+            IncompleteListingError: page after page brings nothing new, as from a server that ignores the
+                page's number; or the pages hold more than ten times the total, if that is more than one page,
+                and still go on. With `strict` also if the list did not come to rest, has fewer different
+                images than its total, has repeats or a gap and no total, or if a page holds one image twice
+                and not the same.
             WrongResourceError: `strict`, and a page holds an image that a filter should have left out.
             DOImagesError: a page failed; `page` is its number. No page is ever left out.
         """

@@ -395,7 +395,7 @@ async def test_row_80_an_id_that_no_image_has_does_not_pass_for_any(
         action = {"id": answered, "resource_id": 7}
         server.script(reply({"image": image_document(answered, name="golden"), "action": action}))
         with pytest.raises(
-            errors.DecodeError, match=f"new (image|action) with the id {answered}, "
+            errors.DecodeError, match=f"a new (image|action) the id {answered}, but ids begin at 1"
         ) as caught:
             await create
         assert caught.value.outcome_unknown
