@@ -447,9 +447,6 @@ async def judge(row: Row, open_client: Open) -> Verdict:
 
 async def run(names: list[str], rows: tuple[Row, ...] = ROWS) -> list[tuple[Row, dict[str, Verdict]]]:
     """Run all rows, each with all the named clients."""
-    # Only the results that a client's user gets count, not its log.
-    logging.disable(logging.NOTSET)
-    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     return [(row, {name: await judge(row, ALTERNATIVES[name]) for name in names}) for row in rows]
 
 
@@ -474,6 +471,8 @@ def main() -> int:
     names = parser.parse_args().client or list(ALTERNATIVES)
     if unknown := set(names) - set(ALTERNATIVES):
         parser.error(f"no such client: {', '.join(sorted(unknown))}")
+    # Only the results that a client's user gets count, not the log.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     results = asyncio.run(run(names))
     print(", ".join(f"{name} {version(name)}" for name in names), end="\n\n")
     print(table(results))
