@@ -60,8 +60,8 @@ def main() -> int:
     if options.output is not None:
         titles = {name: title(name) for name in results}
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "results.json").write_text(to_json(machine, titles, results))
-        (options.output / "results.svg").write_text(plot(machine, titles, results))
+        (options.output / "results.json").write_text(to_json(machine, titles, results), encoding="utf-8")
+        (options.output / "results.svg").write_text(plot(machine, titles, results), encoding="utf-8")
     missed = [check for result in results.values() for check in result.checks if not check.kept]
     for check in missed:
         print(check, file=sys.stderr)

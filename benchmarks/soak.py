@@ -140,7 +140,7 @@ async def _any_call(api: ImagesAPI, rng: random.Random) -> str:
 
 
 def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096
 
 
 def _descriptors() -> int:

@@ -259,7 +259,9 @@ async def test_a_listing_that_is_shorter_than_announced_is_reported_as_incomplet
     assert re.fullmatch(rf"do-images: incomplete: {why}.*\n", table.stderr)
     written = await do_images_here("audit", "-o", "html", "--file", str(page), **account(server))
     assert (written.status, written.stdout, page.exists()) == (4, "", False)
-    assert f"This report is incomplete:</strong> {why}" in page.with_name("report.html.partial").read_text()
+    assert f"This report is incomplete:</strong> {why}" in page.with_name("report.html.partial").read_text(
+        encoding="utf-8"
+    )
     data = await do_images_here("audit", "-o", "json", **account(server))
     report = json.loads(data.stdout)
     assert (data.status, report["complete"], report["images"], report["reported_total"]) == (4, False, 1, 3)

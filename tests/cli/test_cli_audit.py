@@ -84,9 +84,9 @@ async def test_output_and_page_are_whole_files(emulator: ImagesEmulator, tmp_pat
     for form, file in (("json", report), ("html", page)):
         ended = await audit(emulator, "-o", form, "--file", str(file))
         assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
-    assert json.loads(report.read_text())["images"] == 63
-    assert page.read_text().startswith("<!doctype html>")
-    assert page.read_text().endswith("</html>\n")
+    assert json.loads(report.read_text(encoding="utf-8"))["images"] == 63
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
     assert files_of(tmp_path) == ["report.html", "report.json"]
 
 
@@ -104,7 +104,7 @@ async def test_a_baseline_that_does_not_hold_all_its_findings_is_refused(
     cut, whole = tmp_path / "cut.json", tmp_path / "whole.json"
     await audit(emulator, "-o", "json", "--top", "3", "--file", str(cut))
     await audit(emulator, "-o", "json", "--file", str(whole))
-    found = json.loads(whole.read_text())["findings_total"]
+    found = json.loads(whole.read_text(encoding="utf-8"))["findings_total"]
     refused = await audit(emulator, "--baseline", str(cut))
     assert (refused.status, refused.stdout) == (2, "")
     assert f"holds 3 of its {found} findings" in refused.stderr
@@ -114,7 +114,12 @@ async def test_a_baseline_that_does_not_hold_all_its_findings_is_refused(
 async def test_a_baseline_of_the_future_is_refused(emulator: ImagesEmulator, tmp_path: Path) -> None:
     last = tmp_path / "last.json"
     await audit(emulator, "-o", "json", "--file", str(last))
-    last.write_text(json.dumps(json.loads(last.read_text()) | {"created_at": "2999-01-01T01:00:00+01:00"}))
+    last.write_text(
+        json.dumps(
+            json.loads(last.read_text(encoding="utf-8")) | {"created_at": "2999-01-01T01:00:00+01:00"}
+        ),
+        encoding="utf-8",
+    )
     ended = await audit(emulator, "--baseline", str(last))
     assert (ended.status, ended.stdout) == (2, "")
     assert f"{last} is of 2999-01-01 00:00 UTC, which is in the future" in ended.stderr
@@ -124,7 +129,7 @@ async def test_two_reports_compare(emulator: ImagesEmulator, tmp_path: Path) -> 
     last = tmp_path / "last.json"
     await audit(emulator, "-o", "json", "--file", str(last))
     big = emulator.images.add(name="big", size_gigabytes=200.0, tags=["prod"])
-    gone = json.loads(last.read_text())["findings"][0]["image_id"]
+    gone = json.loads(last.read_text(encoding="utf-8"))["findings"][0]["image_id"]
     emulator.images.remove(gone)
     ended = await audit(emulator, "-o", "json", "--baseline", str(last))
     comparison = json.loads(ended.stdout)["comparison"]
@@ -153,7 +158,7 @@ async def test_a_baseline_that_is_none_is_refused_before_anything_is_sent(
     content: str, why: str, emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     last = tmp_path / "last.json"
-    last.write_text(content)
+    last.write_text(content, encoding="utf-8")
     ended = await audit(emulator, "--baseline", str(last))
     assert (ended.status, ended.stdout) == (2, "")
     assert f"--baseline: {last} {why}" in ended.stderr
@@ -175,20 +180,23 @@ async def test_a_baseline_that_would_be_lost_or_without_effect_is_refused(
     last = tmp_path / "last.json"
     for content in (None, "{}"):  # the first run has no earlier report
         if content:
-            last.write_text(content)
+            last.write_text(content, encoding="utf-8")
         given = [each.format(last=last) for each in arguments]
         ended = await audit(emulator, "--baseline", str(last), *given)
         assert (ended.status, ended.stdout) == (2, "")
         assert named in " ".join(ended.stderr.split())
         assert not emulator.requests
-    assert last.read_text() == "{}"
+    assert last.read_text(encoding="utf-8") == "{}"
 
 
 async def test_a_partial_baseline_is_refused(emulator: ImagesEmulator, tmp_path: Path) -> None:
     last = tmp_path / "last.json"
     await audit(emulator, "-o", "json", "--file", str(last))
-    partial = json.loads(last.read_text()) | {"complete": False, "incomplete": "interrupted after 7 images"}
-    last.write_text(json.dumps(partial))
+    partial = json.loads(last.read_text(encoding="utf-8")) | {
+        "complete": False,
+        "incomplete": "interrupted after 7 images",
+    }
+    last.write_text(json.dumps(partial), encoding="utf-8")
     sent = len(emulator.requests)
     ended = await audit(emulator, "--baseline", str(last))
     assert (ended.status, ended.stdout) == (2, "")
@@ -290,7 +298,7 @@ async def test_findings_in_a_file_are_said_on_stderr(emulator: ImagesEmulator, t
     emulator.images.add(name="big", size_gigabytes=200.0)
     report = tmp_path / "images.json"
     ended = await audit(emulator, "--fail-on", "info", "-o", "json", "--top", "1", "--file", str(report))
-    total = json.loads(report.read_text())["findings_total"]
+    total = json.loads(report.read_text(encoding="utf-8"))["findings_total"]
     assert (ended.status, ended.stdout) == (1, "")
     assert ended.stderr == (
         f"do-images: findings as severe as --fail-on info: {total} of {total}; the report is in {report}\n"
@@ -320,7 +328,7 @@ async def test_droplets_protect_what_they_use_and_show_what_lost_its_own(
         {"id": 1, "image": {"id": base, "slug": None}, "backup_ids": backups[:-1], "snapshot_ids": None},
         {"id": 2, "image": {"id": 7, "slug": "debian-12-x64"}, "snapshot_ids": snapshots[:2]},
     ]
-    droplets.write_text(json.dumps(records))
+    droplets.write_text(json.dumps(records), encoding="utf-8")
     report = json.loads((await audit(emulator, "-o", "json", "--droplets", str(droplets))).stdout)
     used = {base, *backups[:-1], *snapshots[:2]}
     for finding in report["findings"]:
@@ -360,7 +368,7 @@ async def test_what_is_no_whole_list_of_droplets_is_refused(
     content: str, why: str, emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     droplets = tmp_path / "droplets.json"
-    droplets.write_text(content)
+    droplets.write_text(content, encoding="utf-8")
     ended = await audit(emulator, "--droplets", str(droplets))
     assert (ended.status, ended.stdout) == (2, "")
     assert f"--droplets: {droplets} {why}" in ended.stderr
@@ -391,7 +399,7 @@ async def test_several_accounts_at_once(tmp_path: Path) -> None:
     assert {each["account"] for each in data["findings"]} == {"prod", "lab"}
     assert "By account" in text
     assert "2 accounts: prod, lab" in text
-    assert 'data-label="Account"' in page.read_text()
+    assert 'data-label="Account"' in page.read_text(encoding="utf-8")
 
 
 async def test_two_tokens_of_one_account_are_refused() -> None:
@@ -503,19 +511,19 @@ async def test_a_fault_that_stays_reports_nothing_and_leaves_the_old_file(
     emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     old = tmp_path / "report.json"
-    old.write_text("old")
+    old.write_text("old", encoding="utf-8")
     emulator.faults.add(Fault(status=403, times=None))
     ended = await audit(emulator, "-o", "json", "--file", str(old))
     assert (ended.status, ended.stdout) == (3, "")
-    assert old.read_text() == "old"
+    assert old.read_text(encoding="utf-8") == "old"
 
 
 def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "report"
-    target.write_text("old")
+    target.write_text("old", encoding="utf-8")
     target.chmod(0o640)
     write_file(target, "new \ud800")
-    assert target.read_text() == "new \\ud800"
+    assert target.read_text(encoding="utf-8") == "new \\ud800"
     assert target.stat().st_mode & 0o777 == 0o640
 
     def fail(_: int) -> None:
@@ -524,7 +532,7 @@ def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(Stopped, match="No space left"):
         write_file(target, "newer")
-    assert target.read_text() == "new \\ud800"
+    assert target.read_text(encoding="utf-8") == "new \\ud800"
     assert [each.name for each in tmp_path.iterdir()] == ["report"]
     with pytest.raises(Stopped, match="could not be written"):
         write_file(tmp_path / "nowhere" / "report", "x")
@@ -532,8 +540,8 @@ def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: p
 
 def test_a_link_is_followed_and_a_device_is_written(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
-    target.write_text("old")
+    target.write_text("old", encoding="utf-8")
     link.symlink_to(target)
     write_file(link, "new")
-    assert (target.read_text(), link.is_symlink()) == ("new", True)
+    assert (target.read_text(encoding="utf-8"), link.is_symlink()) == ("new", True)
     write_file(Path("/dev/null"), "gone")

@@ -31,7 +31,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # p
 def write_config(directory: Path, text: str) -> None:
     path = directory / "doctl" / "config.yaml"
     path.parent.mkdir()
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def test_a_token_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_where_doctl_keeps_it(
 
 def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    path.write_text("from-file\n")
+    path.write_text("from-file\n", encoding="utf-8")
     assert find_token(TokenSource(file=str(path), context="ignored")).token == "from-file"
-    path.write_text(" \n")
+    path.write_text(" \n", encoding="utf-8")
     with pytest.raises(click.ClickException, match="it is empty"):
         find_token(TokenSource(file=str(path)))
     path.write_bytes(b"\xff")

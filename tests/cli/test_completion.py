@@ -80,7 +80,7 @@ async def test_bash_completes_after_reading_it(tmp_path: Path) -> None:
     if bash is None:
         pytest.skip("needs bash")
     script = tmp_path / "completion.bash"
-    script.write_text((await do_images_here("completion", "bash")).stdout)
+    script.write_text((await do_images_here("completion", "bash")).stdout, encoding="utf-8")
     typed = f"""
         source {script}
         COMP_WORDS=(do-images list --type sn); COMP_CWORD=3

@@ -72,7 +72,7 @@ async def test_an_option_comes_before_the_variable_and_no_proxy_is_heeded(proxy:
 
 async def test_netrc_is_never_read(proxy: Proxy, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("default login me password netrc-secret\n")
+    netrc.write_text("default login me password netrc-secret\n", encoding="utf-8")
     ended = await do_images_here(*GET, "--retries", "0", NETRC=str(netrc), HTTPS_PROXY=proxy.url, **API)
     assert ended.status == 3
     assert len(proxy.asked) == 1
@@ -130,7 +130,7 @@ async def test_an_unknown_level_is_wrong_usage() -> None:
 @pytest.mark.parametrize("command", [("list",), ("get", "7"), ("delete", "7", "-y"), ("audit",)])
 async def test_a_refused_token_is_named_by_its_origin(command: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text(TOKEN)
+    file.write_text(TOKEN, encoding="utf-8")
     async with ImagesEmulator(images=1, quotas=None) as emulator:
         ended = await do_images_here(*command, **account(emulator))
         assert ended.status == 3
@@ -180,7 +180,7 @@ async def test_a_strange_configuration_of_doctl_is_one_line_that_names_it(
     config: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(config)
+    path.write_text(config, encoding="utf-8")
     ended = await do_images_here("list", DIGITALOCEAN_CONFIG=str(path))
     assert (ended.status, ended.stdout) == (2, "")
     assert ended.stderr.count("\n") == 1

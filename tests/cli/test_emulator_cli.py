@@ -202,7 +202,7 @@ async def test_quota_latency_imports_a_loaded_state_and_the_observed_style(tmp_p
             assert loop.time() - started >= 0.2
         code, _, complaints = await served.stop()
         assert (code, complaints) == (0, "")
-    state = json.loads(dump.read_text())
+    state = json.loads(dump.read_text(encoding="utf-8"))
     assert [image["status"] for image in state["images"][-3:]] == ["NEW"] * 3
 
     async with serving("--load", str(dump), "--style", "observed") as served:
@@ -294,19 +294,19 @@ def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFix
 async def test_a_dump_on_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """Limit files to 100 KiB, as on a full disk; the state of 5,000 images is larger."""
     dump = tmp_path / "state.json"
-    dump.write_text("the old state")
+    dump.write_text("the old state", encoding="utf-8")
     async with serving("--dump", str(dump), limit=100 * 1024) as served:
         code, _, complaints = await served.stop()
     assert code == Exit.IO_ERROR
     assert complaints.count("\n") == 1
     assert "state.json could not be written: File too large" in complaints
-    assert dump.read_text() == "the old state"
+    assert dump.read_text(encoding="utf-8") == "the old state"
     assert os.listdir(tmp_path) == [dump.name]  # noqa: PTH208
 
 
 # --- from another container: the emulator has an address and a name of its own ---
 
-PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "emulator.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "emulator.md").read_text(encoding="utf-8")
 COMPOSE_FILES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 RECIPES = {
     name: yaml.safe_load(text)["services"] for name, text in zip(("tls", "http"), COMPOSE_FILES, strict=True)
@@ -353,7 +353,7 @@ def is_healthy(check: list[str], where: str) -> bool:
 @pytest.mark.parametrize("name", fewer(list(RECIPES)))
 async def test_the_recipe_for_containers(name: str, tmp_path: Path, other_address: str) -> None:
     services = RECIPES[name]
-    (tmp_path / "ca.pem").write_text("of the last run")
+    (tmp_path / "ca.pem").write_text("of the last run", encoding="utf-8")
     command = [each.replace("/certs", str(tmp_path)) for each in services["emulator"]["command"]]
     assert command[:5] == ["do-images", "emulator", "--host", "0.0.0.0", "--port"]  # noqa: S104
     async with serving("--host", other_address, *command[6:]) as served:  # and a free port

@@ -49,7 +49,7 @@ async def test_a_file_gets_no_colours_and_uncut_rows_whatever_the_terminal_is(
         emulator.images.add(name=name, created_at="2026-01-01T00:00:00Z")
         where = account(emulator, emulator.token)
         ended = await in_terminal_here(*command.split(), "-q", "--file", "out", COLUMNS="40", **where)
-    text = (folder / "out").read_text()
+    text = (folder / "out").read_text(encoding="utf-8")
     assert (ended.status, ended.stdout, "not shown" in ended.stderr) == (0, "", False)
     assert "\x1b" not in text
     assert name in text or command == "audit"
@@ -76,12 +76,12 @@ async def test_a_file_that_another_option_names_is_never_written(
     call: str, one: str, other: str, folder: Path, *, exists: bool
 ) -> None:
     same = folder / "same"
-    (folder / "other").write_text(PRECIOUS)
+    (folder / "other").write_text(PRECIOUS, encoding="utf-8")
     if exists or any(option in call for option in ("--droplets", "--apply-plan", "--load")):
-        same.write_text(PRECIOUS)
+        same.write_text(PRECIOUS, encoding="utf-8")
     ended = await refused(call)
     assert f"{one} and {other} name the same file: same" in ended.stderr
-    assert not same.exists() or same.read_text() == PRECIOUS
+    assert not same.exists() or same.read_text(encoding="utf-8") == PRECIOUS
 
 
 def absolute(file: Path) -> str:
@@ -98,7 +98,7 @@ def linked(file: Path) -> str:
 
 
 def hard_linked(file: Path) -> str:
-    file.write_text(PRECIOUS)
+    file.write_text(PRECIOUS, encoding="utf-8")
     os.link(file, "hard")
     return "hard"
 
@@ -127,10 +127,10 @@ async def test_a_report_may_replace_the_one_that_it_is_compared_with(folder: Pat
         0,
         "do-images: no earlier report to compare with: report.json is not there yet\n",
     )
-    assert '"comparison": null' in (folder / report).read_text()
+    assert '"comparison": null' in (folder / report).read_text(encoding="utf-8")
     ended = await do_images_here(*call)
     assert (ended.status, ended.stderr) == (0, "")
-    assert '"comparison": {' in (folder / report).read_text()
+    assert '"comparison": {' in (folder / report).read_text(encoding="utf-8")
 
 
 async def test_another_report_to_compare_with_must_be_there(folder: Path) -> None:

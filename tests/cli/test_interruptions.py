@@ -84,7 +84,7 @@ async def interrupt_again_and_again(process: Process, number: int, times: int) -
 
 
 def journalled(path: Path) -> Sequence[Any]:
-    return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    return [json.loads(line)["event"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def deleted_by(form: str, text: str) -> dict[int, str]:
@@ -102,7 +102,7 @@ def deleted_by(form: str, text: str) -> dict[int, str]:
 def events_of(journal: Path) -> dict[int, list[str]]:
     """Return the events of each image."""
     found: dict[int, list[str]] = {}
-    for line in map(json.loads, journal.read_text().splitlines()):
+    for line in map(json.loads, journal.read_text(encoding="utf-8").splitlines()):
         found.setdefault(line["id"], []).append(line["event"])
     return found
 
@@ -128,7 +128,7 @@ async def test_no_number_of_signals_loses_the_report_of_prune(
     )
     told = {each: "unknown" if each in stalled else "deleted" for each in every[:-1]}
     assert deleted_by(form, stdout) == told
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    events = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     assert {each["id"]: each["event"] for each in events} == told
 
 
@@ -232,9 +232,9 @@ async def test_prune_that_is_stopped_knows_what_an_earlier_run_has_done(
     await do_images_here("prune", "--name", "web-*", "--keep-last", "1", "--plan", plan, **where)
     apply = ("prune", "--apply-plan", plan, "--max-delete-fraction", "1", "-y", "--journal", str(journal))
     await do_images_here(*apply, **where)
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     line = next(line for line in lines if line["id"] == begun)
-    with journal.open("a") as file:  # as a run that is killed in the middle of the deletion
+    with journal.open("a", encoding="utf-8") as file:  # as a run that is killed in the middle of the deletion
         file.write(json.dumps(line | {"event": "deleting"}) + "\n")
     emulator.faults.add(Fault(method="GET", path=f"*/{refused[0]}", status=401, times=None))
     ended = await do_images_here(*apply, "-o", "json", **where)

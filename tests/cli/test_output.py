@@ -142,14 +142,14 @@ async def test_a_partial_result_never_replaces_a_file(command: str, server: Serv
     catalogue = listing(450)
     server.answer_with(lambda request: catalogue(request) if request.query["page"] == "1" else HANG)
     file = tmp_path / "result.json"
-    file.write_text("the whole of yesterday")
+    file.write_text("the whole of yesterday", encoding="utf-8")
     process = await start([command, "-q", "-o", "json", "--file", str(file)], account(server))
     await eventually(lambda: len(server.received) >= 2, within=30)
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
     assert (process.returncode, stdout) == (-signal.SIGINT, b"")
-    assert file.read_text() == "the whole of yesterday"
-    partial = json.loads(file.with_name("result.json.partial").read_text())
+    assert file.read_text(encoding="utf-8") == "the whole of yesterday"
+    partial = json.loads(file.with_name("result.json.partial").read_text(encoding="utf-8"))
     assert len(partial) == 200 if command == "list" else partial["complete"] is False
     assert stderr.decode().endswith(f"what was read is in {file}.partial, and {file} is as it was\n")
     assert files_of(tmp_path) == ["result.json", "result.json.partial"]
@@ -159,7 +159,7 @@ async def test_a_partial_result_never_replaces_a_file(command: str, server: Serv
 
 async def test_a_complete_result_removes_the_partial_one_of_an_earlier_run(tmp_path: Path) -> None:
     file, partial = tmp_path / "out.json", tmp_path / "out.json.partial"
-    partial.write_text("what was read yesterday, when it was interrupted")
+    partial.write_text("what was read yesterday, when it was interrupted", encoding="utf-8")
     ended = await do_images_here("audit", "--demo", "--images", "10", "-q", "-o", "json", "--file", str(file))
     assert (ended.status, ended.stderr) == (0, "")
     assert files_of(tmp_path) == ["out.json"]
@@ -170,14 +170,14 @@ async def test_a_run_that_fails_keeps_the_partial_result_of_an_earlier_one(
 ) -> None:
     server.answer_with(lambda _: refusal(403))
     partial = tmp_path / "rows.partial"
-    partial.write_text("old")
+    partial.write_text("old", encoding="utf-8")
     ended = await do_images_here("list", "--file", str(tmp_path / "rows"), **account(server))
     assert ended.status == 3
     assert files_of(tmp_path) == ["rows.partial"]
 
 
 def test_what_has_no_partial_result_removes_none(tmp_path: Path) -> None:
-    (tmp_path / "plan.json.partial").write_text("somebody else's")
+    (tmp_path / "plan.json.partial").write_text("somebody else's", encoding="utf-8")
     write_file(tmp_path / "plan.json", "{}")
     assert files_of(tmp_path) == ["plan.json", "plan.json.partial"]
 
@@ -189,7 +189,7 @@ async def test_a_listing_that_fails_after_some_pages_keeps_what_was_read(
     catalogue = listing(450)
     server.answer_with(lambda request: refusal(401) if request.query["page"] == "3" else catalogue(request))
     file = tmp_path / "rows"
-    file.write_text("old")
+    file.write_text("old", encoding="utf-8")
     shown = await do_images_here("list", "-o", form, **account(server))
     assert shown.status == 3
     message = "do-images: INCOMPLETE: failed after 400 images of 450: GET "
@@ -200,8 +200,8 @@ async def test_a_listing_that_fails_after_some_pages_keeps_what_was_read(
     assert (ended.status, ended.stdout) == (3, "")
     assert ended.stderr.startswith(message)
     assert ended.stderr.endswith(f"what was read is in {file}.partial, and {file} is as it was\n")
-    assert file.read_text() == "old"
-    part = (tmp_path / "rows.partial").read_text()
+    assert file.read_text(encoding="utf-8") == "old"
+    part = (tmp_path / "rows.partial").read_text(encoding="utf-8")
     assert part == shown.stdout
     assert (len(json.loads(part)) if form == "json" else part.count("\n") - (form != "ndjson")) == 400
 
@@ -214,7 +214,7 @@ async def test_actions_that_fail_after_some_pages_are_kept(server: Server, tmp_p
     ended = await do_images_here("actions", "7", "-o", "json", "--file", str(file), **account(server))
     assert (ended.status, files_of(tmp_path)) == (3, ["actions.partial"])
     assert ended.stderr.startswith("do-images: INCOMPLETE: failed after 200 actions: GET ")
-    assert len(json.loads((tmp_path / "actions.partial").read_text())) == 200
+    assert len(json.loads((tmp_path / "actions.partial").read_text(encoding="utf-8"))) == 200
 
 
 def test_a_partial_result_does_not_speak_of_a_file_that_never_was(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_partial_result_does_not_speak_of_a_file_that_never_was(tmp_path: Path
 
 def test_a_new_file_has_no_more_rights_than_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "report"
-    file.write_text("old")
+    file.write_text("old", encoding="utf-8")
     file.chmod(0o6750)
     write_file(file, "new")
     assert stat.S_IMODE(file.stat().st_mode) == 0o750
@@ -246,7 +246,7 @@ def test_a_link_to_what_is_not_there_yet_is_followed(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "target")
     write_file(link, "new")
-    assert ((tmp_path / "target").read_text(), link.is_symlink()) == ("new", True)
+    assert ((tmp_path / "target").read_text(encoding="utf-8"), link.is_symlink()) == ("new", True)
 
 
 @pytest.mark.parametrize(

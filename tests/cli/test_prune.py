@@ -68,7 +68,7 @@ def names(emulator: ImagesEmulator) -> list[str]:
 
 
 def lines_of(journal: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in journal.read_text().splitlines()]
+    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
 
 
 # --- the plan ---
@@ -94,7 +94,7 @@ async def test_the_plan_as_json_and_as_csv_and_in_a_file(emulator: ImagesEmulato
     kept, file = tmp_path / "plan.json", tmp_path / "out.csv"
     ended = await prune(emulator, *KEEP_SIX[1:], "--plan", str(kept), "-o", "json")
     plan = json.loads(ended.stdout)
-    assert plan == json.loads(kept.read_text())
+    assert plan == json.loads(kept.read_text(encoding="utf-8"))
     assert plan["policy"]["keep_last"] == 6
     (only,) = plan["accounts"]
     assert (only["images"], only["candidates"], only["gigabytes"], only["monthly_savings"]) == (
@@ -107,7 +107,7 @@ async def test_the_plan_as_json_and_as_csv_and_in_a_file(emulator: ImagesEmulato
     assert only["keep"][0]["reasons"] == ["last 6", "minimum 1"]
     assert only["keep"][-1]["reasons"] == ["in no group"]
     assert (await prune(emulator, *KEEP_SIX[1:], "-o", "csv", "--file", str(file))).stdout == ""
-    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
     assert [row["name"] for row in rows if row["plan"] == "remove"] == ["web-6", "web-7", "web-8", "web-9"]
     assert rows[-1]["reasons"] == "in no group"
 
@@ -129,7 +129,7 @@ async def test_a_list_of_images_protects_nothing_and_is_refused(
     emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     file = tmp_path / "images.json"
-    file.write_text(json.dumps(private(emulator)))
+    file.write_text(json.dumps(private(emulator)), encoding="utf-8")
     ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--droplets", str(file))
     assert (ended.status, ended.stdout) == (2, "")
     assert f"--droplets: {file} is not a list of Droplets in JSON" in ended.stderr
@@ -170,7 +170,8 @@ async def test_tags_droplets_and_other_types_are_kept(emulator: ImagesEmulator, 
     backup = add(emulator, "web-backup", 52, type="backup")
     droplets = tmp_path / "droplets.json"
     droplets.write_text(
-        json.dumps([{"id": 1, "image": {"id": used}, "backup_ids": None, "snapshot_ids": None}])
+        json.dumps([{"id": 1, "image": {"id": used}, "backup_ids": None, "snapshot_ids": None}]),
+        encoding="utf-8",
     )
     arguments = (*KEEP_SIX[1:], "--keep-tag", "golden", "--droplets", str(droplets), "-o", "json")
     kept = json.loads((await prune(emulator, *arguments)).stdout)["accounts"][0]["keep"]
@@ -387,9 +388,9 @@ async def test_the_totals_of_a_plan_are_those_of_the_images_left_in_it(
     emulator: ImagesEmulator, tmp_path: Path
 ) -> None:
     plan = await plan_of(emulator, tmp_path / "plan.json")
-    record = json.loads(plan.read_text())
+    record = json.loads(plan.read_text(encoding="utf-8"))
     del record["accounts"][0]["remove"][1:]
-    plan.write_text(json.dumps(record))
+    plan.write_text(json.dumps(record), encoding="utf-8")
     ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
     assert "9 kept, 1 to remove, 10 GB, $0.60 a month" in " ".join(ended.stdout.split())
     assert ended.stderr == "do-images: 1 of 1 image deleted (10 GB)\n"
@@ -496,7 +497,7 @@ async def test_what_is_no_plan_is_refused(
     emulator: ImagesEmulator, tmp_path: Path, text: str, message: str
 ) -> None:
     plan = tmp_path / "plan.json"
-    plan.write_text(text)
+    plan.write_text(text, encoding="utf-8")
     ended = await prune(emulator, "--apply-plan", str(plan), "--yes")
     assert ended.status == 2
     assert message in ended.stderr
@@ -508,7 +509,9 @@ async def test_a_plan_whose_dates_have_no_zone_is_refused(
     emulator: ImagesEmulator, tmp_path: Path, name: str
 ) -> None:
     plan = await plan_of(emulator, tmp_path / "plan.json")
-    plan.write_text(re.sub(rf'("{name}": "[^"]+)(Z|\+00:00)"', r'\1"', plan.read_text()))
+    plan.write_text(
+        re.sub(rf'("{name}": "[^"]+)(Z|\+00:00)"', r'\1"', plan.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     ended = await prune(emulator, "--apply-plan", str(plan), "--yes", "-o", "csv")
     assert (ended.status, ended.stdout) == (2, "")
     assert "can't be used: Expected `datetime` with a timezone component" in ended.stderr
@@ -558,7 +561,7 @@ async def test_a_disk_that_is_full_leaves_no_half_line_in_the_journal(
 ) -> None:
     journal = tmp_path / "j"
     earlier = {"plan": "another", "event": "deleted", "account": None, "id": 1, "name": "n" * 850}
-    journal.write_text(json.dumps(earlier) + "\n")
+    journal.write_text(json.dumps(earlier) + "\n", encoding="utf-8")
     command = (sys.executable, "-m", "do_images_async", *KEEP_SIX, *APPLY, "--journal", str(journal))
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command),  # no file may exceed 1024 bytes
@@ -569,7 +572,7 @@ async def test_a_disk_that_is_full_leaves_no_half_line_in_the_journal(
     _, stderr = await process.communicate()
     assert process.returncode == 74, stderr
     assert lines_of(journal) == [earlier]
-    assert journal.read_text().endswith("\n")
+    assert journal.read_text(encoding="utf-8").endswith("\n")
     assert emulator.requests.count("DELETE") == 0
 
 
@@ -592,11 +595,11 @@ async def test_a_file_that_is_no_journal_stays_as_it_is(
     emulator: ImagesEmulator, tmp_path: Path, text: str
 ) -> None:
     other = tmp_path / "notes.txt"
-    other.write_text(text)
+    other.write_text(text, encoding="utf-8")
     ended = await prune(emulator, *KEEP_SIX[1:], *APPLY, "--journal", str(other))
     assert ended.status == 2
     assert "is no journal" in ended.stderr
-    assert other.read_text() == text
+    assert other.read_text(encoding="utf-8") == text
     assert emulator.requests.count("DELETE") == 0
 
 
@@ -605,13 +608,13 @@ async def test_a_run_goes_on_where_the_journal_ends(emulator: ImagesEmulator, tm
     journal = tmp_path / "prune.jsonl"
     records = {image["id"]: dict(image) for image in private(emulator)}
     await prune(emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal))
-    whole = journal.read_text().splitlines(keepends=True)
+    whole = journal.read_text(encoding="utf-8").splitlines(keepends=True)
     # As if it had been killed after it deleted the first, and in the middle of a line about the second.
     first, second = (json.loads(whole[place])["id"] for place in (0, 1))
     kept = [
         line for line in whole if json.loads(line)["id"] == first or json.loads(line)["event"] == "deleting"
     ]
-    journal.write_text("".join(kept) + '{"time": "2026-')
+    journal.write_text("".join(kept) + '{"time": "2026-', encoding="utf-8")
     emulator.images.add(**records[second])
     gets = emulator.requests.count("GET", f"/v2/images/{first}")
     ended = await prune(emulator, "--apply-plan", str(plan), "--yes", "--journal", str(journal))

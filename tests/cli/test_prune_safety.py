@@ -79,7 +79,7 @@ class Account:
             self.emulator.images.add(name=f"web-{age}", created_at=created_at)
         ended = await self.run("prune", *POLICY, "--plan", str(self.plan_file))
         assert ended.status == 0, ended.stderr
-        self.plan = json.loads(self.plan_file.read_text())
+        self.plan = json.loads(self.plan_file.read_text(encoding="utf-8"))
         self.before = {image["id"]: dict(image) for image in self.emulator.images if not image["public"]}
         assert len(self.to_remove) == IMAGES - KEPT
         self.emulator.requests.clear()
@@ -90,7 +90,7 @@ class Account:
     def events(self) -> dict[int, list[str]]:
         """Return the journal's events of each image, without the partial line of a run that was killed."""
         found: dict[int, list[str]] = {}
-        text = self.journal_file.read_text() if self.journal_file.exists() else ""
+        text = self.journal_file.read_text(encoding="utf-8") if self.journal_file.exists() else ""
         for line in text.splitlines():
             if line.endswith("}"):
                 record = json.loads(line)

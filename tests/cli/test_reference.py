@@ -18,7 +18,7 @@ COMMANDS = sorted(main.list_commands(click.Context(main)))
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert reference_page(main).strip() in PAGE.read_text(), "run: python -m tests.docs.fill"
+    assert reference_page(main).strip() in PAGE.read_text(encoding="utf-8"), "run: python -m tests.docs.fill"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -44,7 +44,7 @@ def check(data: object, against: dict[str, Any]) -> None:
 
 async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:
     before, droplets = tmp_path / "before.json", tmp_path / "droplets.json"
-    droplets.write_text('[{"id": 1, "image": {"id": 130000049}}]')
+    droplets.write_text('[{"id": 1, "image": {"id": 130000049}}]', encoding="utf-8")
     async with (
         ImagesEmulator(images=60, quotas=None, token="first") as emulator,
         ImagesEmulator(images=0, quotas=None, token="second") as lab,
@@ -55,7 +55,7 @@ async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:
         call = ("audit", "-q", "-o", "json", "--account", "prod=ONE", "--account", "lab=TWO")
         first = await do_images_here(*call, "--file", str(before), "--older-than", "200", **variables)
         assert (first.status, first.stderr) == (0, "")
-        emulator.images.remove(json.loads(before.read_text())["findings"][0]["image_id"])
+        emulator.images.remove(json.loads(before.read_text(encoding="utf-8"))["findings"][0]["image_id"])
         emulator.images.add(name="big", size_gigabytes=300.0)
         more = ("--baseline", str(before), "--droplets", str(droplets), "--require-tag", "prod,team-*")
         ignored = ("--ignore-rule", "old", "--ignore-tag", "keep")
@@ -66,7 +66,7 @@ async def test_a_report_with_everything_in_it(tmp_path: Path) -> None:
     assert report["comparison"]["differences"]
     assert report["in_use"] is not None
     against = await schema("report")
-    check(json.loads(before.read_text()), against)
+    check(json.loads(before.read_text(encoding="utf-8")), against)
     check(report, against)
     check(report["findings"][0], await schema("finding"))
 

@@ -101,7 +101,7 @@ async def test_a_file_that_can_not_be_written_is_74_and_what_was_changed_is_told
 ) -> None:
     """What is too little to be written before the file is closed counts as well."""
     file = tmp_path / "result"
-    file.write_text("of yesterday")
+    file.write_text("of yesterday", encoding="utf-8")
     async with ImagesEmulator(images=40, quotas=None, action_seconds=0) as emulator:
         arguments = [word for word in commands(emulator)[name] if word != "--dry-run"]
         arguments += ["--yes"] if name == "delete" else []
@@ -118,7 +118,7 @@ async def test_a_file_that_can_not_be_written_is_74_and_what_was_changed_is_told
     assert f"{file} could not be written: File too large" in line
     assert told in line
     assert files_of(tmp_path) == ["result"]
-    assert file.read_text() == "of yesterday"
+    assert file.read_text(encoding="utf-8") == "of yesterday"
 
 
 @pytest.mark.slow

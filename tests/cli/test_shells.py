@@ -80,9 +80,9 @@ class Terminal:
         self._line = home / "line"
         os.mkfifo(self._line)
         file = home / "completion"
-        file.write_text(script)
+        file.write_text(script, encoding="utf-8")
         setup = home / ".zshrc"
-        setup.write_text(SETUP[shell].format(script=file, line=self._line))
+        setup.write_text(SETUP[shell].format(script=file, line=self._line), encoding="utf-8")
         self._terminal, side = pty.openpty()
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._process = subprocess.Popen(  # noqa: S603
@@ -106,7 +106,7 @@ class Terminal:
     def complete(self, typed: str) -> str:
         """Return the line after Tab was pressed behind this text."""
         os.write(self._terminal, b"\x15" + f"do-images {typed}\t\x02".encode())
-        return self._line.read_text().removeprefix("do-images ")
+        return self._line.read_text(encoding="utf-8").removeprefix("do-images ")
 
     def close(self) -> None:
         self._process.kill()

@@ -68,7 +68,7 @@ def _filled(found: re.Match[str]) -> str:
 
 
 def _program(name: str) -> Iterator[str]:
-    yield f"```python\n{(PROGRAMS / name).read_text()}```"
+    yield f"```python\n{(PROGRAMS / name).read_text(encoding='utf-8')}```"
 
 
 def _picture(name: str) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _modules(directory: str) -> Iterator[str]:
     """Yield a line for each module in a directory of the package, or for each file at the top (`.`)."""
     files = (PACKAGE / directory).glob("*.py" if directory == "." else "**/*.py")
     for path in sorted(files):
-        doc = ast.get_docstring(ast.parse(path.read_text()))
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         if doc and path.name != "__init__.py":
             summary = " ".join(doc.split("\n\n")[0].split()).rstrip(".")
             yield f"- `{path.relative_to(PACKAGE).as_posix()}`: {summary}"
@@ -117,7 +117,7 @@ def _located(dotted: str) -> tuple[ModuleType, str | None]:
 def _string_below(module: ModuleType, name: str) -> str | None:
     """Return the string below the assignment of a constant, in whichever file of a package that is."""
     for path in sorted(Path(module.__file__ or "").parent.rglob("*.py")):
-        body = ast.parse(path.read_text()).body
+        body = ast.parse(path.read_text(encoding="utf-8")).body
         for statement, below in pairwise(body):
             match statement, below:
                 case (
@@ -264,12 +264,12 @@ def _prose(doc: str) -> Iterator[str]:
 def main() -> None:
     """Write every page that is not up to date, and print its name; with `--check`, only print it."""
     for page in PAGES:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         filled = fill(text)
         if filled != text:
             print(page.relative_to(HERE))  # noqa: T201
             if "--check" not in sys.argv:
-                page.write_text(filled)
+                page.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":

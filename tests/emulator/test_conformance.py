@@ -681,7 +681,7 @@ def test_schemathesis_over_the_providers_description(tmp_path: Path) -> None:
     for path, method in (("/v2/images", "post"), ("/v2/images/{image_id}", "put")):
         _take_any_distribution(document["paths"][path][method]["requestBody"])
     copy = tmp_path / "images.json"
-    copy.write_text(json.dumps(document, default=str))
+    copy.write_text(json.dumps(document, default=str), encoding="utf-8")
     served = fuzz(copy, tmp_path, "--phases", "examples,coverage")
     assert {200, 202, 400, 401, 404, 405, 415, 422} <= set(served)
 

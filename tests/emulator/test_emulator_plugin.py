@@ -52,8 +52,8 @@ def run(
     directory: Path, source: str, *options: str, autoload: bool = False, ini: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the tests of another project, in a directory of its own."""
-    (directory / "test_it.py").write_text(source)
-    (directory / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}")
+    (directory / "test_it.py").write_text(source, encoding="utf-8")
+    (directory / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}", encoding="utf-8")
     return pytest_in(directory, *options, autoload=autoload)
 
 
@@ -263,7 +263,7 @@ def test_the_example_of_the_readme_needs_no_mark_and_no_setting(
 ) -> None:
     """Run it in an empty directory, with only these plugins active."""
     assert EXAMPLE, "the README shows a test"
-    (tmp_path / "test_cleanup.py").write_text(EXAMPLE[1])
+    (tmp_path / "test_cleanup.py").write_text(EXAMPLE[1], encoding="utf-8")
     outcome = pytest_in(tmp_path, *PLUGIN, *plugins)
     assert passed(outcome) == 1
     assert "failed" not in outcome.stdout
@@ -284,13 +284,13 @@ async def test_pages(images_api, number):
     fewer([ASYNCIO, (*ANYIO, "-k", "not trio"), (*ASYNCIO, "-p", "pytest_aiohttp.plugin")]),
 )
 def test_a_test_of_hypothesis_needs_no_mark(tmp_path: Path, plugins: tuple[str, ...]) -> None:
-    (tmp_path / "test_it.py").write_text(OF_HYPOTHESIS)
+    (tmp_path / "test_it.py").write_text(OF_HYPOTHESIS, encoding="utf-8")
     assert passed(pytest_in(tmp_path, *PLUGIN, *plugins)) == 1
 
 
 @pytest.mark.slow
 def test_an_async_test_that_does_not_use_the_fixtures_is_not_marked(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text("async def test_plain(tmp_path): ...\n")
+    (tmp_path / "test_it.py").write_text("async def test_plain(tmp_path): ...\n", encoding="utf-8")
     outcome = pytest_in(tmp_path, *PLUGIN, *ASYNCIO)
     assert "async def functions are not natively supported" in outcome.stdout
 
@@ -313,5 +313,5 @@ class TestLoop:
         await images_api.list_page()
         assert len(self.loops) == 1
 """
-    (tmp_path / "test_it.py").write_text(source)
+    (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
     assert passed(pytest_in(tmp_path, *PLUGIN, *ASYNCIO)) == 2

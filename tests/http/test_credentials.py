@@ -58,7 +58,7 @@ async def test_the_token_function_is_called_once_for_each_client(
 ) -> None:
     server.answer_with(lambda _: image_reply(7))
     vault = Vault(NEW)
-    (tmp_path / "token").write_text(NEW)
+    (tmp_path / "token").write_text(NEW, encoding="utf-8")
     sources: dict[str, Source] = {
         "function": vault.read,
         "coroutine function": vault.fetch,

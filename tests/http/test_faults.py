@@ -174,6 +174,6 @@ async def test_row_62_asyncio_in_debug_mode_does_not_print_the_token(
 
 
 def test_every_row_of_the_catalogue_has_a_test() -> None:
-    names = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    names = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py"))
     covered = {int(number) for number in re.findall(r"row_(\d\d)", names)}
     assert covered >= set(range(1, 96))

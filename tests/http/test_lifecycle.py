@@ -192,7 +192,7 @@ async def test_row_63_proxies_netrc_and_cookies_are_ignored(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login theirs password theirs\n")
+    netrc.write_text("machine 127.0.0.1 login theirs password theirs\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(netrc))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{unused_port()}")

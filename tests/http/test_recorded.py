@@ -55,7 +55,7 @@ class Recorded:
 
     @classmethod
     def read(cls, path: Path) -> Recorded:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         return cls(path.stem, document["kind"], **document["response"])
 
     def serve(self, server: Server) -> None:

@@ -66,7 +66,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    text = MARKER.sub("", page.read_text())  # generated parts have tests of their own
+    text = MARKER.sub("", page.read_text(encoding="utf-8"))  # generated parts have tests of their own
     found = list(BLOCK.finditer(text))
     blocks: list[Block] = []
     for block, following in itertools.zip_longest(found, found[1:]):
@@ -167,9 +167,9 @@ async def test_the_shell_commands_of_a_page_run(page: Path, emulator: ImagesEmul
 
 
 def test_every_program_is_shown_and_has_a_test() -> None:
-    shown = {name for page in PAGES for name in PROGRAM_SHOWN.findall(page.read_text())}
+    shown = {name for page in PAGES for name in PROGRAM_SHOWN.findall(page.read_text(encoding="utf-8"))}
     assert shown == {path.name for path in PROGRAMS.glob("*.py")}
-    tests = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py"))
     for name in shown:
         assert re.search(rf'"{name}"|programs import .*\b{name.removesuffix(".py")}\b', tests), name
 
@@ -185,7 +185,7 @@ async def test_the_audit_finds_what_lacks_an_owner(emulator: ImagesEmulator) -> 
 
 def test_every_public_name_is_in_the_reference() -> None:
     """Find each public name on its own page, or on the page of its module."""
-    text = "".join(page.read_text() for page in PAGES)
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     modules = {"errors", "events"}
     values = {"__version__", "converter"}
     missing = [
@@ -203,14 +203,14 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_every_name_of_the_audit_s_reference_is_public() -> None:
-    text = (ROOT / "tests/docs/pages/reference/audit.md").read_text()
+    text = (ROOT / "tests/docs/pages/reference/audit.md").read_text(encoding="utf-8")
     names = re.findall(r"^### `(\w+)`$", text, re.MULTILINE)
     assert [name for name in names if name not in audit.__all__] == []
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_what_a_page_points_to_is_there(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     spans = " ".join(re.findall(r"`([^`\n]+)`", text))
     named = re.findall(r"(?<!\S)(?:tests|do_images_async|\.ci)/[\w./-]+", spans)
     assert [name for name in named if not (ROOT / name).exists()] == []
@@ -227,13 +227,13 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
 
 def anchors_of(page: Path) -> set[str]:
     """Return the anchors of a page's headings."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_what_is_said_of_the_command_line_is_so(page: Path) -> None:
-    text = page.read_text().replace(", ", " ")  # Kubernetes writes the words as a list
+    text = page.read_text(encoding="utf-8").replace(", ", " ")  # Kubernetes writes the words as a list
     for name, rest in re.findall(r"\bdo-images (\w[\w-]*)([^\n|&`]*)", text):
         command = do_images.get_command(click.Context(do_images), name)
         assert command is not None, name
@@ -242,7 +242,9 @@ def test_what_is_said_of_the_command_line_is_so(page: Path) -> None:
 
 
 def test_no_page_says_that_it_is_not_written() -> None:
-    unwritten = [page.name for page in PAGES if re.search(r"\b(TBD|TODO|FIXME)\b", page.read_text())]
+    unwritten = [
+        page.name for page in PAGES if re.search(r"\b(TBD|TODO|FIXME)\b", page.read_text(encoding="utf-8"))
+    ]
     assert unwritten == []
 
 
@@ -259,7 +261,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     built = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
     assert built >= {name_of(page).replace(".md", ".html") for page in PAGES}
     for page in site.rglob("*.html"):
-        fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text())
+        fetched = re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text(encoding="utf-8")
+        )
         assert [tag for tag in fetched if 'rel="canonical"' not in tag] == [], "the site needs no network"
 
 
@@ -272,13 +276,13 @@ def test_what_is_filled_into_the_pages_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_marker_has_an_end(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     markers = re.findall(r"^<!-- (?:program|reference|modules|commands|picture): .+ -->$", text, re.MULTILINE)
     assert len(markers) == len(MARKER.findall(text)) == text.count("\n<!-- end -->\n")
 
 
 def test_the_architecture_page_names_the_modules_of_every_directory() -> None:
-    architecture = (DOCS / "pages" / "developer" / "architecture.md").read_text()
+    architecture = (DOCS / "pages" / "developer" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "do_images_async"
     directories = {path.relative_to(package).parts[0] for path in package.glob("*/*.py")}
     shown = set(re.findall(r"^<!-- modules: (.+) -->$", architecture, re.MULTILINE))

@@ -16,7 +16,7 @@ from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import ONCE, TOKEN
 
-PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "errors.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "errors.md").read_text(encoding="utf-8")
 
 Provoke: TypeAlias = Callable[[ImagesEmulator, ImagesAPI], Awaitable[object]]
 

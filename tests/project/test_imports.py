@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import do_images_async
@@ -90,7 +91,7 @@ def test_no_call_imports_anything() -> None:
         f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}"
         for path in PACKAGE.rglob("*.py")
         if path.relative_to(PACKAGE).parts[0] not in ("cli", "testing")
-        for function in ast.walk(ast.parse(path.read_text()))
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
@@ -101,10 +102,40 @@ def test_no_call_imports_anything() -> None:
     ]
 
 
+def test_every_text_file_is_read_and_written_as_utf_8() -> None:
+    """Otherwise the locale decides, and one without UTF-8 fails."""
+    root = PACKAGE.parent
+    found = [
+        f"{path.relative_to(root)}:{node.lineno}: {ast.unparse(node)}"
+        for folder in (PACKAGE, root / "tests", root / "benchmarks")
+        for path in folder.rglob("*.py")
+        if re.search(r"_text\(|\bopen\(", text := path.read_text(encoding="utf-8"))
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and opens_text(node)
+        if "encoding" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert not found
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Return whether it is a call of `read_text`, `write_text` or `open`, as far as its source shows."""
+    match call:
+        case ast.Call(func=ast.Attribute(attr="read_text" | "write_text")):
+            return True
+        case ast.Call(func=ast.Name("open"), args=[_]):
+            return True
+        case ast.Call(func=ast.Name("open"), args=[_, ast.Constant(str(mode))]):
+            return "b" not in mode
+        case ast.Call(func=ast.Attribute(attr="open"), args=[ast.Constant(str(mode))]):
+            return "b" not in mode
+        case _:
+            return False
+
+
 def imported_parts(path: Path) -> set[str]:
     """Return the parts of the package that a file imports, anywhere in the file."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

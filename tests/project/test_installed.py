@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 pytestmark = [pytest.mark.slow, pytest.mark.once, pytest.mark.timeout(900)]
 
@@ -45,7 +45,7 @@ def test_the_readmes_test_passes_with_each_plugin_that_it_names(plugin: str, tmp
     """Run the ten lines of "Test your own code", without a mark and without a setting."""
     example = re.search(r"^```python\n(# (test_\w+\.py)\n.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert example is not None
-    (tmp_path / example[2]).write_text(example[1])
+    (tmp_path / example[2]).write_text(example[1], encoding="utf-8")
     python = installed(tmp_path, str(ROOT), "pytest", plugin)
     assert "1 passed" in run(python, "-m", "pytest", "-q", directory=tmp_path)
 

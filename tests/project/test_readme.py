@@ -21,7 +21,7 @@ from tests.support.slow import RUN_SLOW
 __all__ = ["redis_server", "shared_redis"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = os.environ.get("README_PYTHON", sys.executable)  # `.ci/package` names one that has the wheel alone
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
@@ -78,7 +78,7 @@ def test_the_table_of_endpoints_names_methods_that_exist() -> None:
 
 def test_every_endpoint_is_in_a_program_that_the_tests_run() -> None:
     guides = (ROOT / "tests" / "docs" / "pages" / "howto").glob("*.md")
-    programs = "\n".join([*PROGRAMS, *(path.read_text() for path in guides)])
+    programs = "\n".join([*PROGRAMS, *(path.read_text(encoding="utf-8") for path in guides)])
     for operation, calls in endpoints().items():
         assert any(re.search(rf"\b(api|images)\.{re.escape(call)}\(", programs) for call in calls), operation
 

@@ -21,7 +21,7 @@ from do_images_async.testing import ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, environment
 from tests.support.slow import RUN_SLOW, fewer
 
-PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "retention.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "retention.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 CONSOLE = [
     commands
@@ -89,15 +89,19 @@ async def test_the_line_of_cron(tmp_path: Path) -> None:
     line = re.fullmatch(r"(?:\S+ ){5} ?/usr/local/bin/(do-images .+)\n", block("crontab"))
     assert line is not None
     async with running() as emulator:
-        (tmp_path / "do-token").write_text(emulator.token)
+        (tmp_path / "do-token").write_text(emulator.token, encoding="utf-8")
         command = re.sub(r"/(?:etc|var/lib)/", f"{tmp_path}/", line[1])
         ended = await run(command, emulator, tmp_path)
         assert ended.status == 0, ended.stderr
         assert (ended.stdout, ended.stderr.count("\n")) == ("", 1)
         assert ended.stderr.startswith(f"do-images: {14 - snapshots(emulator)} of ")
-        assert (tmp_path / "prune.txt").read_text().count("\ndeleted ") == 14 - snapshots(emulator)
+        assert (tmp_path / "prune.txt").read_text(encoding="utf-8").count("\ndeleted ") == 14 - snapshots(
+            emulator
+        )
         assert 7 <= snapshots(emulator) < 14
-        assert len((tmp_path / "prune.jsonl").read_text().splitlines()) == 2 * (14 - snapshots(emulator))
+        assert len((tmp_path / "prune.jsonl").read_text(encoding="utf-8").splitlines()) == 2 * (
+            14 - snapshots(emulator)
+        )
 
 
 async def test_the_cron_job_of_kubernetes(tmp_path: Path) -> None:

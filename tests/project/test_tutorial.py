@@ -15,7 +15,7 @@ from tests.support.programs import outcome_here
 from tests.support.slow import RUN_SLOW, fewer
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "tests" / "docs" / "pages" / "tutorial.md").read_text()
+PAGE = (ROOT / "tests" / "docs" / "pages" / "tutorial.md").read_text(encoding="utf-8")
 STEP = re.compile(
     r"^`(?P<name>\w+\.py)`:\n\n```python\n(?P<program>.*?)^```\n\n"
     r"```console\n\$ \.venv/bin/python (?P<typed>\S+)\n(?P<output>.*?)^```$",
@@ -66,7 +66,7 @@ def test_the_reader_runs_every_program_that_the_page_shows() -> None:
 @pytest.mark.parametrize("step", fewer(STEPS, 3), ids=lambda step: step.name)
 def test_a_program_typed_in_an_empty_directory_prints_what_the_page_shows(step: Step, tmp_path: Path) -> None:
     if RUN_SLOW or step == STEPS[0]:
-        (tmp_path / step.name).write_text(step.program)
+        (tmp_path / step.name).write_text(step.program, encoding="utf-8")
         printed = run(sys.executable, "-W", "error", step.name, directory=tmp_path)
     else:
         printed, complaints = outcome_here(step.program)
@@ -82,7 +82,7 @@ def test_the_whole_page_works_in_a_new_environment_with_nothing_but_the_package(
     directory = tmp_path / "tutorial"
     directory.mkdir()
     for step in STEPS:
-        (directory / step.name).write_text(step.program)
+        (directory / step.name).write_text(step.program, encoding="utf-8")
     for shown in re.findall(r"^```console\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         typed = re.findall(r"^\$ (.+)$", shown, re.MULTILINE)
         output = "".join(line for line in shown.splitlines(keepends=True) if not line.startswith("$ "))

@@ -55,7 +55,7 @@ def test_right_uses_pass_and_each_wrong_one_is_rejected(check: Callable[[], dict
     assert {place: text for place, text in found.items() if place[0] != WRONG.name} == {}
     wrong = {
         (WRONG.name, number)
-        for number, line in enumerate(WRONG.read_text().splitlines(), 1)
+        for number, line in enumerate(WRONG.read_text(encoding="utf-8").splitlines(), 1)
         if "# wrong: " in line
     }
     assert len(wrong) > 20
@@ -63,7 +63,7 @@ def test_right_uses_pass_and_each_wrong_one_is_rejected(check: Callable[[], dict
 
 
 def test_the_users_program_uses_every_public_name() -> None:
-    program = USER.read_text()
+    program = USER.read_text(encoding="utf-8")
     missing = [name for name in do_images_async.__all__ if not re.search(rf"\b{name}\b", program)]
     missing += [name for name in public(ImagesAPI) if f".{name}" not in program]
     assert missing == []

@@ -445,7 +445,7 @@ def be_a_folder(path: Path) -> None:
 
 
 def have_no_folder(path: Path) -> None:
-    path.parent.write_text("a file")
+    path.parent.write_text("a file", encoding="utf-8")
 
 
 TROUBLES = [corrupt, take_over, be_a_folder, have_no_folder]
@@ -479,7 +479,7 @@ def rename_a_column(path: Path) -> None:
 
 
 def write_over(path: Path) -> None:
-    path.write_text("a" * 5000)
+    path.write_text("a" * 5000, encoding="utf-8")
 
 
 @pytest.mark.parametrize(

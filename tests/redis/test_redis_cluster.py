@@ -44,7 +44,7 @@ async def spend_all(limiter: RedisRateLimiter) -> None:
 async def test_the_permissions_that_the_page_names_are_enough(
     own_redis: RedisServer, database: int, more: tuple[str, ...]
 ) -> None:
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     (line,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER"))
     assert all(f"`{permission}`" in page for permission in more)
     with own_redis.client() as client:

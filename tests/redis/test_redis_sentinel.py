@@ -85,7 +85,7 @@ def replicated() -> Iterator[Replicated]:
         )  # fmt: skip
         await_that(lambda: replication_of(replica_client)["master_link_status"] == "up")
         configuration = folder / "sentinel.conf"
-        configuration.write_text(SENTINEL.format(folder=folder, **ports))
+        configuration.write_text(SENTINEL.format(folder=folder, **ports), encoding="utf-8")
         start(str(configuration), "--sentinel")
         await_that(lambda: knows_its_replica(sentinel_client))
         yield Replicated(primary, ports)

@@ -15,6 +15,9 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.exists():
         # `ru_maxrss` remembers what the process held before it became this program: a fork of its parent.
-        return int(re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[0]) / 1024
+        return (
+            int(re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE)[0])
+            / 1024
+        )
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
