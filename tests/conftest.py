@@ -21,13 +21,17 @@ from hypothesis import HealthCheck, settings
 from do_images_async import ImagesAPI, RetryPolicy
 from do_images_async._quota import sharing
 from tests.support.servers import Server
+from tests.support.surroundings import allow_open_files, clean_environment
 
 TOKEN = "dop_v1_c0ffee5ec7e7" + "0123456789abcdef" * 3
 FAST = RetryPolicy(base=0.002, cap=0.002)
 ONCE = RetryPolicy(attempts=1)
 
-# The command keeps its quota in the user's state folder: that of the tests is their own.
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="do-images-state-")
+clean_environment()
+allow_open_files()
+# The command keeps its quota in the user's state folder, and finds doctl's token in that for
+# configuration: the tests have their own.
+os.environ["XDG_STATE_HOME"] = os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="do-images-state-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 NEED_DEVELOPERS_TOOLS = (  # the extra `dev`: type checkers, builders, what the benchmarks compare with

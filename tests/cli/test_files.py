@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def files_of(folder: Path) -> list[str]:
 async def refused(call: str) -> Ended:
     """Run a command that must be refused before anything is sent: there is no server."""
     ended = await do_images_here(
-        *call.split(), DIGITALOCEAN_TOKEN=TOKEN, DIGITALOCEAN_API_URL="http://127.0.0.1:9"
+        *shlex.split(call), DIGITALOCEAN_TOKEN=TOKEN, DIGITALOCEAN_API_URL="http://127.0.0.1:9"
     )
     assert (ended.status, ended.stdout) == (2, "")
     return ended
@@ -108,9 +109,8 @@ async def test_the_same_file_is_recognised_under_another_name(
     another_name: Callable[[Path], str], folder: Path
 ) -> None:
     (folder / "sub").mkdir()
-    ended = await refused(
-        f"{PRUNE} --apply --yes --journal same.jsonl --file {another_name(Path('same.jsonl'))}"
-    )
+    name = shlex.quote(another_name(Path("same.jsonl")))
+    ended = await refused(f"{PRUNE} --apply --yes --journal same.jsonl --file {name}")
     assert "--journal and --file name the same file: " in ended.stderr
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,14 @@ from redis.asyncio.cluster import RedisCluster
 from do_images_async import TokenBucket
 from do_images_async.errors import QuotaStoreError, QuotaWaitError
 from do_images_async.redis import RedisRateLimiter
-from tests.support.redis_servers import EXECUTABLE, RedisServer, await_that, needs_redis, own_redis
+from tests.support.redis_servers import (
+    EXECUTABLE,
+    RedisServer,
+    await_that,
+    needs_redis,
+    own_redis,
+    short_folder,
+)
 
 __all__ = ["own_redis"]  # a fixture
 
@@ -70,7 +76,7 @@ def cluster() -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
         ports = [free_port() for _ in SLOTS]
         for port in ports:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            folder = stack.enter_context(short_folder())
             options = ["--port", str(port), "--cluster-enabled", "yes", "--dir", folder, "--save", ""]
             process = subprocess.Popen([EXECUTABLE, *options], stdout=subprocess.DEVNULL)  # noqa: S603
             stack.callback(process.wait)

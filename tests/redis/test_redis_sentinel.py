@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from redis.asyncio.sentinel import Sentinel
 from do_images_async import ImagesAPI, RetryPolicy, TokenBucket
 from do_images_async.redis import RedisRateLimiter
 from do_images_async.testing import ImagesEmulator, Quota
-from tests.support.redis_servers import EXECUTABLE, await_that, needs_redis
+from tests.support.redis_servers import EXECUTABLE, await_that, needs_redis, short_folder
 from tests.support.servers import eventually, unused_port
 
 pytestmark = needs_redis
@@ -64,7 +63,7 @@ def replication_of(server: redis.Redis) -> dict[str, object]:
 @pytest.fixture
 def replicated() -> Iterator[Replicated]:
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(short_folder()))
         ports = {name: unused_port() for name in ("primary", "replica", "sentinel")}
 
         def start(*options: str) -> subprocess.Popen[bytes]:

@@ -59,10 +59,9 @@ def files_of(directory: Path) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without the command's variables, and with these."""
-    read = ("DIGITALOCEAN_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "TERM")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(read)}
-    fixed = {"TERM": "xterm-256color", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+    """Return this process's environment without an account, and with these variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DIGITALOCEAN_")}
+    fixed = {"COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
     fixed["SSL_CERT_FILE"] = os.devnull  # aiohttp reads all certificates of the system when it is imported
     return kept | fixed | {"XDG_CONFIG_HOME": "/nonexistent"} | variables
 

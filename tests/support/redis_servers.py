@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
-__all__ = ["EXECUTABLE", "NO_SERVER", "RedisServer", "await_that", "needs_redis"]
+__all__ = ["EXECUTABLE", "NO_SERVER", "RedisServer", "await_that", "needs_redis", "short_folder"]
 
 
 def _find_server() -> str | None:
@@ -94,10 +94,14 @@ class RedisServer:
             return connection.recv(64).startswith(b"+PONG")
 
 
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for a server: its path without a space, and short, as that of a socket must be."""
+    return tempfile.TemporaryDirectory(dir="/tmp")
+
+
 @contextlib.contextmanager
 def running_redis() -> Generator[RedisServer]:
-    # A socket's path must be short, and a temporary directory of pytest's may not be.
-    with tempfile.TemporaryDirectory() as directory:
+    with short_folder() as directory:
         server = RedisServer(Path(directory))
         server.start()
         try:
