@@ -36,6 +36,8 @@ def default_path() -> Path | None:
         home = Path.home()
     except RuntimeError:
         home = None
+    if home and not home.is_absolute():  # each working folder would have a quota of its own
+        home = None
     folder: Path | None
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")

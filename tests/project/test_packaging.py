@@ -35,6 +35,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    pytest.importorskip("build", reason="needs the extra dev")
     target = tmp_path_factory.mktemp("dist")
     subprocess.run(  # noqa: S603  (ours)
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(ROOT)],

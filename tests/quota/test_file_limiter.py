@@ -322,6 +322,8 @@ def test_it_lies_in_the_users_state_folder(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_path() == tmp_path / ".local" / "state" / "do-images" / "quota.db"
+    monkeypatch.setenv("HOME", "not/absolute")
+    assert default_path() is None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are other permissions on Windows")
