@@ -27,6 +27,11 @@ _NAMES: Final = {
     *("PYTHONASYNCIODEBUG", "PYTHONUNBUFFERED", "PYTHONWARNINGS"),
 }
 _FIXED: Final = {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
+_FOR_PIP: Final = {
+    "PIP_CERT": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    "PIP_PROXY": ("https_proxy", "HTTPS_PROXY"),
+}
+"""By these, pip still finds its index when tests install something."""
 _OPEN_FILES: Final = 1024
 """The usual limit of Linux; macOS has 256."""
 
@@ -36,6 +41,10 @@ def clean_environment() -> None:
 
     A test that needs one sets it.
     """
+    for for_pip, names in _FOR_PIP.items():
+        values = [os.environ[name] for name in (for_pip, *names) if name in os.environ]
+        if values:
+            os.environ[for_pip] = values[0]
     for name in list(os.environ):
         if name.startswith(_PREFIXES) or name.upper() in _NAMES:  # proxies are also set in lower case
             del os.environ[name]
