@@ -119,6 +119,15 @@ async def test_alternatives_are_held_against_the_same_faults() -> None:
     assert "| of 4 | 4 |" in shown
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_this_client_copes_with_every_fault() -> None:
+    from benchmarks import faults
+
+    results = await faults.run(["do-images-async"], faults.ROWS)
+    assert [row.what for row, verdicts in results if not verdicts["do-images-async"].coped] == []
+
+
 async def test_a_client_that_does_not_cope_is_found_out() -> None:
     """Judge a client that accepts any answer as an image, sends everything twice, and lists one page."""
     from benchmarks import faults
