@@ -12,7 +12,6 @@ _PREFIXES: Final = (
     "CLICOLOR",
     "DIGITALOCEAN_",  # with a person's own token
     "DO_IMAGES_",
-    "GIT_",  # a hook of git sets them, and its commands then work on its repository
     "LC_",
     "OTEL_",
     "TTY_",  # read by rich
@@ -22,6 +21,7 @@ _NAMES: Final = {
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS"),
     *("ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("CURL_CA_BUNDLE", "NETRC", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+    *("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"),  # which git sets for its hooks
     *("PROMETHEUS_MULTIPROC_DIR", "REDIS_URL"),
     *("LANG", "LANGUAGE", "PYTHONCOERCECLOCALE", "PYTHONIOENCODING", "PYTHONUTF8"),
     *("PYTHONASYNCIODEBUG", "PYTHONUNBUFFERED", "PYTHONWARNINGS"),
