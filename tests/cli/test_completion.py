@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ async def test_bash_completes_after_reading_it(tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
     script.write_text((await do_images_here("completion", "bash")).stdout, encoding="utf-8")
     typed = f"""
-        source {script}
+        source {shlex.quote(str(script))}
         COMP_WORDS=(do-images list --type sn); COMP_CWORD=3
         _do_images_completion do-images
         printf '%s\\n' "${{COMPREPLY[@]}}"

@@ -82,11 +82,11 @@ class Terminal:
         file = home / "completion"
         file.write_text(script, encoding="utf-8")
         setup = home / ".zshrc"
-        setup.write_text(SETUP[shell].format(script=file, line=self._line), encoding="utf-8")
+        setup.write_text(SETUP[shell].format(script="./completion", line="./line"), encoding="utf-8")
         self._terminal, side = pty.openpty()
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", CONTROL, *(part.format(setup=setup) for part in COMMANDS[shell])],
+            [sys.executable, "-c", CONTROL, *(part.format(setup="./.zshrc") for part in COMMANDS[shell])],
             env=environment(PATH=path, HOME=str(home), ZDOTDIR=str(home), XDG_CONFIG_HOME=str(home)),
             cwd=home,
             stdin=side,
