@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from do_images_async.testing import ImagesEmulator
-from tests.support.cli_processes import Ended, account, do_images_here, environment
+from tests.support.cli_processes import Ended, account, do_images_here, environment, several_accounts
 from tests.support.slow import RUN_SLOW, fewer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "howto" / "retention.md").read_text(encoding="utf-8")
@@ -48,20 +48,26 @@ async def running() -> AsyncGenerator[ImagesEmulator]:
 
 async def run(command: str, emulator: ImagesEmulator, folder: Path) -> Ended:
     """Run a line of the page in an empty folder, with no terminal to answer questions."""
+    if "LAB_TOKEN" not in command:
+        return await run_with(command, account(emulator, emulator.token), folder)
+    async with ImagesEmulator(images=0) as lab, several_accounts(emulator, lab) as url:
+        tokens = {"PROD_TOKEN": emulator.token, "LAB_TOKEN": lab.token}
+        return await run_with(command, tokens | {"DIGITALOCEAN_API_URL": url}, folder)
+
+
+async def run_with(command: str, variables: Mapping[str, str], folder: Path) -> Ended:
     if "--apply" in command.split() and "--yes" not in command:
         command += " --yes"
     if " replicate " in command:
         command += " --poll-interval 0.02"
-    names = account(emulator, emulator.token)
-    tokens = {"PROD_TOKEN": emulator.token, "LAB_TOKEN": emulator.tokens.issue()}
     if not RUN_SLOW:  # without a shell; `test_docs` runs the page's first command in one
         with contextlib.chdir(folder):
-            return await do_images_here(*shlex.split(command.removeprefix("do-images ")), **names, **tokens)
+            return await do_images_here(*shlex.split(command.removeprefix("do-images ")), **variables)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-euo", "pipefail", "-c", command),
         cwd=folder,
-        env=environment(**names, **tokens, PATH=path),
+        env=environment(**variables, PATH=path),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
