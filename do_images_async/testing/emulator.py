@@ -239,7 +239,11 @@ class ImagesEmulator:
             self._runner = None
 
     async def _listen(self, runner: web.BaseRunner) -> None:
-        await self._site(runner).start()
+        try:
+            await self._site(runner).start()
+        except OSError as error:
+            if error.errno is not None:
+                raise
         if not runner.addresses:
             raise _why_no_socket(self._address[0])
 
@@ -294,7 +298,10 @@ class ImagesEmulator:
 
 
 def _why_no_socket(host: str) -> OSError:
-    """Return why a server listens nowhere: asyncio skips addresses that it can make no socket for."""
+    """Return why a server listens nowhere.
+
+    asyncio skips addresses that it can make no socket for; from 3.13 on it says that none is left, but not why.
+    """
     try:
         for family, kind, *_ in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
             socket.socket(family, kind).close()
