@@ -300,7 +300,7 @@ class ImagesEmulator:
 def _why_no_socket(host: str) -> OSError:
     """Return why a server listens nowhere.
 
-    asyncio skips addresses that it can make no socket for; from 3.13 on it says that none is left, but not why.
+    asyncio skips addresses that it can make no socket for. From 3.13 on it says that none is left, not why.
     """
     try:
         for family, kind, *_ in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
