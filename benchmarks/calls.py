@@ -46,8 +46,8 @@ def run() -> Result:
         unit="µs",
         samples=samples,
         checks=(
-            at_most("one get, against bare aiohttp", ratio(one, samples[alternatives.BARE]), 1.15),
-            at_least("pydo.aio, against one get", ratio(samples[alternatives.PYDO_AIO], one), 6.0),
+            at_most("one get, against bare aiohttp", ratio(one, samples[alternatives.BARE]), 1.25),
+            at_least("pydo.aio, against one get", ratio(samples[alternatives.PYDO_AIO], one), 5.0),
         ),
         notes=(f"each call for another image, of {IMAGES}",),
     )

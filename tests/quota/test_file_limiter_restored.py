@@ -88,7 +88,7 @@ async def test_processes_that_are_alive_report_what_the_backup_lacks_and_no_more
     for limiter in (new, busy):
         await how_long(limiter)
     await is_known(busy)
-    assert await how_long(new) <= 2
+    assert await how_long(new) < 3  # two seconds, and an exchange with the store
     assert new.stats().available == (5,)
 
 
