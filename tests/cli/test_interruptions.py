@@ -368,7 +368,10 @@ async def test_a_copy_that_an_interruption_comes_before_was_not_tried(
     copies = len(regions) * (1 if command == "transfer" else len(ids(emulator)))
     sent = emulator.requests.count("POST")
     assert status == -signal.SIGINT
-    assert statuses == {"in-progress": sent, "not tried": copies - sent}
+    assert statuses["not tried"] == copies - sent
+    # One that is sent just as the interruption comes may be cancelled in flight, and is called unknown then.
+    assert statuses["in-progress"] + statuses["unknown"] == sent
+    assert statuses["in-progress"] > 0
     assert 0 < sent < copies
 
 
