@@ -35,6 +35,7 @@ __all__ = [
     "check_unread",
     "ids_of",
     "is_insecure",
+    "is_read",
     "plain",
     "read_base_url",
     "shown",
@@ -262,9 +263,13 @@ def _is_list_or_alike(value: object) -> TypeGuard[Collection[object]]:
 
 def check_unread(value: object, name: str) -> None:
     """Raise ValueError for a generator that was read to its end or closed: it would pass for an empty one."""
-    frames = (getattr(value, frame, value) for frame in ("ag_frame", "gi_frame"))
-    if any(frame is None for frame in frames):
+    if is_read(value):
         raise ValueError(f"{name} was read to its end or closed: make a new one")
+
+
+def is_read(value: object) -> bool:
+    """Return whether this is a generator that was read to its end or closed."""
+    return any(getattr(value, frame, value) is None for frame in ("ag_frame", "gi_frame"))
 
 
 def ids_of(values: Container[int], name: str) -> Container[int]:

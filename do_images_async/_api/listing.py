@@ -11,7 +11,14 @@ import attrs
 
 from do_images_async._api.identity import check_listed
 from do_images_async._api.pagination import Item, LinkedPages, Page, read_whole
-from do_images_async._arguments import check_bool, check_choice, check_range, check_text, check_unread
+from do_images_async._arguments import (
+    check_bool,
+    check_choice,
+    check_range,
+    check_text,
+    check_unread,
+    is_read,
+)
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
@@ -177,7 +184,7 @@ class ReadOnce(AsyncGenerator[V, None]):
         self.has_begun = False
 
     def __repr__(self) -> str:
-        if getattr(self._generator, "ag_frame", self) is None:
+        if is_read(self._generator):
             return "<listing that was read to its end or closed>"
         return "<listing that has begun>" if self.has_begun else "<listing that has not begun>"
 

@@ -27,7 +27,6 @@ __all__ = ["RegionCopies", "Turns"]
 Turns = WeakValueDictionary[int, asyncio.Lock]
 """A lock for each image whose regions are being looked at; it is gone when nobody uses it."""
 
-
 _SHORTEST_TURN: Final = 0.1
 """Seconds that a call waits for its turn before it looks whether it waits for quota."""
 

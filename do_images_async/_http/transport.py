@@ -89,7 +89,7 @@ class _Problem:
 
     Attributes:
         pause: seconds that the server asked to wait, by `retry-after` or by the reset of a 429.
-        retry_after: seconds that it asked to wait by `retry-after`.
+        retry_after: seconds that it asked to wait by `retry-after`, `LONGEST_PAUSE` at most; 0 if it did not.
         is_of_api: whether it is the API's own answer, with its JSON or what it says of the quota. The page of
             an edge server that blocks a client has neither.
     """
@@ -97,7 +97,7 @@ class _Problem:
     failure: Failure
     error: DOImagesError
     pause: float | None = None
-    retry_after: float | None = None
+    retry_after: float = 0.0
     is_of_api: bool = False
 
 
@@ -304,7 +304,7 @@ class Transport:
         if pause is not None and options.max_wait is not None and pause > options.max_wait:
             return None
         if problem.failure is Failure.RATE_LIMITED:
-            return min(problem.retry_after or 0.0, LONGEST_PAUSE) or options.retry.delay(number)
+            return problem.retry_after or options.retry.delay(number)
         known = self._budget.was_spent
         if not self._budget.spend():
             problem.error.add_note(BUDGET_IS_SPENT)
@@ -319,7 +319,7 @@ class Transport:
         if wait is None or problem.failure is not Failure.RATE_LIMITED:
             return wait
         # A limiter with a shared store may not know of the 429 yet.
-        return max(self.limiter.next_permit_in() or wait, min(problem.retry_after or 0.0, LONGEST_PAUSE))
+        return max(self.limiter.next_permit_in() or wait, problem.retry_after)
 
     async def _wait(self, seconds: float, failure: Failure) -> None:
         """Sleep; after a 429 only if the limiter does not make all calls wait, this one too.
@@ -454,7 +454,7 @@ class Transport:
             classify_status(answer.status),
             error,
             pause,
-            parse_retry_after(answer.headers, now=time.time()),
+            min(parse_retry_after(answer.headers, now=time.time()) or 0.0, LONGEST_PAUSE),
             is_of_api=error.id is not None or pause is not None or answer.rate_limit is not None,
         )
 

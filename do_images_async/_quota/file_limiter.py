@@ -141,7 +141,6 @@ class FileRateLimiter:
             slow_start=slow_start,
         )
         self.buckets: tuple[TokenBucket, ...] = options.buckets
-        self._on_wait = options.on_wait
         self._options = options
         self._path = default_path() if path is None else _absolute(path)
         self._digest = digest
@@ -157,7 +156,7 @@ class FileRateLimiter:
     @property
     def on_wait(self) -> Callable[[float], None] | None:
         """Return the hook that the limiter was made with."""
-        return self._on_wait
+        return self._options.on_wait
 
     def __repr__(self) -> str:
         if not hasattr(self, "_lock"):

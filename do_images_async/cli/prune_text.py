@@ -181,9 +181,9 @@ def _rows(plan: PrunePlan, account: AccountPlan) -> Iterator[_Row]:
             image=image,
             keep=keep,
             age_days=_days(image.created_at, plan.made_at),
-            savings=None
-            if keep or not is_size(image.size_gigabytes)
-            else round(valid_gigabytes(image.size_gigabytes) * plan.price, 9),
+            savings=round(image.size_gigabytes * plan.price, 9)
+            if not keep and is_size(image.size_gigabytes)
+            else None,
         )
 
 

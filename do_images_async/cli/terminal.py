@@ -59,9 +59,8 @@ class _LikeStdout(io.TextIOWrapper):
     """
 
     def __init__(self) -> None:
-        super().__init__(
-            io.BytesIO(), encoding=sys.stdout.encoding or "utf-8"
-        )  # a test's stdout may have none
+        # A test's stdout may have no encoding.
+        super().__init__(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
 
     def isatty(self) -> bool:
         return sys.stdout.isatty()
