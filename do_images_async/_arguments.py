@@ -269,7 +269,7 @@ def check_unread(value: object, name: str) -> None:
 
 def is_read(value: object) -> bool:
     """Return whether this is a generator that was read to its end or closed."""
-    return any(getattr(value, frame, value) is None for frame in ("ag_frame", "gi_frame"))
+    return any(getattr(value, frame, "") is None for frame in ("ag_frame", "gi_frame"))
 
 
 def ids_of(values: Container[int], name: str) -> Container[int]:

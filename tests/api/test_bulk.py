@@ -243,6 +243,7 @@ async def test_no_keys_no_outcomes(ordered: bool) -> None:
         ({"concurrency": 0}, ValueError, "concurrency"),
         ({"concurrency": True}, TypeError, "concurrency"),
         ({"keys": 5}, TypeError, "keys"),
+        ({"keys": None}, TypeError, "keys"),
     ],
 )
 async def test_bad_arguments(arguments: dict[str, Any], kind: type[Exception], match: str) -> None:
