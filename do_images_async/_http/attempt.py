@@ -152,7 +152,7 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
         return self.call.route or route_of(self.call.path)
 
     def _permitted(self) -> None:
-        self._permitted_at = now = time.monotonic()
+        now = time.monotonic()
         if self.hook is not None:
             event = PermitGranted(
                 method=self.call.method,
@@ -161,6 +161,7 @@ class Attempt(msgspec.Struct, Generic[T], eq=False, kw_only=True):
                 quota_wait=self._waited(now),
             )
             call_hook(self.hook, event)
+        self._permitted_at = now  # a hook may still cancel the attempt: nothing is sent then
 
     def _describe(self, error: BaseException | None, retry_in: float | None) -> AttemptEnded:
         now = time.monotonic()

@@ -86,6 +86,8 @@ class _Call:
         if event.method not in _CHANGING:
             return
         if isinstance(event, PermitGranted):
+            if self.stopping:  # though it is not cancelled yet, as while another of its requests is in flight
+                raise asyncio.CancelledError
             self.in_flight += 1
             return
         if event.permitted:

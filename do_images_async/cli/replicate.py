@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from fnmatch import fnmatchcase
@@ -261,6 +262,8 @@ class _Replication:
         ]
 
     def _note(self, image: Image, outcome: Outcome[str, Any]) -> None:
+        if isinstance(outcome.error, asyncio.CancelledError):
+            return  # interrupted before its transfer was sent
         if outcome.error is not None:
             self.connection.explain(outcome.error)
             self._fail(image, outcome.key, message_with_notes(outcome.error))
