@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -28,12 +29,37 @@ def matches(pattern: str | None, path: str) -> bool:
     return fnmatchcase(path.removesuffix("/"), pattern.removesuffix("/"))
 
 
-def check_request(method: str | None, path: str | None) -> None:
-    """Raise ValueError for a method or path that no request can have, so that nothing would ever match."""
+def check_request(method: Any, path: Any) -> None:
+    """Raise for a method or path that no request can have, so that nothing would ever match."""
+    for name, value in (("method", method), ("path", path)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a string")
     if method is not None and not (method.isascii() and method.isalpha() and method.isupper()):
         raise ValueError(f"method must be in capitals, such as GET, not {method!r}")
     if path is not None and (not path.startswith(("/", "*")) or "?" in path):
         raise ValueError(f"path must begin with / or *, and has no query, not {path!r}")
+
+
+def _check_question(status: Any, token: Any, since: Any, when: Any) -> None:
+    """Raise for an argument of `Journal.where` that matches nothing by mistake; None matches any."""
+    if status is not None:
+        if isinstance(status, bool) or not isinstance(status, int):
+            raise TypeError(f"status must be a whole number from 100 to 599, not {status!r}")
+        if not 100 <= status <= 599:
+            raise ValueError(f"status must be a whole number from 100 to 599, not {status!r}")
+    if token is not None and not isinstance(token, str):
+        raise TypeError("token must be a string")
+    if since is not None:
+        _check_number("since", since, "Unix time in seconds")
+    if when is not None and not callable(when):
+        raise TypeError("when must be a function that is called with an entry")
+
+
+def _check_number(name: str, value: Any, words: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be {words}, not {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be {words}, not {value!r}")
 
 
 @attrs.define(kw_only=True)
@@ -120,9 +146,10 @@ class Journal:
             when: any other condition, called with each entry.
 
         Raises:
-            ValueError: no request has this method or path.
+            TypeError, ValueError: no request can match this argument, such as the status "429".
         """
         check_request(method, path)
+        _check_question(status, token, since, when)
         owner = None if token is None else digest(token)
         return Journal(
             entries=(
@@ -153,7 +180,14 @@ class Journal:
         return Counter(entry.status for entry in self)
 
     def worst_window(self, seconds: float) -> int:
-        """Return the largest number of requests that arrived within any `seconds`."""
+        """Return the largest number of requests that arrived within any `seconds`.
+
+        Raises:
+            TypeError, ValueError: `seconds` is no number above 0.
+        """
+        _check_number("seconds", seconds, "a number above 0")
+        if seconds <= 0:
+            raise ValueError(f"seconds must be a number above 0, not {seconds!r}")
         window: deque[float] = deque()
         worst = 0
         for entry in self:

@@ -495,6 +495,45 @@ def test_the_worst_window_of_any_length(seconds: float, worst: int) -> None:
     assert journal.where("POST").worst_window(seconds) == 0
 
 
+@pytest.mark.parametrize(
+    ("question", "kind", "words"),
+    [
+        *(
+            ({"status": status}, TypeError, "status must be a whole number from 100")
+            for status in ("429", True)
+        ),
+        *(
+            ({"status": status}, ValueError, "status must be a whole number from 100")
+            for status in (42, 1000)
+        ),
+        ({"method": 5}, TypeError, "method must be a string"),
+        ({"path": b"/v2/images"}, TypeError, "path must be a string"),
+        ({"token": b"dop_v1_test"}, TypeError, "token must be a string"),
+        *(({"since": since}, TypeError, "since must be Unix time in seconds") for since in ("3", True)),
+        ({"since": float("nan")}, ValueError, "since must be Unix time in seconds"),
+        ({"when": "DELETE"}, TypeError, "when must be a function"),
+    ],
+)
+def test_a_question_about_the_journal_that_no_request_can_match_is_refused(
+    question: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        Journal().where(**question)
+    if not question.keys() & {"since", "when"}:
+        with pytest.raises(kind, match=words):
+            Journal().count(**question)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kind"),
+    [*((seconds, ValueError) for seconds in (0, -1, float("nan"))), ("60", TypeError), (True, TypeError)],
+)
+def test_a_window_that_holds_no_time_is_refused(seconds: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="seconds must be a number above 0"):
+        Journal(entries=[entry(1)]).worst_window(seconds)
+    assert Journal(entries=[entry(1), entry(9)]).worst_window(float("inf")) == 2
+
+
 async def test_a_journal_that_is_limited_forgets_and_the_count_does_not() -> None:
     async with ImagesEmulator(journal_limit=2) as emulator, aiohttp.ClientSession() as session:
         for number in range(5):
