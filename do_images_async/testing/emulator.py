@@ -9,7 +9,8 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,6 +22,7 @@ from do_images_async.testing.admin import Admin
 from do_images_async.testing.admin_access import AdminAccess
 from do_images_async.testing.answers import Style
 from do_images_async.testing.catalogue import private_images, public_images
+from do_images_async.testing.failures import Failures
 from do_images_async.testing.faults import Faults
 from do_images_async.testing.journal import Journal
 from do_images_async.testing.old_images import old_action, old_images
@@ -81,7 +83,8 @@ class ImagesEmulator:
         faults: the active faults.
         latency, jitter: as given; they can be changed at any time, to what is allowed there.
         on_request: functions that are called with each request before it is answered, and awaited if they are
-            coroutine functions; a test changes the state there.
+            coroutine functions; a test changes the state there. If one raises an exception, such as that of a
+            failed `assert`, the answer is 500, and the end of the `with` or `async with` raises it.
     """
 
     def __init__(
@@ -150,6 +153,7 @@ class ImagesEmulator:
             load=self.load,
         )
         self._dice = random.Random(seed)
+        self._failures = Failures()
         self._handler = RequestHandler(
             tokens=self.tokens,
             meter=Meter(
@@ -162,6 +166,7 @@ class ImagesEmulator:
             journal=self.requests,
             served=self.served,
             hooks=self.on_request,
+            failures=self._failures,
             pause=self._pause,
             clock=clock,
             style=style,
@@ -213,6 +218,24 @@ class ImagesEmulator:
         return f"{self.url}{Admin.PREFIX}"
 
     async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+        self._failures.raise_first(error)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None]:
+        await self._start()
+        try:
+            yield
+        finally:
+            await self._stop()
+
+    async def _start(self) -> None:
         if self._runner is not None:
             raise RuntimeError("the emulator is running already: enter it once, or make another one")
         app = web.Application(client_max_size=2**20)
@@ -222,18 +245,15 @@ class ImagesEmulator:
             app.router.add_route(route.method, route.path, endpoint)
             if route.authenticated:  # the others match any path
                 app.router.add_route(route.method, f"{route.path}/", endpoint)  # old clients send the slash
-        runner = await make_runner(app)
+        runner = await make_runner(app, self._failures)
         try:
             await self._listen(runner)
         except BaseException:
             await runner.cleanup()
             raise
         self._runner = runner
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def _stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -262,7 +282,7 @@ class ImagesEmulator:
         )
 
     def __enter__(self) -> Self:
-        thread = ServingThread(self)
+        thread = ServingThread(self._running())
         thread.start()
         self._thread = thread
         return self
@@ -273,6 +293,7 @@ class ImagesEmulator:
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
+        self._failures.raise_first(error)
 
     def dump(self) -> dict[str, Any]:
         """Return the account as JSON data: images, imports, actions and transfers."""

@@ -23,6 +23,7 @@ from do_images_async.testing.answers import (
 )
 from do_images_async.testing.arguments import is_json
 from do_images_async.testing.damage import send_damaged
+from do_images_async.testing.failures import Failures, is_failure
 from do_images_async.testing.faults import Fault, Faults, Pages
 from do_images_async.testing.journal import Entry, Journal, digest
 from do_images_async.testing.pages import altered_page
@@ -45,6 +46,7 @@ class RequestHandler:
     Args:
         tokens, meter, faults, journal, served: the emulator's.
         hooks: called with each request, and awaited, before anything else.
+        failures: notes what the hooks, or this handler, raise.
         pause: returns the seconds to wait before a request is handled.
         clock: Unix time in seconds.
         style: the style of the answers.
@@ -56,6 +58,7 @@ class RequestHandler:
     journal: Journal
     served: Counter[int | None]
     hooks: Sequence[Hook]
+    failures: Failures
     pause: Callable[[], float]
     clock: Callable[[], float]
     style: Style
@@ -64,15 +67,35 @@ class RequestHandler:
         """Return the aiohttp handler for a route."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            for hook in tuple(self.hooks):
-                done = hook(request)
-                if isawaitable(done):
-                    await done
+            refusal = await self._call_hooks(request)
             exchange = self._begin(request, route, await _read(request))
+            if refusal is not None:
+                self._record(exchange, refusal.status)
+                return refusal
             await asyncio.sleep(self.pause())
             return await self._serve(exchange)
 
         return handle
+
+    async def _call_hooks(self, request: web.Request) -> web.Response | None:
+        """Return None, or the answer if a hook raises an exception."""
+        try:
+            for hook in tuple(self.hooks):
+                done = hook(request)
+                if isawaitable(done):
+                    await done
+        except web.HTTPException as error:  # a hook may answer so, with aiohttp's own exceptions
+            return failure(usual_problem(error.status), {}, self.style)
+        except BaseException as error:  # noqa: BLE001  (`pytest.fail` raises no Exception)
+            return self._failed(request, error)
+        return None
+
+    def _failed(self, request: web.Request, error: BaseException) -> web.Response:
+        """Return the answer to a request whose handling failed; raise the error if that is no mistake."""
+        if not is_failure(error, request):
+            raise error
+        self.failures.note(error, request)
+        return failure(usual_problem(500), {}, self.style)
 
     def _begin(self, request: web.Request, route: Route, content: bytes | None) -> _Exchange:
         token = _token(request)
@@ -89,14 +112,21 @@ class RequestHandler:
 
     async def _serve(self, exchange: _Exchange) -> web.StreamResponse:
         fault = self.faults.match(exchange.request)
+        try:
+            response = await self._response(exchange, fault)
+        except BaseException as error:  # noqa: BLE001
+            response, fault = self._failed(exchange.request, error), None
         if fault is None:
-            response = await self._answer(exchange, _NO_FAULT)
             self._record(exchange, response.status)
             return response
-        await asyncio.sleep(self.faults.pause(fault))
-        response = await self._faulty(exchange, fault)
         self._record(exchange, None if fault.silent or fault.broken else response.status)
         return await send_damaged(fault, exchange.request, response, now=self.clock())
+
+    async def _response(self, exchange: _Exchange, fault: Fault | None) -> web.Response:
+        if fault is None:
+            return await self._answer(exchange, _NO_FAULT)
+        await asyncio.sleep(self.faults.pause(fault))
+        return await self._faulty(exchange, fault)
 
     def _record(self, exchange: _Exchange, status: int | None) -> None:
         exchange.entry.status = status

@@ -6,21 +6,26 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from aiohttp import http_exceptions, web
+from aiohttp import web
 
 from do_images_async.testing.answers import failure, usual_problem
+from do_images_async.testing.failures import INVALID, Failures, is_failure
 
 __all__ = ["make_runner"]
 
-_INVALID = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
+async def make_runner(app: web.Application, failures: Failures) -> web.ServerRunner:
+    """Return a runner of the application, ready for its first site.
 
-async def make_runner(app: web.Application) -> web.ServerRunner:
-    """Return a runner of the application, ready for its first site."""
+    Args:
+        app: the application.
+        failures: notes the exceptions that no handler has caught.
+    """
     own = web.AppRunner(app)
     await own.setup()
     parts = cast("web.Server", own.server)  # None only before the setup
     server = _Server(parts.request_handler, request_factory=parts.request_factory)
+    server.failures = failures
     # 0 means no limit to aiohttp: a client that stalls would keep the emulator from stopping.
     runner = web.ServerRunner(server, shutdown_timeout=0.01)
     await runner.setup()
@@ -28,15 +33,20 @@ async def make_runner(app: web.Application) -> web.ServerRunner:
 
 
 class _Server(web.Server):
+    failures: Failures
+
     def __call__(self) -> web.RequestHandler:
         no_log = cast("logging.Logger", None)
-        return _Connection(self, loop=asyncio.get_running_loop(), access_log=no_log)
+        connection = _Connection(self, loop=asyncio.get_running_loop(), access_log=no_log)
+        connection.failures = self.failures
+        return connection
 
 
 class _Connection(web.RequestHandler):
     """A connection that shows nothing of an invalid request: it may hold a token."""
 
-    __slots__ = ()
+    __slots__ = ("failures",)
+    failures: Failures
 
     def handle_error(
         self,
@@ -45,14 +55,24 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if not isinstance(exc, _INVALID):
-            return super().handle_error(request, status, exc, message)
+        if not isinstance(exc, INVALID):
+            return self._handle_failure(request, status, exc, message)
         # aiohttp would log a traceback and answer with its message; both quote the request.
         kind = type(exc).__name__
         self.logger.warning("Refused a request from %s that is not valid HTTP: %s", request.remote, kind)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer to an invalid request has begun")
         response = failure(usual_problem(400), {})
+        response.force_close()
+        return response
+
+    def _handle_failure(
+        self, request: web.BaseRequest, status: int, exc: BaseException | None, message: str | None
+    ) -> web.StreamResponse:
+        if exc is None or not is_failure(exc, request) or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        self.failures.note(exc, request)
+        response = failure(usual_problem(500), {})
         response.force_close()
         return response
 
@@ -66,5 +86,5 @@ class _Connection(web.RequestHandler):
     def log_exception(self, *args: Any, **kw: Any) -> None:
         # The body of an invalid request, and a client that went away, end here as well; so does an
         # answer that is ready at the very moment at which aiohttp, while it stops, gives up waiting for it.
-        if not isinstance(kw.get("exc_info"), (*_INVALID, ConnectionError, asyncio.InvalidStateError)):
+        if not isinstance(kw.get("exc_info"), (*INVALID, ConnectionError, asyncio.InvalidStateError)):
             super().log_exception(*args, **kw)

@@ -315,3 +315,26 @@ class TestLoop:
 """
     (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
     assert passed(pytest_in(tmp_path, *PLUGIN, *ASYNCIO)) == 2
+
+
+FAILING_HOOK = """
+import urllib.error
+import urllib.request
+import pytest
+
+def test_nothing_is_asked(images_emulator):
+    def refuse(request):
+        assert False, "nothing was to be asked"
+
+    images_emulator.on_request.append(refuse)
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(images_emulator.url)
+"""
+
+
+@pytest.mark.slow
+def test_an_assertion_of_a_hook_fails_the_test(tmp_path: Path) -> None:
+    outcome = run(tmp_path, FAILING_HOOK, *PLUGIN)
+    assert outcome.returncode == 1
+    assert "nothing was to be asked" in outcome.stdout
+    assert "1 error" in outcome.stdout
