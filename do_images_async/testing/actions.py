@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from do_images_async.testing.arguments import duration, function, one_of
 from do_images_async.testing.catalogue import REGION_NAMES, Record, timestamp
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.state_document import TransferState
@@ -20,6 +21,7 @@ _FEATURES = ("backups", "ipv6", "metadata", "install_agent", "storage", "image_t
 _SIZES = ("s-1vcpu-1gb", "s-1vcpu-2gb", "s-2vcpu-2gb", "s-2vcpu-4gb", "s-4vcpu-8gb")
 
 
+@attrs.define(init=False, eq=False, repr=False, slots=False)  # only for the checks of what is set
 class ActionStore:
     """The account's image actions. Each is in progress for `seconds`, then completed or errored.
 
@@ -33,12 +35,16 @@ class ActionStore:
 
     Attributes:
         seconds: as given; counts for actions that begin from then on.
-        fails: called when an action's time is over; returns whether it ends as errored. By default none does.
+        fails: called with an action when its time is over; returns whether it ends as errored. By default
+            none does.
     """
+
+    seconds: float = attrs.field(validator=duration)
+    fails: Callable[[Record], bool] = attrs.field(validator=function)
 
     def __init__(self, images: ImageStore, *, clock: Callable[[], float], seconds: float) -> None:
         self.seconds = seconds
-        self.fails: Callable[[Record], bool] = lambda _: False
+        self.fails = lambda _: False
         self._images = images
         self._clock = clock
         self._actions: dict[int, Record] = {}
@@ -137,6 +143,11 @@ def _region(slug: str) -> Record:
     }
 
 
+def _teams(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, set) or not all(isinstance(team, str) for team in value):  # pyright: ignore[reportUnknownVariableType]
+        raise TypeError(f"{attribute.name} must be a set of UUIDs, each a string, not {value!r}")
+
+
 @attrs.define(kw_only=True)
 class Transfer:
     """An offer of an image to another account.
@@ -152,9 +163,10 @@ class Transfer:
     image_id: int
     email: str | None = None
     team: str | None = None
-    state: TransferState = "pending"
+    state: TransferState = attrs.field(default="pending", validator=one_of(TransferState))
 
 
+@attrs.define(init=False, eq=False, repr=False, slots=False)  # only for the check of what is set
 class TransferStore:
     """The account's transfers to others. An image whose transfer is accepted leaves the account.
 
@@ -167,8 +179,10 @@ class TransferStore:
         own_teams: UUIDs of teams that accept at once, since the account may act for them.
     """
 
+    own_teams: set[str] = attrs.field(validator=_teams)
+
     def __init__(self, images: ImageStore) -> None:
-        self.own_teams: set[str] = set()
+        self.own_teams = set()
         self._images = images
         self._transfers: list[Transfer] = []
         self._numbers = itertools.count(_FIRST_TRANSFER)

@@ -9,7 +9,19 @@ from typing import Any, get_args
 
 import attrs
 
-__all__ = ["flag", "header_fields", "is_json", "is_text", "number", "one_of", "or_none", "text", "whole"]
+__all__ = [
+    "duration",
+    "flag",
+    "function",
+    "header_fields",
+    "is_json",
+    "is_text",
+    "number",
+    "one_of",
+    "or_none",
+    "text",
+    "whole",
+]
 
 _Kinds = type[int] | tuple[type[int], type[float]]
 Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
@@ -94,6 +106,16 @@ def text(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise TypeError(f"{attribute.name} must be a string")
     if not is_text(value):
         raise ValueError(f"{attribute.name} must be a string without lone surrogates")
+
+
+def function(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Raise unless the value can be called."""
+    if not callable(value):
+        raise TypeError(f"{attribute.name} must be a function, not {value!r}")
+
+
+duration = number(0, 1e9)
+"""A validator for the seconds of an import or an action: the time of its end is still a date."""
 
 
 def flag(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:

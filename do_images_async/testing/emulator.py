@@ -74,9 +74,11 @@ class ImagesEmulator:
     Attributes:
         token: the token that is accepted, with all scopes.
         tokens: every accepted token; issues and revokes them.
-        images: the account's images and the public ones.
-        actions: the account's image actions; `actions.fails` makes them fail.
-        transfers: its transfers to other accounts.
+        images: the account's images and the public ones; `images.import_seconds` can be changed at any time.
+        actions: the account's image actions. `actions.fails` is a function that is called with each, as a
+            dict, when its time is over, and returns whether it fails; `actions.seconds` is `action_seconds`.
+        transfers: its transfers to other accounts; `transfers.own_teams` is the set of the UUIDs of teams
+            that accept at once.
         requests: the journal.
         served: the number of responses by status, None for no response; it also counts requests that the
             journal no longer holds.

@@ -50,6 +50,11 @@ def _raw(raw: Body | None) -> bytes | None:
     return _as_bytes("raw", raw)
 
 
+def _possible(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Raise unless a request can have this method or path."""
+    check_request(**{"method": None, "path": None, attribute.name: value})
+
+
 @attrs.define(kw_only=True)
 class Fault:
     """A failure for the requests that it matches; one fault can combine several kinds.
@@ -87,8 +92,8 @@ class Fault:
         struck: the number of requests that it has applied to.
     """
 
-    method: str | None = attrs.field(default=None, validator=or_none(text))
-    path: str | None = attrs.field(default=None, validator=or_none(text))
+    method: str | None = attrs.field(default=None, validator=[or_none(text), _possible])
+    path: str | None = attrs.field(default=None, validator=[or_none(text), _possible])
     times: int | None = attrs.field(default=1, validator=or_none(whole(0)))
     probability: float = attrs.field(default=1.0, validator=number(0, 1))
     after: bool = attrs.field(default=False, validator=flag)
@@ -107,9 +112,6 @@ class Fault:
     reset_skew: float = attrs.field(default=0.0, validator=number(-1e9, 1e9))
     reset_in: float | None = attrs.field(default=None, validator=or_none(number(-1e9, 1e9)))
     struck: int = attrs.field(default=0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        check_request(self.method, self.path)
 
     def matches(self, request: web.BaseRequest) -> bool:
         """Return whether the fault may apply to this request."""

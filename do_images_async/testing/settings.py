@@ -10,13 +10,12 @@ import attrs
 
 from do_images_async.testing.admin_access import host_name, listening_name
 from do_images_async.testing.answers import Style
-from do_images_async.testing.arguments import flag, number, one_of, or_none, whole
+from do_images_async.testing.arguments import duration, flag, number, one_of, or_none, whole
 from do_images_async.testing.quota import Quota
 
 __all__ = ["Settings"]
 
 _DAY = 86_400.0  # the longest latency, in seconds
-_LONGEST = 1e9  # seconds of an import or an action; the time of its end is still a date
 _LATEST = 1e11  # Unix time that is still a date
 
 
@@ -75,8 +74,8 @@ class Settings:
     images: int = attrs.field(validator=whole(0))
     seed: int = attrs.field(validator=whole())
     quotas: Sequence[Quota] | None = attrs.field(converter=_quotas, validator=_only_quotas)
-    import_seconds: float = attrs.field(validator=number(0, _LONGEST))
-    action_seconds: float = attrs.field(validator=number(0, _LONGEST))
+    import_seconds: float = attrs.field(validator=duration)
+    action_seconds: float = attrs.field(validator=duration)
     latency: float = attrs.field(validator=number(0, _DAY))
     jitter: float = attrs.field(validator=number(0, _DAY))
     host: str = attrs.field(converter=_host)

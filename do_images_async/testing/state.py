@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from do_images_async.testing.arguments import duration
 from do_images_async.testing.catalogue import DISTRIBUTIONS, Record, timestamp
 from do_images_async.testing.state_document import State, check_image
 
@@ -49,6 +50,7 @@ class _Import:
     works: bool
 
 
+@attrs.define(init=False, eq=False, repr=False, slots=False)  # only for the check of what is set
 class ImageStore:
     """The images in the order of a listing. The next response shows every change that a test makes.
 
@@ -61,8 +63,11 @@ class ImageStore:
         import_seconds: how long an import takes.
 
     Attributes:
+        import_seconds: as given; it can be changed at any time, also for imports that have begun.
         on_look: called before anything is read, to apply changes that have become due.
     """
+
+    import_seconds: float = attrs.field(validator=duration)
 
     def __init__(
         self, images: Iterable[Record], *, clock: Callable[[], float], import_seconds: float

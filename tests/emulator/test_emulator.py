@@ -31,6 +31,8 @@ from tests.support.servers import eventually, unused_port
 from tests.support.slow import RUN_SLOW
 
 LIST = "/v2/images"
+NAN = float("nan")
+TEAM = "4f6c71e2-1e90-4762-9fee-6cc4a0a9f2cf"
 
 
 @pytest.fixture
@@ -1474,6 +1476,44 @@ async def test_a_coroutine_function_is_awaited_before_the_request_is_answered() 
 def test_what_the_server_would_not_see_can_not_be_set(name: str) -> None:
     with pytest.raises(AttributeError, match=f"^{name} of an ImagesEmulator can't be set"):
         setattr(ImagesEmulator(images=0), name, [])
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "kind", "words"),
+    [
+        *(("actions", "fails", value, TypeError, "fails must be a function") for value in (True, None)),
+        ("actions", "seconds", "1", TypeError, "seconds must be a number from 0"),
+        *(
+            ("actions", "seconds", value, ValueError, "seconds must be a number from 0")
+            for value in (-1, NAN)
+        ),
+        ("images", "import_seconds", None, TypeError, "import_seconds must be a number from 0"),
+        ("images", "import_seconds", NAN, ValueError, "import_seconds must be a number from 0"),
+        *(
+            ("transfers", "own_teams", value, TypeError, "own_teams must be a set")
+            for value in (TEAM, [5], None)
+        ),
+    ],
+)
+def test_a_part_is_not_set_to_what_would_break_each_answer(
+    part: str, name: str, value: object, kind: type[Exception], words: str
+) -> None:
+    emulator = ImagesEmulator(images=0)
+    with pytest.raises(kind, match=f"^{words}"):
+        setattr(getattr(emulator, part), name, value)
+    assert emulator.dump()["actions"] == []
+
+
+def test_a_transfer_and_a_fault_are_not_changed_to_what_none_is() -> None:
+    emulator = ImagesEmulator(images=0)
+    transfer = emulator.transfers.create(emulator.images.add(), email="a@example.com")
+    with pytest.raises(ValueError, match="state must be one of pending, accepted"):
+        cast("Any", transfer).state = "done"
+    fault = emulator.faults.add(Fault(status=503))
+    with pytest.raises(ValueError, match="method must be in capitals"):
+        fault.method = "get"
+    with pytest.raises(ValueError, match="path must begin with"):
+        fault.path = "v2/images"
 
 
 class CountingEmulator(ImagesEmulator):
