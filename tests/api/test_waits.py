@@ -149,7 +149,8 @@ async def test_an_attempt_whose_retry_succeeded_is_no_last_error(
     waiting: Any = wait(api, 0.5)
     with pytest.raises(errors.WaitTimeoutError) as caught:
         await waiting
-    assert caught.value.last_error is None
+    # The last poll, begun just before the time is up, may be cut off.
+    assert not isinstance(caught.value.last_error, errors.ServerError)
 
 
 class MyStatus(StrEnum):

@@ -374,6 +374,7 @@ async def test_a_copy_that_an_interruption_comes_before_was_not_tried(
 
 async def test_no_copy_begins_while_others_of_the_image_are_in_flight(emulator: ImagesEmulator) -> None:
     # A new client sends a few at once at first, and more with each answer: the other copies wait for one.
+    emulator.actions.seconds = 3600
     emulator.faults.add(Fault(method="POST", delay=0.5))
     emulator.faults.add(Fault(method="POST", delay=2, times=None))
     regions = "sgp1", "ams3", "fra1", "lon1", "tor1", "blr1", "syd1", "sfo3"

@@ -487,14 +487,19 @@ def test_a_forked_child_finds_no_waiter_and_no_lock_of_the_parent() -> None:
 @pytestmark_fork
 @pytest.mark.usefixtures("forks")
 def test_a_forked_child_that_waits_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
-    limiter = RateLimiter(TokenBucket(10, per=0.1, margin=0), grace=0.0, slow_start=False)
+    limiter = RateLimiter(TokenBucket(10, per=60, margin=0), grace=0.0, slow_start=False)
     asyncio.run(spend(limiter))
 
+    async def wait_twice() -> None:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(limiter.acquire(), 0.01)
+
     def check() -> None:
-        asyncio.run(take(limiter, 10))
+        asyncio.run(wait_twice())
         [record] = caplog.records
         assert record.name == "do_images_async.quota"
-        assert "was forked from one that had sent requests, so it waits for 0 s" in record.message
+        assert "was forked from one that had sent requests, so it waits for 60 s" in record.message
 
     in_a_child(check)
     assert caplog.records == []
