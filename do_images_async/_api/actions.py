@@ -124,6 +124,7 @@ class ImageActions:
             await self._check_region(action, image_id, region)
         except DOImagesError as error:
             error.outcome_unknown = True
+            error.add_note(f"action {action.id} was begun")
             raise
         return action
 

@@ -636,11 +636,13 @@ class ImagesAPI:
         """Make sure that an image is in all these regions, and yield an outcome for each as it is known.
 
         A region that lacks the image gets a transfer, which is waited for. One that a transfer is in progress
-        to is waited for as well, so it may be called as often as you like. Calls of one client and its copies
-        for one image look, and start transfers, one after the other. Other clients, processes and machines
-        may look at the same moment: a transfer that the server then refuses is waited for, but if it accepts
-        two, two are made. The value is the completed action, and None for a region that had the image.
-        Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
+        to is waited for as well, so it may be called as often as you like. A transfer may name the region
+        that the image comes from: one in progress that names a region with the image may be to any other, and
+        is waited for before another is begun. Calls of one client and its copies for one image look, and
+        start transfers, one after the other. Other clients, processes and machines may look at the same
+        moment: a transfer that the server then refuses is waited for, but if it accepts two, two are made.
+        The value is the completed action, and None for a region that had the image, or has it after such a
+        wait. Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
 
         Costs one request if no region lacks the image; otherwise also those of `actions.list`, one for each
         transfer that is begun, and one for each poll. A transfer that is refused, or whose outcome is
@@ -669,6 +671,7 @@ class ImagesAPI:
             image_id=check_image_id(image_id),
             read=partial(self.get, image_id),
             actions=self.actions,
+            start=partial(self.actions.transfer, image_id),
             turns=self._turns,
             limiter=lambda: self.limiter,
             max_wait=self._options.max_wait,

@@ -6,8 +6,8 @@ That is: start a transfer to each region that lacks it, unless one is running, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, aclosing, suppress
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
@@ -19,7 +19,13 @@ from do_images_async._api.bulk import Outcome, fan_out
 from do_images_async._api.identity import region_of
 from do_images_async._api.waits import until_completed
 from do_images_async._quota.protocols import Limiter
-from do_images_async.errors import ConflictError, DOImagesError, QuotaWaitError, UnprocessableEntityError
+from do_images_async.errors import (
+    ActionFailedError,
+    ConflictError,
+    DOImagesError,
+    QuotaWaitError,
+    UnprocessableEntityError,
+)
 from do_images_async.models import Action, ActionStatus, Image
 
 __all__ = ["RegionCopies", "Turns"]
@@ -31,6 +37,22 @@ _SHORTEST_TURN: Final = 0.1
 """Seconds that a call waits for its turn before it looks whether it waits for quota."""
 
 
+@attrs.frozen
+class _Seen:
+    """What an image and its actions show.
+
+    Attributes:
+        present: the regions that hold the image.
+        begun: the transfers that are running, by the region that they name.
+        later: returns the regions that hold the image when those have ended that may be to any other region;
+            None if there are none.
+    """
+
+    present: Collection[str]
+    begun: Mapping[str, Action] = attrs.field(factory=dict[str, Action])
+    later: asyncio.Task[Collection[str]] | None = None
+
+
 @attrs.frozen(kw_only=True)
 class RegionCopies:
     """Copies one image to regions; see `ImagesAPI.ensure_regions`.
@@ -38,7 +60,8 @@ class RegionCopies:
     Args:
         image_id: the image's id.
         read: reads the image.
-        actions: starts and polls transfers.
+        actions: lists and polls transfers.
+        start: starts the transfer to a region.
         turns: the client's locks: calls for one image look and start transfers one after the other.
         limiter: returns the client's limiter.
         max_wait: the longest wait for quota, in seconds, also for that of the call whose turn it is.
@@ -50,6 +73,7 @@ class RegionCopies:
     image_id: int
     read: Callable[[], Awaitable[Image]]
     actions: ImageActions
+    start: Callable[[str], Awaitable[Action]]
     turns: Turns
     limiter: Callable[[], Limiter]
     max_wait: float | None
@@ -63,12 +87,14 @@ class RegionCopies:
         await self._take(lock)
         with ExitStack() as turn:
             turn.callback(lock.release)
-            present, begun = await self._look(regions)
+            seen = await self._look(regions)
+            if seen.later is not None:
+                turn.callback(seen.later.cancel)
             unsettled = set(regions)
 
             async def ensure_one(region: str) -> Action | None:
                 try:
-                    action = None if region in present else await self._begin(region, begun.get(region))
+                    action = await self._begin(region, seen)
                 finally:
                     unsettled.discard(region)
                     if not unsettled:  # others see now what was started; they need not wait until it ends
@@ -103,31 +129,60 @@ class RegionCopies:
             else:
                 return
 
-    async def _look(self, regions: Collection[str]) -> tuple[Collection[str], dict[str, Action]]:
-        """Return the regions that hold the image, and the transfers that are running, by region."""
+    async def _look(self, regions: Collection[str]) -> _Seen:
+        """Return the regions that hold the image, and the transfers that are running."""
         present = frozenset((await self.read()).regions)
         missing = frozenset(regions) - present
         if not missing:
-            return present, {}
-        begun, done = await self._transfers()
+            return _Seen(present)
+        running, done = await self._transfers()
         if not missing.isdisjoint(done):  # one may have been completed after the image was read
             present = frozenset((await self.read()).regions)
-        return present, begun
+        begun = {region: action for action in reversed(running) if (region := region_of(action))}
+        # An action may name the region that the image comes from, and no other: see `ImageActions.transfer`.
+        unclear = [action for action in running if region_of(action) in {None, *present}]
+        if not unclear or not missing.difference(present, begun):
+            return _Seen(present, begun)
+        return _Seen(present, begun, asyncio.create_task(self._look_later(unclear)))
 
-    async def _begin(self, region: str, begun: Action | None) -> Action | None:
-        """Return the transfer to a region: `begun` if one is running; None if the image is there."""
-        if begun is not None:
-            return begun
+    async def _begin(self, region: str, seen: _Seen) -> Action | None:
+        """Return the transfer to a region, started if none is running; None if the image is there."""
+        if region in seen.present:
+            return None
+        if region in seen.begun:
+            return seen.begun[region]
+        if seen.later is not None and region in await seen.later:
+            return None
+        return await self._start(region)
+
+    async def _look_later(self, unclear: Sequence[Action]) -> Collection[str]:
+        """Return the regions that hold the image when these transfers have ended."""
+        await asyncio.gather(*map(self._until_ended, unclear))
+        return (await self.read()).regions
+
+    async def _until_ended(self, action: Action) -> None:
+        read = partial(self.actions.get, self.image_id, action.id)
+        with suppress(ActionFailedError):
+            await until_completed(
+                read, self.image_id, action.id, timeout=self.timeout, poll_interval=self.poll_interval
+            )
+
+    async def _start(self, region: str) -> Action | None:
+        """Return the transfer that was started, by this call or another; None if the image is there."""
         try:
-            return await self.actions.transfer(self.image_id, region)
+            return await self.start(region)
         except DOImagesError as error:
             # The transfer may exist although we got an error, or somebody else started one: look again.
             if not (error.outcome_unknown or isinstance(error, ConflictError | UnprocessableEntityError)):
                 raise
-            begun = (await self._transfers())[0].get(region)
-            if begun is None and region not in (await self.read()).regions:
-                raise
-            return begun
+            try:
+                running, _ = await self._transfers()
+                found = next((action for action in running if region_of(action) == region), None)
+                if found is not None or region in (await self.read()).regions:
+                    return found
+            except DOImagesError as unseen:
+                error.add_note(f"whether it was started all the same could not be seen: {unseen}")
+            raise
 
     async def _wait(self, region: str, begun: Action) -> Action:
         return await until_completed(
@@ -140,21 +195,21 @@ class RegionCopies:
             report=None if self.progress is None else partial(self.progress, region),
         )
 
-    async def _transfers(self) -> tuple[dict[str, Action], set[str]]:
-        """Return the transfers that are running, by region, and the regions of those that are completed.
+    async def _transfers(self) -> tuple[list[Action], set[str]]:
+        """Return the transfers that are running, and the regions of those that are completed.
 
         A status that this version doesn't know counts as running, so nothing is started twice.
         """
-        running: dict[str, Action] = {}
+        running: list[Action] = []
         completed: set[str] = set()
         async with aclosing(self.actions.list(self.image_id)) as actions:
             async for action in actions:
-                region = region_of(action)
-                if action.type != "transfer" or not region:
+                if action.type != "transfer":
                     continue
+                region = region_of(action)
                 if not _has_ended(action):
-                    running.setdefault(region, action)
-                elif action.status != ActionStatus.ERRORED:
+                    running.append(action)
+                elif action.status != ActionStatus.ERRORED and region:
                     completed.add(region)
         return running, completed
 

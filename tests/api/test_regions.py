@@ -13,7 +13,18 @@ from aiohttp import web
 from do_images_async import Action, ImagesAPI, Outcome, RateLimiter, TokenBucket, errors
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import FAST, TOKEN
-from tests.support.servers import HANG, Answer, Received, Server, eventually, image_document, reply
+from tests.support.copying import CopyingAccount
+from tests.support.servers import (
+    HANG,
+    RESET,
+    Answer,
+    Received,
+    Server,
+    eventually,
+    image_document,
+    refusal,
+    reply,
+)
 from tests.support.slow import fewer
 
 
@@ -142,49 +153,19 @@ async def test_many_at_once_begin_each_transfer_once(
     assert len(slow_emulator.actions) == 2
 
 
-class Accepting:
-    """An account that accepts every transfer, also a second one to the same region."""
-
-    def __init__(self) -> None:
-        self.regions = ["nyc3"]
-        self.actions: list[dict[str, Any]] = []
-
-    def __call__(self, request: Received) -> Answer:
-        if request.method == "POST":
-            self.actions.append(
-                {
-                    "id": len(self.actions) + 1,
-                    "status": "in-progress",
-                    "type": "transfer",
-                    "resource_id": 7,
-                    "resource_type": "image",
-                    "region_slug": request.json()["region"],
-                }
-            )
-            return reply({"action": self.actions[-1]}, status=201)
-        if request.path.endswith("/actions"):
-            return reply({"actions": self.actions, "meta": {"total": len(self.actions)}})
-        if "/actions/" in request.path:
-            polled = self.actions[int(request.path.rpartition("/")[2]) - 1]
-            polled["status"] = "completed"
-            self.regions.append(polled["region_slug"])
-            return reply({"action": polled})
-        return reply({"image": image_document(7, regions=self.regions)})
-
-
 async def test_calls_of_a_client_that_overlap_transfer_once_whatever_the_server_accepts(
     server: Server, api: ImagesAPI
 ) -> None:
-    account = Accepting()
+    account = CopyingAccount()
     server.answer_with(account)
     clients = (api, api.with_options(timeout=5), api)
     every = await asyncio.gather(*(ensure(client, 7, "ams3", "fra1") for client in clients))
     assert all(outcome.ok for outcomes in every for outcome in outcomes.values())
-    assert sorted(action["region_slug"] for action in account.actions) == ["ams3", "fra1"]
+    assert sorted(account.targets) == ["ams3", "fra1"]
 
 
 async def test_a_call_that_is_left_holds_up_no_other(server: Server, api: ImagesAPI) -> None:
-    account = Accepting()
+    account = CopyingAccount()
     server.script(HANG)
     left = asyncio.create_task(ensure(api, 7, "ams3"))
     await eventually(lambda: bool(server.received))
@@ -196,7 +177,7 @@ async def test_a_call_that_is_left_holds_up_no_other(server: Server, api: Images
 
 
 async def test_a_call_waits_no_longer_than_max_wait_for_one_that_waits_for_quota(server: Server) -> None:
-    server.answer_with(Accepting())
+    server.answer_with(CopyingAccount())
     limiter = RateLimiter(TokenBucket(1, per=600))
     async with ImagesAPI(TOKEN, base_url=server.url, limiter=limiter) as api:
         first = asyncio.create_task(ensure(api, 7, "ams3"))
@@ -212,7 +193,7 @@ async def test_a_call_waits_no_longer_than_max_wait_for_one_that_waits_for_quota
 async def test_a_call_with_max_wait_waits_for_one_whose_answer_takes_time(
     server: Server, api: ImagesAPI
 ) -> None:
-    account = Accepting()
+    account = CopyingAccount()
     server.script(HANG)
     first = asyncio.create_task(ensure(api, 7, "ams3"))
     await eventually(lambda: bool(server.received))
@@ -235,6 +216,55 @@ async def test_a_transfer_whose_response_is_lost_is_found_and_not_repeated(
     assert outcomes["ams3"].ok
     assert len(emulator.actions) == 1
     assert emulator.images[image]["regions"] == ["nyc3", "ams3"]
+
+
+@pytest.mark.parametrize("search", [refusal(503), refusal(403), RESET])
+async def test_a_transfer_that_can_not_be_searched_may_have_been_started(
+    server: Server, api: ImagesAPI, search: Answer
+) -> None:
+    account = CopyingAccount()
+
+    def answer(request: Received) -> Answer:
+        if request.method == "POST":
+            account(request)
+            return RESET
+        return search if account.targets else account(request)
+
+    server.answer_with(answer)
+    error = (await ensure(api, 7, "ams3"))["ams3"].error
+    assert isinstance(error, errors.DOImagesError)
+    assert error.outcome_unknown
+    assert str(error).startswith(f"POST {server.url}/v2/images/7/actions failed")
+    [note] = error.__notes__
+    assert note.startswith("whether it was started all the same could not be seen: GET ")
+
+
+async def test_a_transfer_that_names_where_the_image_comes_from_is_not_doubled(
+    server: Server, api: ImagesAPI
+) -> None:
+    account = CopyingAccount(names="nyc3", completes=False)
+    account.start("ams3")
+    server.answer_with(account)
+    ensuring = asyncio.create_task(ensure(api, 7, "nyc3", "ams3", "fra1"))
+    await eventually(lambda: any("/actions/" in request.path for request in server.received))
+    account.completes = True
+    outcomes = await ensuring
+    assert all(outcome.ok for outcome in outcomes.values())
+    assert account.targets == ["ams3", "fra1"]
+    assert sorted(account.regions) == ["ams3", "fra1", "nyc3"]
+
+
+async def test_a_transfer_that_may_be_to_any_region_and_never_ends_is_the_error_of_those_that_lack_the_image(
+    server: Server, api: ImagesAPI
+) -> None:
+    account = CopyingAccount(names="nyc3", completes=False)
+    account.start("ams3")
+    server.answer_with(account)
+    outcomes = await ensure(api, 7, "nyc3", "ams3", "fra1", timeout=0.05)
+    assert outcomes["nyc3"].ok
+    for region in ("ams3", "fra1"):
+        assert isinstance(outcomes[region].error, errors.WaitTimeoutError)
+    assert account.targets == ["ams3"]
 
 
 async def test_a_transfer_that_was_not_started_is_the_regions_error(
