@@ -79,6 +79,7 @@ class Deletion:
     outcomes: dict[int, bool | None] = attrs.field(factory=dict[int, bool | None], init=False)
     errors: list[BaseException] = attrs.field(factory=list[BaseException], init=False)
     interruption: Interruption = attrs.field(factory=Interruption, init=False)
+    _asked: int = attrs.field(default=0, init=False)
     _look_up_interrupted: bool = attrs.field(default=False, init=False)
     _unwritten: deque[Image] = attrs.field(factory=deque[Image], init=False)
 
@@ -90,7 +91,8 @@ class Deletion:
     @property
     def summary(self) -> str:
         """Return the outcome in a sentence."""
-        parts = [f"{self._deleted:,} of {counted(len(self.found), 'image')} deleted"]
+        total = self._asked if self._look_up_interrupted else len(self.found)
+        parts = [f"{self._deleted:,} of {counted(total, 'image')} deleted"]
         unknown = [str(image.id) for image in self.found if self.outcomes.get(image.id, False) is None]
         if unknown:
             parts.append(f"{len(unknown):,} perhaps deleted: {', '.join(unknown)}")
@@ -111,6 +113,7 @@ class Deletion:
             await lookup.read(api.delete_many(ids, dry_run=True, allow_public=self.allow_public))
         self.found, self.errors = lookup.found, lookup.errors
         self._look_up_interrupted = lookup.interrupted
+        self._asked = len(ids)
 
     async def delete(self, shown: Watch) -> None:
         """Delete the images that were found, and write a line for each.

@@ -55,7 +55,6 @@ class _Call:
 
     Attributes:
         noun: the change in a word, which can be counted.
-        goes_on: whether the call does more after its requests that change something, as a wait does.
         in_flight: its requests that change something and have no answer yet.
         changed: the last request that was carried out, in words.
         cut: whether a request was cancelled in flight.
@@ -65,7 +64,6 @@ class _Call:
     """
 
     noun: str
-    goes_on: bool
     in_flight: int = attrs.field(default=0, init=False)
     changed: str = attrs.field(default="", init=False)
     cut: bool = attrs.field(default=False, init=False)
@@ -86,7 +84,7 @@ class _Call:
         if event.method not in _CHANGING:
             return
         if isinstance(event, PermitGranted):
-            if self.stopping:  # though it is not cancelled yet, as while another of its requests is in flight
+            if self.stopping:  # a retry without a pause, for which it is cancelled only now
                 raise asyncio.CancelledError
             self.in_flight += 1
             return
@@ -98,13 +96,11 @@ class _Call:
         elif event.retry_in is not None and self.stopping:
             # Not from within its own step, where a timeout that begins later could take the cancellation.
             asyncio.get_running_loop().call_soon(self.stop)
-        if self.goes_on and self.stopping:
-            asyncio.get_running_loop().call_soon(self.stop)
 
     def stop(self) -> None:
         """Cancel it, unless a request is in flight, after which it ends by itself or comes back here."""
         self.stopping = True
-        if not self.in_flight and (self.goes_on or not self.changed):
+        if not self.in_flight and not self.changed:
             self.leave()
 
     def leave(self) -> None:
@@ -119,8 +115,6 @@ class _Call:
             if not error.outcome_unknown:
                 return NotSentError()
             return UnfinishedError(f"{error.method} {URL(error.url).path} was sent")
-        if self.goes_on:
-            return asyncio.CancelledError()
         if self.changed:
             return UnfinishedError(self.changed)
         return NotSentError() if error is None else error
@@ -173,25 +167,21 @@ class Interruption:
             noun = nouns.pop() if len(nouns) == 1 else "request"
             complain(f"interrupted; waiting for {counted(waiting, noun)} in flight, again to leave")
 
-    async def to_its_end(
-        self, begin: Callable[[], Awaitable[T]], noun: str = "request", *, goes_on: bool = False
-    ) -> T:
+    async def to_its_end(self, begin: Callable[[], Awaitable[T]], noun: str = "request") -> T:
         """Await a call that changes something; if cancelled, only for what is in flight, and some seconds.
 
         Args:
             begin: begins the call.
             noun: the change in a word, which can be counted.
-            goes_on: whether the call does more after its requests that change something, as a wait does.
 
         Raises:
             UnfinishedError: it was interrupted, and may have been carried out.
             NotSentError: it was interrupted, and was not sent.
             DOImagesError: it failed, or its last attempt did before it was interrupted.
-            CancelledError: it was interrupted and `goes_on`, and no request was in flight.
         """
         if self.begun:
             raise NotSentError
-        call = _Call(noun, goes_on)
+        call = _Call(noun)
         self._calls.add(call)
         task = asyncio.create_task(call.run(begin()))
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from fnmatch import fnmatchcase
 from functools import partial
@@ -12,14 +12,15 @@ from typing import Any, Final
 import attrs
 import click
 
-from do_images_async import Action, ActionStatus, Image, ImagesAPI, ImageStatus, Outcome, fan_out
+from do_images_async import Action, ActionStatus, Image, ImagesAPI, ImageStatus, fan_out
 from do_images_async._api.polling import poll
+from do_images_async._api.regions import RegionCopies, Turns
 from do_images_async._arguments import check_text
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
 from do_images_async.cli.completion import complete_regions
 from do_images_async.cli.connection import Connection, connection_of
-from do_images_async.cli.in_flight import NOT_TRIED, Interruption, NotSentError, UnfinishedError
+from do_images_async.cli.in_flight import NOT_TRIED, Interruption, NotSentError
 from do_images_async.cli.options import (
     IMAGE_ID,
     client_options,
@@ -33,11 +34,12 @@ from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_to_report
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
-from do_images_async.errors import DOImagesError
+from do_images_async.errors import ActionFailedError, DOImagesError
 
 __all__ = ["replicate_command"]
 
 _IMAGES_AT_ONCE: Final = 8
+_DONE: Final = ("present", "copied")
 _LONGEST_LAG: Final = 60.0
 """Seconds in which an image may not yet show a region to which its transfer is completed."""
 
@@ -98,7 +100,9 @@ def replicate_command(
     runs that look at the same moment may both copy, if the server accepts it. The images are those with
     the ids, or those of yours that have the tag and such a name.
 
-    Interrupted, it calls the copies that it did not come to "not tried".
+    The status of each image in each region is "present", "copied" or "failed"; "in-progress" if the
+    wait for its transfer ended before, by --wait-timeout, an error or an interruption; "unknown" if a
+    transfer may have been begun; "not tried" if the command was interrupted before.
 
     Costs one request for each image that lacks nothing, and one more if ids are given; otherwise also
     those of `actions`, one for each transfer, one for each poll, and one to see that the image is there.
@@ -139,10 +143,11 @@ class _Replication:
         wait_timeout, poll_interval: seconds, for each region.
         copies: the outcomes of images and regions so far.
         begun: the transfers that were started, or found in progress, by image and region.
+        doubts: the errors after which a transfer may have been started, likewise.
         changes: the same in words.
         images: the images.
         interruption: the interruption of the command.
-        errors: how many copies failed.
+        errors: how many copies are not done.
     """
 
     connection: Connection
@@ -150,8 +155,9 @@ class _Replication:
     wait_timeout: float
     poll_interval: float
     copies: list[_Copy] = attrs.field(factory=list[_Copy], init=False)
-    begun: dict[tuple[int, str], tuple[Image, Action]] = attrs.field(
-        factory=dict[tuple[int, str], tuple[Image, Action]], init=False
+    begun: dict[tuple[int, str], Action] = attrs.field(factory=dict[tuple[int, str], Action], init=False)
+    doubts: dict[tuple[int, str], DOImagesError] = attrs.field(
+        factory=dict[tuple[int, str], DOImagesError], init=False
     )
     changes: list[str] = attrs.field(factory=list[str], init=False)
     errors: int = attrs.field(default=0, init=False)
@@ -163,41 +169,72 @@ class _Replication:
         try:
             read = await api.get(image.id)
         except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
-            self.connection.explain(error)
-            for region in self.regions:
-                self._fail(image, region, message_with_notes(error))
+            self._fail_all(image, error)
         else:
+            self.images[self.images.index(image)] = read
             await self.ensure(api, read)
 
     async def ensure(self, api: ImagesAPI, image: Image) -> None:
         """Copy an image to the regions that lack it, and record each outcome."""
         if image.status is not None and image.status != ImageStatus.AVAILABLE:
             for region in self.regions:
-                self._fail(image, region, f"the image is {image.status}, not available")
+                self._add(image, region, "failed", message=f"the image is {image.status}, not available")
             return
         try:
-            await self.interruption.to_its_end(lambda: self._ensure(api, image), "transfer", goes_on=True)
-        except NotSentError:
-            return  # nothing of this image was begun
+            completed = await self._ensure(api, image)
         except Exception as error:  # noqa: BLE001  (it is this image's, and reported with it)
-            self.connection.explain(error)
-            status = "unknown" if isinstance(error, UnfinishedError) else "failed"
-            known = {copy.region for copy in self.copies if copy.image_id == image.id}
-            known.update(
-                region for image_id, region in self.begun if image_id == image.id and self.interruption.begun
-            )
-            for region in self.regions:
-                if region not in known:
-                    self._fail(image, region, message_with_notes(error), status)
-        if not self.interruption.begun:
-            await self._verify(api, image)
+            self._fail_all(image, error)
+        else:
+            await self._verify(api, image, completed)
 
-    async def _verify(self, api: ImagesAPI, image: Image) -> None:
-        """Read the image until it is in the regions that it was copied to; fail the copies to the others."""
-        copied = {
-            copy.region: copy for copy in self.copies if copy.image_id == image.id and copy.status == "copied"
-        }
-        if not copied:
+    async def _ensure(self, api: ImagesAPI, image: Image) -> dict[str, Action]:
+        """Return the completed transfers by region; record the other outcomes."""
+        copies = RegionCopies(
+            image_id=image.id,
+            read=partial(api.get, image.id),
+            actions=api.actions,
+            start=partial(self._start, api, image),
+            turns=Turns(),
+            limiter=lambda: api.limiter,
+            max_wait=None,
+            timeout=self.wait_timeout,
+            poll_interval=self.poll_interval,
+            progress=partial(self._note_begun, image),
+        )
+        completed: dict[str, Action] = {}
+        async with aclosing(copies.ensure(self.regions)) as outcomes:
+            async for outcome in outcomes:
+                if outcome.error is not None:
+                    self._fail(image, outcome.key, outcome.error)
+                elif outcome.value is None:
+                    self._add(image, outcome.key, "present")
+                else:
+                    completed[outcome.key] = outcome.value
+        return completed
+
+    async def _start(self, api: ImagesAPI, image: Image, region: str) -> Action:
+        """Start a transfer. If the command is interrupted, it ends when it is known what was started."""
+        try:
+            action = await self.interruption.to_its_end(
+                lambda: api.actions.transfer(image.id, region), "transfer"
+            )
+        except NotSentError:
+            raise asyncio.CancelledError from None
+        except DOImagesError as error:
+            if error.outcome_unknown:
+                self.doubts[image.id, region] = error
+            if not self.interruption.begun:
+                raise
+            self._fail(image, region, error)
+        else:
+            self._note_begun(image, region, action)
+            if not self.interruption.begun:
+                return action
+        raise asyncio.CancelledError
+
+    async def _verify(self, api: ImagesAPI, image: Image, completed: Mapping[str, Action]) -> None:
+        """Read the image until it is in these regions; the copies to those that it does not show failed."""
+        if not completed:
             return
         present: Collection[str] = ()
         timeout = min(self.wait_timeout, _LONGEST_LAG)
@@ -205,7 +242,7 @@ class _Replication:
         try:
             polled = await poll(
                 partial(api.get, image.id),
-                lambda read: copied.keys() <= set(read.regions),
+                lambda read: completed.keys() <= set(read.regions),
                 timeout=timeout,
                 poll_interval=self.poll_interval,
             )
@@ -214,76 +251,74 @@ class _Replication:
             reason = f"the image could not be read: {message_with_notes(error)}"
         else:
             present = () if polled.last is None else polled.last.regions
-        for region, copy in copied.items():
-            if region not in present:
-                message = f"action {copy.action_id} is completed, but {reason}"
-                failed = attrs.evolve(copy, status="failed", message=message)
-                self.copies[self.copies.index(copy)] = failed
-                self.errors += 1
+        for region, action in completed.items():
+            if region in present:
+                self._add(image, region, "copied", action)
+            else:
+                message = f"action {action.id} is completed, but {reason}"
+                self._add(image, region, "failed", action, message)
 
-    async def _ensure(self, api: ImagesAPI, image: Image) -> None:
-        outcomes = api.ensure_regions(
-            image.id,
-            self.regions,
-            timeout=self.wait_timeout,
-            poll_interval=self.poll_interval,
-            progress=partial(self._begin, image),
-        )
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                self._note(image, outcome)
-
-    def _begin(self, image: Image, region: str, action: Action) -> None:
+    def _note_begun(self, image: Image, region: str, action: Action) -> None:
         if (image.id, region) not in self.begun:
             self.changes.append(f"action {action.id} copies image {image.id} to {region}")
-        self.begun[image.id, region] = (image, action)
+        self.begun[image.id, region] = action
 
     def note_unfinished(self) -> None:
         """Record what is in progress when the command is interrupted, and what it did not come to."""
         known = {(copy.image_id, copy.region) for copy in self.copies}
-        self.copies += [
-            _Copy(
-                image_id=image.id,
-                name=image.name,
-                region=region,
-                status=str(action.status or ActionStatus.IN_PROGRESS),
-                action_id=action.id,
-                message="it goes on; the next run waits for it",
-            )
-            for (image_id, region), (image, action) in self.begun.items()
-            if (image_id, region) not in known
-        ]
-        known.update(self.begun)
-        self.copies += [
-            _Copy(image_id=image.id, name=image.name, region=region, status=NOT_TRIED)
-            for image in self.images
-            for region in self.regions
-            if (image.id, region) not in known
-        ]
+        for image in self.images:
+            for region in self.regions:
+                if (image.id, region) not in known:
+                    self._add_unfinished(image, region)
 
-    def _note(self, image: Image, outcome: Outcome[str, Any]) -> None:
-        if isinstance(outcome.error, asyncio.CancelledError):
-            return  # interrupted before its transfer was sent
-        if outcome.error is not None:
-            self.connection.explain(outcome.error)
-            self._fail(image, outcome.key, message_with_notes(outcome.error))
-            return
-        action = outcome.value
-        self.copies.append(
-            _Copy(
-                image_id=image.id,
-                name=image.name,
-                region=outcome.key,
-                status="present" if action is None else "copied",
-                action_id=None if action is None else action.id,
-            )
-        )
+    def _add_unfinished(self, image: Image, region: str) -> None:
+        action, doubt = self.begun.get((image.id, region)), self.doubts.get((image.id, region))
+        if action is None and doubt is not None:
+            self._add(image, region, "unknown", message=message_with_notes(doubt))
+        elif action is None:
+            self._add(image, region, NOT_TRIED)
+        elif action.status == ActionStatus.ERRORED:
+            self._add(image, region, "failed", action, "its action errored")
+        elif action.status == ActionStatus.COMPLETED:
+            message = "its action is completed; the next run looks whether the image is there"
+            self._add(image, region, "in-progress", action, message)
+        else:
+            self._add(image, region, "in-progress", action, "it goes on; the next run waits for it")
 
-    def _fail(self, image: Image, region: str, message: str, status: str = "failed") -> None:
-        self.errors += 1
-        self.copies.append(
-            _Copy(image_id=image.id, name=image.name, region=region, status=status, message=message)
+    def _fail_all(self, image: Image, error: BaseException) -> None:
+        """Record an error of the image for each region that has no outcome."""
+        known = {copy.region for copy in self.copies if copy.image_id == image.id}
+        for region in self.regions:
+            if region not in known:
+                self._fail(image, region, error)
+
+    def _fail(self, image: Image, region: str, error: BaseException) -> None:
+        """Record the error of a copy, which may be in progress all the same."""
+        if isinstance(error, asyncio.CancelledError):
+            return  # interrupted; see `note_unfinished`
+        self.connection.explain(error)
+        action = self.begun.get((image.id, region))
+        if action is not None and not isinstance(error, ActionFailedError):
+            status = "in-progress"
+        elif isinstance(error, DOImagesError) and error.outcome_unknown:
+            status = "unknown"
+        else:
+            status = "failed"
+        self._add(image, region, status, action, message_with_notes(error))
+
+    def _add(
+        self, image: Image, region: str, status: str, action: Action | None = None, message: str = ""
+    ) -> None:
+        self.errors += status not in _DONE
+        copy = _Copy(
+            image_id=image.id,
+            name=image.name,
+            region=region,
+            status=status,
+            action_id=None if action is None else action.id,
+            message=message,
         )
+        self.copies.append(copy)
 
 
 async def _replicate(
@@ -322,8 +357,8 @@ def _report(replication: _Replication, rows: Rows, target: Target) -> int:
         message = "interrupted: transfers that are in progress go on; the next run waits for them"
         raise Stopped(Exit.INTERRUPTED, message, partial=True)
     if replication.errors:
-        done = f"{replication.errors:,} of {len(replication.copies):,} copies failed"
-        raise Stopped(Exit.API_ERROR, done, partial=True)
+        message = f"{replication.errors:,} of {len(replication.copies):,} copies are not done"
+        raise Stopped(Exit.API_ERROR, message, partial=True)
     if not replication.images:
         complain("no image matches")
     return Exit.OK

@@ -12,7 +12,7 @@ import re
 import signal
 from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,18 @@ from tests.support.cli_processes import (
     pruning_into_a_pipe,
     start,
 )
-from tests.support.servers import eventually
+from tests.support.copying import CopyingAccount
+from tests.support.servers import (
+    CLOSE,
+    HANG,
+    RESET,
+    Answer,
+    Received,
+    Script,
+    Server,
+    eventually,
+    refusal,
+)
 from tests.support.slow import fewer
 
 STOPPING = fewer([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -389,6 +400,95 @@ async def test_no_copy_begins_while_others_of_the_image_are_in_flight(emulator: 
     assert 1 < sent < len(regions)
 
 
+def when(path: str, act: Callable[[], object], account: CopyingAccount, answer: Answer | None) -> Script:
+    """Return a script that acts when the path is asked for after a transfer has begun, and answers then."""
+    acts = [act]
+
+    async def script(request: Received) -> Answer:
+        if acts and request.path == path and account.targets:
+            acts.pop()()
+            await asyncio.sleep(0.3)
+            return answer or account(request)
+        return account(request)
+
+    return script
+
+
+COPYING = ("replicate", "7", "--to", "fra1", "-o", "json")
+
+
+@pytest.mark.parametrize("broken", fewer([refusal(504), RESET, CLOSE]))
+async def test_a_copy_whose_outcome_is_unknown_when_it_is_interrupted_is_unknown(
+    server: Server, broken: Answer
+) -> None:
+    copies = CopyingAccount()
+
+    async def script(request: Received) -> Answer:
+        answer = copies(request)
+        if request.method != "POST":
+            return answer
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        return broken
+
+    server.answer_with(script)
+    process = await start(COPYING, account(server))
+    status, stdout, stderr = await ended(process)
+    [row] = json.loads(stdout)
+    assert status == -signal.SIGTERM
+    assert (row["status"], row["name"]) == ("unknown", "image 7")
+    assert "POST" in row["message"]
+    assert "waiting for 1 transfer in flight" in stderr
+
+
+async def test_a_copy_that_is_being_searched_when_it_is_interrupted_is_unknown(server: Server) -> None:
+    copies = CopyingAccount()
+    process: Process
+    acts = [lambda: process.send_signal(signal.SIGTERM)]
+
+    def script(request: Received) -> Answer:
+        answer = copies(request)
+        if request.method == "POST":
+            return RESET
+        if copies.targets and acts:
+            acts.pop()()
+            return HANG
+        return answer
+
+    server.answer_with(script)
+    process = await start(COPYING, account(server))
+    status, stdout, _ = await ended(process)
+    [row] = json.loads(stdout)
+    assert status == -signal.SIGTERM
+    assert row["status"] == "unknown"
+    assert row["message"].startswith(f"POST {server.url}/v2/images/7/actions failed")
+
+
+async def test_a_copy_is_known_whose_action_names_another_region_when_it_is_interrupted(
+    server: Server,
+) -> None:
+    copies = CopyingAccount(names="nyc3", completes=False)
+    server.answer_with(when("/v2/images/7", lambda: process.send_signal(signal.SIGTERM), copies, None))
+    process = await start(COPYING, account(server))
+    status, stdout, _ = await ended(process)
+    [row] = json.loads(stdout)
+    assert status == -signal.SIGTERM
+    assert (row["status"], row["action_id"]) == ("in-progress", 1)
+
+
+async def test_a_copy_that_the_image_does_not_show_when_it_is_interrupted_is_not_called_copied(
+    server: Server,
+) -> None:
+    copies = CopyingAccount(shows=False)
+    server.answer_with(when("/v2/images/7", lambda: process.send_signal(signal.SIGTERM), copies, None))
+    process = await start((*COPYING, "--poll-interval", "0.01"), account(server))
+    status, stdout, _ = await ended(process)
+    [row] = json.loads(stdout)
+    assert status == -signal.SIGTERM
+    assert (row["status"], row["action_id"]) == ("in-progress", 1)
+    assert row["message"] == "its action is completed; the next run looks whether the image is there"
+
+
 async def test_a_refused_change_is_said_to_be_refused(emulator: ImagesEmulator) -> None:
     emulator.faults.add(Fault(method="POST", status=429, headers={"retry-after": "300"}, times=None))
     process = await begun(emulator, *changes("")["create"])
@@ -457,7 +557,7 @@ async def test_json_has_the_images_that_were_read_before_the_interruption(
     ]
     told = {
         "get": f"INCOMPLETE: interrupted after {len(known)}/3 images",
-        "delete": f"interrupted: 0 of {counted(len(known), 'image')} deleted",
+        "delete": "interrupted: 0 of 3 images deleted",
     }
     assert stderr.splitlines()[-1] == f"do-images: {told[command]}"
     assert emulator.requests.count("DELETE") == 0

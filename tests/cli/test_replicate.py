@@ -76,11 +76,11 @@ async def test_a_region_that_fails_leaves_the_others_done(emulator: ImagesEmulat
     ended = await replicate(emulator, *arguments)
     rows = {row["image_id"]: row for row in json.loads(ended.stdout)}
     assert ended.status == 3
-    assert ended.stderr == "do-images: 2 of 3 copies failed\n"
+    assert ended.stderr == "do-images: 2 of 3 copies are not done\n"
     assert rows[ids(emulator)["golden-2"]]["status"] == "copied"
     assert rows[pending]["message"] == "the image is pending, not available"
-    assert rows[number]["status"] == "failed"
-    assert (await replicate(emulator, *arguments)).stderr == "do-images: 1 of 3 copies failed\n"
+    assert rows[number]["status"] == "unknown"
+    assert (await replicate(emulator, *arguments)).stderr == "do-images: 1 of 3 copies are not done\n"
 
 
 async def test_a_copy_counts_when_the_image_shows_the_region(emulator: ImagesEmulator) -> None:
@@ -104,11 +104,30 @@ async def test_a_copy_that_the_image_never_shows_has_failed(emulator: ImagesEmul
     )
     arguments = ("--tag", "golden", "--to", "sgp1", "--wait-timeout", "5", "-o", "json")
     ended = await replicate(emulator, *arguments)
-    assert (ended.status, ended.stderr) == (3, "do-images: 1 of 2 copies failed\n")
+    assert (ended.status, ended.stderr) == (3, "do-images: 1 of 2 copies are not done\n")
     rows = {row["name"]: row for row in json.loads(ended.stdout)}
     assert rows["golden-2"]["status"] == "copied"
     assert rows["golden-1"]["status"] == "failed"
     assert "is completed, but the image is not there after 5 s" in rows["golden-1"]["message"]
+
+
+async def test_a_copy_that_takes_longer_than_the_wait_is_in_progress(emulator: ImagesEmulator) -> None:
+    emulator.actions.seconds = 3600
+    arguments = ("--name", "golden-1", "--to", "sgp1", "--wait-timeout", "0.1", "-o", "json")
+    ended = await replicate(emulator, *arguments)
+    [row] = json.loads(ended.stdout)
+    [action] = emulator.actions
+    assert (ended.status, ended.stderr) == (3, "do-images: 1 of 1 copies are not done\n")
+    assert (row["status"], row["action_id"]) == ("in-progress", action["id"])
+    assert "is not completed after 0.1 s" in row["message"]
+
+
+async def test_an_action_that_errors_is_a_failed_copy_with_its_id(emulator: ImagesEmulator) -> None:
+    emulator.actions.fails = lambda _: True
+    ended = await replicate(emulator, "--name", "golden-1", "--to", "sgp1", "-o", "json")
+    [row] = json.loads(ended.stdout)
+    [action] = emulator.actions
+    assert (row["status"], row["action_id"]) == ("failed", action["id"])
 
 
 async def test_an_image_that_is_not_there_is_said(emulator: ImagesEmulator) -> None:
