@@ -157,15 +157,16 @@ class RegionCopies:
 
     async def _look_later(self, unclear: Sequence[Action]) -> Collection[str]:
         """Return the regions that hold the image when these transfers have ended."""
-        await asyncio.gather(*map(self._until_ended, unclear))
+        for action in unclear:
+            with suppress(ActionFailedError):
+                await until_completed(
+                    partial(self.actions.get, self.image_id, action.id),
+                    self.image_id,
+                    action.id,
+                    timeout=self.timeout,
+                    poll_interval=self.poll_interval,
+                )
         return (await self.read()).regions
-
-    async def _until_ended(self, action: Action) -> None:
-        read = partial(self.actions.get, self.image_id, action.id)
-        with suppress(ActionFailedError):
-            await until_completed(
-                read, self.image_id, action.id, timeout=self.timeout, poll_interval=self.poll_interval
-            )
 
     async def _start(self, region: str) -> Action | None:
         """Return the transfer that was started, by this call or another; None if the image is there."""
