@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 import attrs
 
+from do_images_async._api.read_once import ReadOnce
 from do_images_async._arguments import (
     check_bool,
     check_callable,
@@ -108,6 +109,8 @@ def fan_out(
     not yet yielded. To stop early, use `aclosing`: closing the generator, or cancelling its task, cancels the
     calls in flight and waits for them. An async generator of keys is closed, too.
 
+    What is returned can be read once, as that of `ImagesAPI.list`: another loop over it raises a ValueError.
+
     Args:
         call: an async function of one key.
         keys: any iterable or async iterable.
@@ -129,7 +132,8 @@ def fan_out(
     check_unread(keys, "keys")
     source = _iterator(keys)
     total = len(keys) if isinstance(keys, Sized) else None
-    return _outcomes(_Workers(call, source, concurrency, ordered, _Tally(progress, total)), source)
+    workers = _Workers(call, source, concurrency, ordered, _Tally(progress, total))
+    return ReadOnce(_outcomes(workers, source), "generator of outcomes")
 
 
 async def _outcomes(workers: _Workers[K, V], source: AsyncIterator[K]) -> AsyncGenerator[Outcome[K, V], None]:

@@ -18,9 +18,10 @@ from do_images_async._api.bulk import BulkProgress, Outcome, fan_out
 from do_images_async._api.changes import Change, Changes, check_changes, check_fields, check_ids
 from do_images_async._api.identity import check_created, check_image
 from do_images_async._api.latest import LatestFilter, LatestType, newest
-from do_images_async._api.listing import ImageFilters, Listing, ListType, ReadOnce, check_listing, page_fields
+from do_images_async._api.listing import ImageFilters, Listing, ListType, check_listing, page_fields
 from do_images_async._api.pagination import Page
 from do_images_async._api.polling import check_wait
+from do_images_async._api.read_once import ReadOnce
 from do_images_async._api.recovery import check_since, find_candidates
 from do_images_async._api.regions import RegionCopies, Turns
 from do_images_async._api.waits import until_available
@@ -339,7 +340,8 @@ class ImagesAPI:
         """
         listing = self._listing(ImageFilters(type, private, tag_name), per_page)
         check_listing(per_page, concurrency, strict)
-        return ReadOnce(_image_pages(listing.pages(concurrency=concurrency, strict=strict)))
+        pages = listing.pages(concurrency=concurrency, strict=strict)
+        return ReadOnce(_image_pages(pages), "listing")
 
     async def list_whole(
         self,
@@ -679,7 +681,7 @@ class ImagesAPI:
             poll_interval=poll_interval,
             progress=progress,
         )
-        return copies.ensure(check_regions(regions))
+        return ReadOnce(copies.ensure(check_regions(regions)), "generator of outcomes")
 
     # For type checkers: mypy takes `[42, "ubuntu-24-04-x64"]` for a list of objects where `Key` is asked for.
     @overload
@@ -798,9 +800,8 @@ class ImagesAPI:
             return await self.update(image_id, **check_fields(fields))
 
         pairs = check_changes(changes)
-        return _keyed_by_id(
-            fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
-        )
+        outcomes = fan_out(update, pairs, concurrency=concurrency, ordered=ordered, progress=progress)
+        return ReadOnce(_keyed_by_id(outcomes), "generator of outcomes")
 
     def _listing(self, filters: ImageFilters, per_page: int) -> Listing[Image]:
         return Listing(

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Generic, Literal, Protocol, Self, TypedDict, TypeVar, get_args
+from typing import Generic, Literal, Protocol, TypedDict, TypeVar, get_args
 
 import attrs
 
 from do_images_async._api.identity import check_listed
 from do_images_async._api.pagination import Item, LinkedPages, Page, read_whole
-from do_images_async._arguments import (
-    check_bool,
-    check_choice,
-    check_range,
-    check_text,
-    check_unread,
-    is_read,
-)
+from do_images_async._api.read_once import ReadOnce
+from do_images_async._arguments import check_bool, check_choice, check_range, check_text
 from do_images_async._http.bodies import Links, Meta
 from do_images_async._http.request import Call, Options
 from do_images_async._http.transport import Transport
 from do_images_async.errors import WrongResourceError
 from do_images_async.models import Image, RateLimit
 
-__all__ = ["ImageFilters", "ListType", "Listing", "PageFields", "ReadOnce", "check_listing", "page_fields"]
+__all__ = ["ImageFilters", "ListType", "Listing", "PageFields", "check_listing", "page_fields"]
 
 logger = logging.getLogger("do_images_async")
 
@@ -35,7 +29,6 @@ _MAX_PER_PAGE = 200
 
 T = TypeVar("T", bound=Item)
 T_co = TypeVar("T_co", bound=Item, covariant=True)
-V = TypeVar("V")
 
 
 @attrs.frozen
@@ -101,7 +94,7 @@ class Listing(Generic[T]):
 
     def items(self, *, concurrency: int, strict: bool) -> AsyncGenerator[T, None]:
         """Yield every item once; see `read_whole`."""
-        return ReadOnce(self._items(concurrency=concurrency, strict=strict))
+        return ReadOnce(self._items(concurrency=concurrency, strict=strict), "listing")
 
     async def _items(self, *, concurrency: int, strict: bool) -> AsyncGenerator[T, None]:
         async with aclosing(self.pages(concurrency=concurrency, strict=strict)) as pages:
@@ -167,44 +160,6 @@ class _Filtered(Generic[T]):
                 self.warned = True
                 logger.warning("the listing holds what was not asked for: %s", error)
         return page
-
-
-class ReadOnce(AsyncGenerator[V, None]):
-    """A generator that a loop can't begin again once it is finished.
-
-    A generator of Python yields nothing then, which would pass for an empty listing: in a cell of a notebook
-    that is run again, or in a loop that is tried again after an error.
-
-    Attributes:
-        has_begun: whether something was read of it.
-    """
-
-    def __init__(self, generator: AsyncGenerator[V, None]) -> None:
-        self._generator = generator
-        self.has_begun = False
-
-    def __repr__(self) -> str:
-        if is_read(self._generator):
-            return "<listing that was read to its end or closed>"
-        return "<listing that has begun>" if self.has_begun else "<listing that has not begun>"
-
-    def __aiter__(self) -> Self:
-        check_unread(self._generator, "this listing")
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, V]:
-        self.has_begun = True
-        return self._generator.__anext__()
-
-    def asend(self, value: None) -> Coroutine[Any, Any, V]:
-        self.has_begun = True
-        return self._generator.asend(value)
-
-    def athrow(self, *error: Any) -> Coroutine[Any, Any, V]:
-        return self._generator.athrow(*error)
-
-    def aclose(self) -> Coroutine[Any, Any, None]:
-        return self._generator.aclose()
 
 
 class PageFields(TypedDict):

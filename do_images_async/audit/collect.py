@@ -21,7 +21,7 @@ from typing import Final
 import attrs
 
 from do_images_async._api.idset import IdSet
-from do_images_async._api.listing import ReadOnce
+from do_images_async._api.read_once import ReadOnce
 from do_images_async._arguments import check_choice, check_range, check_unread, ids_of, shown
 from do_images_async.audit.context import (
     PRICE,
@@ -133,7 +133,7 @@ def _check_not_begun(images: AsyncIterable[Image] | Iterable[Image]) -> None:
     """Raise ValueError for images of which a part was read: the report would be of the rest."""
     check_unread(images, "images")
     if isinstance(images, ReadOnce) and images.has_begun:
-        raise ValueError("images is a listing that was read already, in part or whole: make a new one")
+        raise ValueError(f"images is a {images.kind} that was read already, in part or whole: make a new one")
 
 
 def _rule_names(ignored: Collection[str], rules: tuple[Rule, ...]) -> tuple[str, ...]:
