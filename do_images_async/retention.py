@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from do_images_async._arguments import check_range, check_text, check_texts, ids_of
+from do_images_async._arguments import check_callable, check_range, check_text, check_texts, ids_of, shown
 from do_images_async._whole import WholeListing
 from do_images_async.models import Image, ImageStatus, ImageType
 
@@ -164,6 +164,11 @@ def plan(
         raise TypeError(
             f"images must be a WholeListing, as ImagesAPI.list_whole returns, not {type(images).__name__}"
         )
+    if not isinstance(policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"policy must be a Policy, not {type(policy).__name__}")
+    check_callable(group_by, "group_by")
+    if not isinstance(time_zone, tzinfo):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"time_zone must be a tzinfo, such as a ZoneInfo, not {shown(time_zone)}")
     if not isinstance(now, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"now must be a datetime, not {type(now).__name__}")
     if now.utcoffset() is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -251,6 +251,9 @@ def read_already(ids: list[int]) -> Iterator[int]:
         (lambda: by_pattern(".*"), "group named group"),
         (lambda: planned([], Policy(keep_last=1), now=datetime(2026, 1, 1)), "time zone"),  # noqa: DTZ001
         (lambda: planned([], Policy(keep_last=1), now="today"), "now must be a datetime"),
+        (lambda: planned([], cast("Any", {"keep_last": 1})), "policy must be a Policy, not dict"),
+        (lambda: planned([], Policy(keep_last=1), group_by="name"), "group_by must be callable, not 'name'"),
+        (lambda: planned([], Policy(keep_last=1), time_zone="UTC"), "time_zone must be a tzinfo, such as"),
         (lambda: planned([], Policy(keep_last=1), in_use=["3"]), "each of in_use must be an int"),
         (lambda: planned([], Policy(keep_last=1), in_use=read_already([3])), "in_use was read to its end"),
         (lambda: planned([], Policy(keep_last=1), types="snapshot"), "types must be a list"),

@@ -33,6 +33,11 @@ def combined(reports: Mapping[str, AuditReport], *, keep: int | None = 1000) -> 
         TypeError, ValueError: there is no report, `keep` can't be used, or two reports were made with other
             prices, rules or ignored names; the message says which.
     """
+    if not isinstance(reports, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"reports must be a mapping of names to reports, not {shown(reports)}")
+    for report in reports.values():
+        if not isinstance(report, AuditReport):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"each of reports must be an AuditReport, not {shown(report)}")
     if not reports:
         raise ValueError("reports must hold at least one report")
     if keep is not None:

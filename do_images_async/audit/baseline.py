@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import attrs
 
+from do_images_async._arguments import shown
 from do_images_async.audit.comparison import Change, Comparison, PastFinding
 from do_images_async.audit.context import Finding
 from do_images_async.audit.report import SCHEMA, AuditReport, Group
@@ -79,8 +80,11 @@ def compare(report: AuditReport, baseline: AuditReport | Baseline | Mapping[str,
             `Baseline.from_dict` made of the data.
 
     Raises:
+        TypeError: `report` is no `AuditReport`.
         ValueError: the baseline is no such data.
     """
+    if not isinstance(report, AuditReport):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"report must be an AuditReport, not {shown(report)}")
     if isinstance(baseline, AuditReport):
         baseline = baseline.to_dict()
     if not isinstance(baseline, Baseline):

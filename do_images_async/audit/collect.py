@@ -12,6 +12,7 @@ from collections.abc import (
     Collection,
     Container,
     Iterable,
+    Mapping,
 )
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, date, datetime
@@ -20,9 +21,10 @@ from typing import Final
 
 import attrs
 
+from do_images_async._api.bulk import Outcome
 from do_images_async._api.idset import IdSet
 from do_images_async._api.read_once import ReadOnce
-from do_images_async._arguments import check_choice, check_range, check_unread, ids_of, shown
+from do_images_async._arguments import check_callable, check_choice, check_range, check_unread, ids_of, shown
 from do_images_async.audit.context import (
     PRICE,
     PRICE_DATE,
@@ -40,7 +42,7 @@ from do_images_async.audit.context import (
 from do_images_async.audit.report import NOTHING, AuditReport, Group, RuleSummary
 from do_images_async.audit.rules import DEFAULT_RULES, RULE_NAMES
 from do_images_async.audit.settings import NamedRule, checked_names, checked_number, matches_tag, settings_of
-from do_images_async.models import Image
+from do_images_async.models import Image, ImagePage
 
 __all__ = ["audit"]
 
@@ -79,7 +81,8 @@ async def audit(
     An async generator is closed when the audit ends, also if it fails: the next audit needs a new one.
 
     Args:
-        images: the images to audit, such as `api.list(strict=True)`, called anew for each audit.
+        images: the images to audit, such as `api.list(strict=True)`, called anew for each audit. An iterator
+            that is no generator, such as a `filter`, passes for an empty one when it has been used up.
         rules: the rules to apply.
         now: the moment that ages are counted to; aware. By default the present.
         price: USD per GB and month of a snapshot or custom image.
@@ -99,13 +102,13 @@ async def audit(
         ValueError: a number is out of its range, `now` has no time zone, `ignore_rules` names no rule, or
             `images` is a listing that was read already, in part or whole, or another generator that was read
             to its end or closed.
-        TypeError: an argument is of another type, `ignore_rules` or `ignore_tags` a single string, or one of
-            `in_use` no number.
+        TypeError: an argument is of another type, `ignore_rules` or `ignore_tags` a single string, one of
+            `images` no `Image`, one of `in_use` no number, or what a rule returned neither a finding nor
+            None.
         DOImagesError: `images` failed; there is no report of the images read until then.
     """
-    _check_not_begun(images)
-    check_unread(rules, "rules")
-    rules = tuple(rules)
+    _check_images(images)
+    rules = _checked_rules(rules)
     context = Context(
         now=_aware(now), price=_money(price, "price"), backup_price=_money(backup_price, "backup_price")
     )
@@ -122,6 +125,8 @@ async def audit(
     seen = IdSet()
     async with aclosing(_each(images)) as stream:
         async for image in stream:
+            if not isinstance(image, Image):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise _not_an_image(image)
             if not seen.absorb((image.id,)):
                 collector.add(image)
             if progress is not None:
@@ -129,11 +134,38 @@ async def audit(
     return attrs.evolve(collector.report(), price_date=price_date)
 
 
-def _check_not_begun(images: AsyncIterable[Image] | Iterable[Image]) -> None:
-    """Raise ValueError for images of which a part was read: the report would be of the rest."""
+def _check_images(images: object) -> None:
+    """Raise TypeError for no iterable of images, and ValueError for a listing of which a part was read."""
+    if not _is_iterable(images):
+        raise TypeError(f"images must be an iterable or async iterable of images, not {shown(images)}")
     check_unread(images, "images")
     if isinstance(images, ReadOnce) and images.has_begun:
         raise ValueError(f"images is a {images.kind} that was read already, in part or whole: make a new one")
+
+
+def _is_iterable(images: object) -> bool:
+    # An empty string or dict would pass for an empty account, and a dict is read by its keys.
+    return isinstance(images, AsyncIterable | Iterable) and not isinstance(images, str | bytes | Mapping)
+
+
+def _not_an_image(value: object) -> TypeError:
+    return TypeError(f"each of images must be an Image, not {shown(value)}{_instead(value)}")
+
+
+def _instead(value: object) -> str:
+    if isinstance(value, ImagePage):
+        return ": use list() instead of list_pages()"
+    return ": pass what its result() returns" if isinstance(value, Outcome) else ""
+
+
+def _checked_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    if not isinstance(rules, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"rules must be an iterable of rules, not {shown(rules)}")
+    check_unread(rules, "rules")
+    checked = tuple(rules)
+    for rule in checked:
+        check_callable(rule, "each of rules")
+    return checked
 
 
 def _rule_names(ignored: Collection[str], rules: tuple[Rule, ...]) -> tuple[str, ...]:
@@ -284,7 +316,11 @@ class _Collector:
         used = self._exceptions.uses(image)
         for rule in self._rules:
             finding = rule(image, self._context)
-            if finding is None or finding.rule in self._exceptions.rules:
+            if finding is None:
+                continue
+            if not isinstance(finding, Finding):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"a rule must return a Finding or None, not {shown(finding)}")
+            if finding.rule in self._exceptions.rules:
                 continue
             yield _kept(finding) if used and finding.stale else finding
 

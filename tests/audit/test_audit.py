@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from do_images_async import Image, ImagesAPI, ImageStatus, ImageType
+from do_images_async import Image, ImagePage, ImagesAPI, ImageStatus, ImageType, Outcome
 from do_images_async.audit import (
     DEFAULT_RULES,
     PRICE,
@@ -480,6 +481,55 @@ async def test_a_generator_is_closed_when_a_rule_fails() -> None:
     with pytest.raises(ZeroDivisionError):
         await audit(stream(), rules=[broken])
     assert closed
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("abc", "images must be an iterable or async iterable of images, not 'abc'"),
+        ({}, "images must be an iterable or async iterable of images, not {}"),
+        (5, "images must be an iterable or async iterable of images, not 5"),
+        (image(), "images must be an iterable or async iterable of images, not Image("),
+        ([{"id": 1}], "each of images must be an Image, not {'id': 1}"),
+        ([ImagePage(images=(image(),))], "each of images must be an Image, not ImagePage("),
+        ([Outcome(1, image())], "each of images must be an Image, not Outcome("),
+    ],
+)
+async def test_what_holds_no_images_is_refused_by_name(images: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        await audit(images)
+
+
+async def test_pages_and_outcomes_are_refused_with_what_to_pass_instead() -> None:
+    async with (
+        ImagesEmulator(images=1) as emulator,
+        ImagesAPI(emulator.token, base_url=emulator.url) as api,
+    ):
+        pages, outcomes = api.list_pages(), api.get_many(["ubuntu-24-04-x64"])
+        with pytest.raises(TypeError, match=r": use list\(\) instead of list_pages\(\)$"):
+            await audit(cast("Any", pages))
+        with pytest.raises(TypeError, match=r": pass what its result\(\) returns$"):
+            await audit(cast("Any", outcomes))
+        for closed in (pages, outcomes):
+            with pytest.raises(StopAsyncIteration):
+                await anext(closed)
+
+
+def always(image: Image, context: Context) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (untagged(), "rules must be an iterable of rules, not "),
+        (["old"], "each of rules must be callable, not 'old'"),
+        ([always], "a rule must return a Finding or None, not True"),
+    ],
+)
+async def test_what_is_no_rule_is_refused_by_name(rules: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        await audit([image()], rules=rules)
 
 
 def interrupt(_: int) -> None:

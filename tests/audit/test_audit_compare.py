@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -258,3 +258,13 @@ def test_reports_with_the_same_rules_in_another_order_are_added_up() -> None:
 def test_no_account_is_no_report() -> None:
     with pytest.raises(ValueError, match="at least one"):
         combined({})
+
+
+def test_what_is_no_report_of_an_audit_is_refused_by_name() -> None:
+    report: Any = run()
+    with pytest.raises(TypeError, match="reports must be a mapping of names to reports, not "):
+        combined(cast("Any", [report]))
+    with pytest.raises(TypeError, match="each of reports must be an AuditReport, not "):
+        combined({"a": report, "b": report.to_dict()})
+    with pytest.raises(TypeError, match="report must be an AuditReport, not "):
+        compare(report.to_dict(), report)
