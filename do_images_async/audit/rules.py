@@ -63,6 +63,9 @@ RULE_NAMES: Final = (
 )
 """The names of this module's rules."""
 
+OF_PUBLIC_IMAGES: Final = frozenset({"retired", "near-retirement"})
+"""Those of the rules that find the provider's images, too, which every account has."""
+
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 

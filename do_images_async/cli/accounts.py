@@ -64,15 +64,19 @@ class Result:
     interrupted: bool = False
 
 
-async def read_accounts(accounts: Sequence[Account], reading: Reading) -> list[Result]:
+async def read_accounts(accounts: Sequence[Account], reading: Reading, owners: Owners) -> list[Result]:
     """Read all accounts at once, each on its own quota; return a report or an error for each.
 
     If the task is cancelled, as by Ctrl-C, the reports cover the images read until then, and say so.
 
+    Args:
+        accounts: the accounts.
+        reading: the settings.
+        owners: notes whose the images are.
+
     Raises:
         BadParameter: two accounts have an image of their own in common; the reading ends there.
     """
-    owners = Owners()
     tasks = [asyncio.create_task(_read(account, reading, owners)) for account in accounts]
     with suppress(asyncio.CancelledError):  # a task that has nothing to report raises it again below
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -30,13 +30,13 @@ from do_images_async.audit import (
     stuck_import,
     untagged,
 )
-from do_images_async.audit.rules import RULE_NAMES
+from do_images_async.audit.rules import OF_PUBLIC_IMAGES, RULE_NAMES
 from do_images_async.cli.accounts import Account, Reading, Result, demo_client, read_accounts
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.connection import check_one_token
 from do_images_async.cli.files import INPUT_FILE, is_same
 from do_images_async.cli.inputs import DropletImages, read_baseline, read_droplets
-from do_images_async.cli.named_accounts import account_option, connections_of
+from do_images_async.cli.named_accounts import Owners, account_option, connections_of
 from do_images_async.cli.options import AMOUNT, USD, client_options, file_option, options_given, split, watch
 from do_images_async.cli.output import destination, is_file
 from do_images_async.cli.reports import FORMATS, report_as
@@ -161,9 +161,11 @@ def audit_command(
     keep = None if shown is None or earlier is not None else max(shown, _KEPT)
     sources = _accounts(accounts, options)
     with destination(file) as target:
-        results = run_interruptibly(read_accounts(sources, _reading(options, keep)))
+        owners = Owners()
+        results = run_interruptibly(read_accounts(sources, _reading(options, keep), owners))
         report, parts = _report(sources, results, keep)
         if earlier is not None:
+            _question(earlier, baseline, sources, results, owners)
             report = attrs.evolve(report, comparison=compare(report, earlier))
         label = _label(options, sources)
         for text in report_as(form, report, parts, shown, label, to_file=is_file(file)):
@@ -287,6 +289,29 @@ def _report(
         reasons = [*failed, *([whole.why_incomplete] if whole.why_incomplete else [])]
         whole = attrs.evolve(whole, incomplete="; ".join(reasons))
     return whole, parts
+
+
+def _question(
+    earlier: Baseline,
+    path: Path | None,
+    accounts: Sequence[Account],
+    results: Sequence[Result],
+    owners: Owners,
+) -> None:
+    """Say on stderr which accounts have none of the images that the baseline has findings about.
+
+    Nothing else shows that a token is another account's. Images without findings are not in a report, so
+    these images may also have been deleted.
+    """
+    for account, result in zip(accounts, results, strict=True):
+        found = [each for each in earlier.findings if each.account == account.name]
+        ids = {each.image_id for each in found if each.rule not in OF_PUBLIC_IMAGES}
+        whole = result.report is not None and result.report.complete
+        if whole and ids and not owners.has_any(account.name, ids):
+            complain(
+                f"{account.name or 'this account'} has none of the images with findings in {path}: unless "
+                "all were deleted since, that is a report of another account"
+            )
 
 
 def _label(options: dict[str, Any], accounts: Sequence[Account]) -> str:

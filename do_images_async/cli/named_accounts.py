@@ -83,14 +83,19 @@ def _check_tokens_differ(accounts: Mapping[str, str]) -> None:
 class Owners:
     """The ids of each account's own images, while the accounts are read; a few bytes for each image.
 
-    Only their images show that two tokens are of one account, whose images would count twice.
+    Only their images show whose a token or a report is.
     """
 
     def __init__(self) -> None:
         self._ids: dict[str | None, IdSet] = {}
 
     def add(self, account: str | None, images: Iterable[Image]) -> None:
-        """Note the owner of these images; raise BadParameter if another account has one of them, too."""
+        """Note the owner of these images.
+
+        Raises:
+            BadParameter: another account has one of them, too: two tokens of one account, whose images would
+                count twice.
+        """
         # A real image's id is above 0.
         own: set[int | str] = {image.id for image in images if is_own(image) and image.id > 0}
         for other, ids in self._ids.items():
@@ -102,3 +107,7 @@ class Owners:
                     param_hint="--account",
                 )
         self._ids.setdefault(account, IdSet()).absorb(own)
+
+    def has_any(self, account: str | None, ids: Iterable[int]) -> bool:
+        """Return whether one of these is an image of the account's own."""
+        return account in self._ids and bool(self._ids[account].known(set(ids)))

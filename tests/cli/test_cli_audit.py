@@ -219,6 +219,46 @@ async def test_a_baseline_of_other_limits_says_so_instead_of_new_findings(
     assert comparison["new"] == []
 
 
+@pytest.mark.parametrize(("named", "name"), [((), "this account"), (("--account", "prod=ONE"), "prod")])
+async def test_a_baseline_without_an_image_of_the_account_is_questioned(
+    named: tuple[str, ...], name: str, tmp_path: Path
+) -> None:
+    last = tmp_path / "last.json"
+
+    async def run_on(*ids: int, baseline: Path | None = last) -> str:
+        """Return stderr of an audit of an account that has these images."""
+        async with ImagesEmulator(images=0, quotas=None) as account:
+            for image_id in ids:
+                account.images.add(id=image_id, tags=[])
+            variables = {"DIGITALOCEAN_API_URL": account.url, "ONE": account.token}
+            variables |= {} if named else {"DIGITALOCEAN_TOKEN": account.token}
+            options = ("--baseline", str(baseline)) if baseline else ("-o", "json", "--file", str(last))
+            ended = await do_images_here("audit", "-q", *named, *options, **variables)
+        assert ended.status == 0
+        return ended.stderr
+
+    assert await run_on(5, 6, baseline=None) == ""
+    assert await run_on(6, 7) == ""
+    question = (
+        f"do-images: {name} has none of the images with findings in {last}: unless all were deleted since, "
+        "that is a report of another account\n"
+    )
+    assert [await run_on(7, 8), await run_on()] == [question, question]
+
+
+async def test_a_baseline_with_findings_about_public_images_alone_is_not_questioned(tmp_path: Path) -> None:
+    last = tmp_path / "last.json"
+    async with ImagesEmulator(images=0, quotas=None) as emulator:
+        await audit(emulator, "-o", "json", "--file", str(last))
+        found = {each["image_id"] for each in json.loads(last.read_text(encoding="utf-8"))["findings"]}
+        assert found, "there are images whose support ended years ago"
+        for image_id in found:
+            emulator.images.remove(image_id)
+        emulator.images.add(tags=[])
+        ended = await audit(emulator, "--baseline", str(last))
+    assert (ended.status, ended.stderr) == (0, "")
+
+
 async def test_what_is_left_out_is_said(emulator: ImagesEmulator) -> None:
     emulator.images.add(name="kept", size_gigabytes=200.0, tags=["keep-it"])
     emulator.images.add(name="found", size_gigabytes=201.0)
