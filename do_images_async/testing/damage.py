@@ -11,7 +11,19 @@ from aiohttp import web
 
 from do_images_async.testing.faults import Fault
 
-__all__ = ["reset", "send_damaged"]
+__all__ = ["remove_headers", "reset", "send_damaged"]
+
+_REMOVED = web.ResponseKey("removed", frozenset[str])
+"""The names of the headers that a response is sent without."""
+
+
+async def remove_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """Remove the headers that a fault removes; for aiohttp's `on_response_prepare`.
+
+    That is sent after aiohttp has added its own headers, such as content-length and date.
+    """
+    for name in response.get(_REMOVED, ()):
+        response.headers.popall(name, None)
 
 
 async def send_damaged(
@@ -31,7 +43,18 @@ async def send_damaged(
     if fault.broken or fault.pace:
         return await _send_slowly(fault, request, response, body)
     response.body = body
+    _prepare_removal(fault, response)
     return response
+
+
+def _prepare_removal(fault: Fault, response: web.StreamResponse) -> None:
+    """Let the response lose the headers that the fault removes, and close the connection if it must end."""
+    removed = frozenset(name.lower() for name, value in fault.headers.items() if not value)
+    response[_REMOVED] = removed
+    options = response.headers.get("connection", "").lower().split(",")
+    # Without a length, a body ends with its connection.
+    if "content-length" in removed or "close" in map(str.strip, options):
+        response.force_close()
 
 
 def _damaged_body(fault: Fault, response: web.Response) -> bytes:
@@ -67,6 +90,7 @@ async def _send_slowly(
 ) -> web.StreamResponse:
     partial = web.StreamResponse(status=response.status, headers=response.headers)
     partial.content_length = len(body)
+    _prepare_removal(fault, partial)
     await partial.prepare(request)
     sent = body[: len(body) // 2] if fault.broken else body
     if request.method == "HEAD":  # aiohttp leaves out the body of a whole response only

@@ -22,6 +22,7 @@ from do_images_async.testing.admin import Admin
 from do_images_async.testing.admin_access import AdminAccess
 from do_images_async.testing.answers import Style
 from do_images_async.testing.catalogue import private_images, public_images
+from do_images_async.testing.damage import remove_headers
 from do_images_async.testing.failures import Failures
 from do_images_async.testing.faults import Faults
 from do_images_async.testing.journal import Journal
@@ -241,6 +242,7 @@ class ImagesEmulator:
         if self._runner is not None:
             raise RuntimeError("the emulator is running already: enter it once, or make another one")
         app = web.Application(client_max_size=2**20)
+        app.on_response_prepare.append(remove_headers)
         self._admin.install(app)
         for route in with_refusals(self._routes()):
             endpoint = self._handler.endpoint(route)

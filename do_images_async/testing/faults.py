@@ -71,7 +71,8 @@ class Fault:
         status: answer with this status instead; 520 to 530 with the edge's HTML page, see `edge`.
         body: answer with this body instead, as it is or as JSON; with `status` alone, an error body of the
             API's shape.
-        headers: headers to add to the answer; an empty value removes a header.
+        headers: headers to add to the answer; an empty value removes a header. Without `content-length`, or
+            with `connection: close`, the connection is closed after the answer.
         edge: answer `status`, by default 502, with an HTML page as the servers in front of the API do: no
             JSON, no quota headers and no request id.
         raw: send these bytes instead of an HTTP answer, and close.

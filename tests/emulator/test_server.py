@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 import socket
+from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
 from do_images_async import ImagesAPI
-from do_images_async.testing import ImagesEmulator
+from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.servers import need_ipv6
 
 SECRET = b"dop_v1_secret"
@@ -102,6 +103,41 @@ async def test_the_journal_is_json_whatever_the_bytes_of_a_url() -> None:
         async with session.get(f"{emulator.admin_url}/requests") as response:
             journal = msgspec.json.decode(await response.read())
     assert journal["count"] >= 1
+
+
+async def answers_to_two(fault: Fault) -> bytes:
+    """Return what an emulator sends on one connection to two requests; the fault changes the first."""
+    async with ImagesEmulator(images=0, token=SECRET.decode()) as emulator:
+        emulator.faults.add(fault)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.rpartition(":")[2]))
+        writer.write(GET + HOST + TOKEN + b"\r\n" + GET + HOST + TOKEN + b"Connection: close\r\n\r\n")
+        sent = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    return sent
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "content-type", "date", "Server", "x-request-id"])
+@pytest.mark.parametrize("effect", [{}, {"pace": 1e-9}, {"broken": "cut"}, {"body": b"{}"}])
+async def test_a_header_with_an_empty_value_is_not_sent(name: str, effect: dict[str, Any]) -> None:
+    sent = await answers_to_two(Fault(headers={name: ""}, **effect))
+    first, _, rest = sent.partition(b"\r\n\r\n")
+    fields = [line.partition(b":")[0].lower() for line in first.split(b"\r\n")]
+    assert name.lower().encode() not in fields
+    closed = name == "Content-Length" or "broken" in effect
+    assert rest.count(b"HTTP/1.1 200 OK") == (0 if closed else 1)
+    if name == "Content-Length":  # the body ends with the connection
+        assert b"transfer-encoding" not in fields
+        assert b"connection: close" in first.lower().split(b"\r\n")
+        if "broken" not in effect:
+            json.loads(rest)
+
+
+@pytest.mark.parametrize("value", ["close", "Close", "foo, close"])
+async def test_a_connection_is_closed_as_its_header_says(value: str) -> None:
+    sent = await answers_to_two(Fault(headers={"Connection": value}))
+    assert sent.count(b"HTTP/1.1 200 OK") == 1
+    assert f"connection: {value}\r\n".encode() in sent.replace(b"Connection:", b"connection:")
 
 
 async def test_an_expectation_that_is_unknown_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
