@@ -143,7 +143,7 @@ class TransferRoutes:
         number = number_of(body, "transfer_id")
         key = request.match_info["image_id"]
         transfer = self._transfers.find(int(key), number) if re.fullmatch("[0-9]{1,19}", key) else None
-        if transfer is None:
+        if transfer is None or self._transfers.is_void(transfer):
             raise not_found()
         if transfer.state != "pending":
             raise Problem(409, "conflict", f"The transfer is {transfer.state} already.")

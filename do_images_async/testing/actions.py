@@ -156,7 +156,7 @@ class Transfer:
         id: the transfer's id; 0 if it was accepted at once.
         image_id: the offered image.
         email, team: who it is offered to, one of the two.
-        state: the transfer's status.
+        state: the transfer's status; also "cancelled" once its image is deleted.
     """
 
     id: int
@@ -191,7 +191,14 @@ class TransferStore:
         return len(self._transfers)
 
     def __iter__(self) -> Iterator[Transfer]:
-        return iter(self._transfers)
+        for transfer in tuple(self._transfers):
+            if transfer.state == "pending" and self.is_void(transfer):
+                transfer.state = "cancelled"
+            yield transfer
+
+    def is_void(self, transfer: Transfer) -> bool:
+        """Return whether the image was deleted; one whose transfer was accepted is in another account."""
+        return transfer.state != "accepted" and transfer.image_id not in self._images
 
     def find(self, image_id: int, transfer_id: int) -> Transfer | None:
         """Return one of an image's transfers by its id, or None."""

@@ -27,6 +27,7 @@ UNLIMITED = (Quota(10**6, 3600.0),)
 SURROGATES = (b'{"name": "\\ud800"}', b'{"a\\udfff": 1}', b'{"a": [{"b": "\xed\xa0\x80"}]}')
 """JSON to Python's own reader alone: half of a surrogate pair is no character."""
 GOLDEN = {"name": "golden", "url": "https://example.com/golden.qcow2", "region": "nyc3"}
+TEAM = "5a4981aa-9653-4bd1-bef5-d6bff52042e4"
 
 
 @attrs.frozen
@@ -128,7 +129,7 @@ async def test_answers_of_success(emulator: ImagesEmulator, call: Caller) -> Non
     assert len((await call("GET", f"{path}/actions?per_page=1")).body["actions"]) == 1
 
     snapshot = f"/v2/images/{emulator.images.add()}/account_transfer"
-    team = {"recipient_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4"}
+    team = {"recipient_uuid": TEAM}
     for ending, extra in (("cancel", {}), ("decline", {}), ("accept", team)):
         offer = await call("POST", snapshot, team)
         body = {"transfer_id": offer.body["transfer_id"], **extra}
@@ -263,6 +264,24 @@ async def test_bodies_that_are_something_else(call: Caller, mine: str) -> None:
     large = io.BytesIO(json.dumps({**GOLDEN, "description": "x" * 2**20}).encode())
     json_type = {"Content-Type": "application/json; charset=utf-8"}
     assert await call.refused(413, "POST", "/v2/images", data=large, headers=json_type) == "payload_too_large"
+
+
+@pytest.mark.parametrize("ending", ["accept", "cancel", "decline"])
+async def test_a_transfer_ends_when_its_image_is_deleted(
+    call: Caller, emulator: ImagesEmulator, ending: str
+) -> None:
+    gone, kept = (f"/v2/images/{emulator.images.add()}" for _ in range(2))
+    offers = [
+        (await call("POST", f"{path}/account_transfer", {"recipient_uuid": TEAM})).body["transfer_id"]
+        for path in (gone, kept)
+    ]
+    assert (await call("DELETE", gone)).status == 204
+    body = {"transfer_id": offers[0], "recipient_uuid": TEAM}
+    assert await call.refused(404, "POST", f"{gone}/account_transfer/{ending}", body) == "not_found"
+    assert [transfer.state for transfer in emulator.transfers] == ["cancelled", "pending"]
+    body = {"transfer_id": offers[1], "recipient_uuid": TEAM}
+    assert (await call("POST", f"{kept}/account_transfer/{ending}", body)).body is None
+    assert await call.refused(409, "POST", f"{kept}/account_transfer/{ending}", body) == "conflict"
 
 
 @pytest.mark.parametrize(
