@@ -19,6 +19,7 @@ from do_images_async.testing.validation import (
     not_found,
     number_of,
     text_of,
+    uuid_of,
 )
 
 __all__ = ["ActionRoutes", "TransferRoutes"]
@@ -112,7 +113,7 @@ class TransferRoutes:
     async def create(self, request: web.Request) -> Answer:
         body = await json_object(request)
         image = image_for_change(self._images, request)
-        email, team = email_of(body, "recipient_email"), text_of(body, "recipient_uuid")
+        email, team = email_of(body, "recipient_email"), uuid_of(body, "recipient_uuid")
         if bool(email) == bool(team):
             raise invalid("exactly one of recipient_email and recipient_uuid is required")
         if image.get("type") != "snapshot":
@@ -125,7 +126,7 @@ class TransferRoutes:
     async def accept(self, request: web.Request) -> Answer:
         body = await json_object(request)
         transfer = self._pending(request, body)
-        team = text_of(body, "recipient_uuid", required=True)
+        team = uuid_of(body, "recipient_uuid", required=True)
         if transfer.team not in (None, team):
             raise Problem(403, "forbidden", "The image is offered to somebody else.")
         self._transfers.accept(transfer)

@@ -25,6 +25,7 @@ __all__ = [
     "number_of",
     "tags_of",
     "text_of",
+    "uuid_of",
 ]
 
 Body = dict[str, Any]
@@ -32,6 +33,7 @@ Query = Mapping[str, str]
 
 _TAG = re.compile(r"[\w:-]{1,255}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DIGITS = 4_000  # fewer than Python refuses to read
 
 
@@ -93,13 +95,27 @@ def email_of(body: Body, name: str) -> str:
     return email
 
 
+def uuid_of(body: Body, name: str, *, required: bool = False) -> str:
+    """Return a UUID of the body; without one, an empty string, unless it is required."""
+    uuid = text_of(body, name, required=required)
+    if uuid and not _UUID.fullmatch(uuid):
+        raise invalid(f"{name} must be a UUID")
+    return uuid
+
+
 def tags_of(body: Body) -> list[str]:
-    """Return the tags of the body; an empty list if they are missing or null."""
+    """Return the tags of the body, each once; an empty list if they are missing or null.
+
+    Tags that differ in case are the same tag.
+    """
     tags = _texts_of(body, "tags")
     for at, tag in enumerate(tags):
         if not _TAG.fullmatch(tag):
             raise invalid(f"tags[{at}] must be 1 to 255 letters, numbers, colons, dashes and underscores")
-    return tags
+    once: dict[str, str] = {}
+    for tag in tags:
+        once.setdefault(tag.casefold(), tag)
+    return list(once.values())
 
 
 def _texts_of(body: Body, name: str) -> list[str]:

@@ -524,7 +524,7 @@ async def test_only_the_team_that_was_meant_accepts(emulator: ImagesEmulator, ac
     transfer = await account.account_transfers.create(number, team_uuid=TEAM)
     assert transfer.transfer_id is not None
     with pytest.raises(errors.PermissionDeniedError):
-        await account.account_transfers.accept(number, transfer.transfer_id, team_uuid="another")
+        await account.account_transfers.accept(number, transfer.transfer_id, team_uuid=TEAM.replace("4", "5"))
 
 
 async def test_only_snapshots_change_accounts(emulator: ImagesEmulator, account: ImagesAPI) -> None:

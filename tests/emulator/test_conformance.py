@@ -211,6 +211,22 @@ async def test_tags_may_have_all_that_the_provider_names(call: Caller) -> None:
     assert (await call("POST", "/v2/images", {**GOLDEN, "tags": tags})).body["image"]["tags"] == tags
 
 
+async def test_a_tag_is_kept_once_as_it_was_written_first(call: Caller) -> None:
+    tags = ["Prod", "web", "prod", "web", "GRÖSSE", "größe"]
+    image = (await call("POST", "/v2/images", {**GOLDEN, "tags": tags})).body["image"]
+    assert image["tags"] == ["Prod", "web", "GRÖSSE"]
+    assert (await call("GET", f"/v2/images/{image['id']}")).body["image"]["tags"] == image["tags"]
+
+
+async def test_a_team_that_is_no_uuid_accepts_nothing(call: Caller, emulator: ImagesEmulator) -> None:
+    offers = f"/v2/images/{emulator.images.add()}/account_transfer"
+    number = (await call("POST", offers, {"recipient_email": "a@example.com"})).body["transfer_id"]
+    body = {"transfer_id": number, "recipient_uuid": "not-a-uuid"}
+    assert await call.refused(422, "POST", f"{offers}/accept", body) == "unprocessable_entity"
+    upper = {**body, "recipient_uuid": TEAM.upper()}
+    assert (await call("POST", f"{offers}/accept", upper)).status == 201
+
+
 @pytest.mark.parametrize("field", GOLDEN)
 async def test_a_field_that_is_missing(call: Caller, field: str) -> None:
     answer = await call(
@@ -290,12 +306,16 @@ async def test_a_transfer_ends_when_its_image_is_deleted(
         *(("/actions", {}), ("/actions", {"type": 1})),
         *(("/actions", {"type": "transfer"}), ("/actions", {"type": "transfer", "region": "mars1"})),
         *(("/account_transfer", {}), ("/account_transfer", {"recipient_email": 5})),
-        ("/account_transfer", {"recipient_email": "a@example.com", "recipient_uuid": "b"}),
+        ("/account_transfer", {"recipient_email": "a@example.com", "recipient_uuid": TEAM}),
+        *(
+            ("/account_transfer", {"recipient_uuid": odd})
+            for odd in ("b", "not-a-uuid", f"{TEAM}0", TEAM[:-1])
+        ),
         *(
             ("/account_transfer", {"recipient_email": odd})
             for odd in ("nomail", "@", "a@", "@b.c", "a b@c.d")
         ),
-        *(("/account_transfer/accept", {"recipient_uuid": "b"}), ("/account_transfer/cancel", {})),
+        *(("/account_transfer/accept", {"recipient_uuid": TEAM}), ("/account_transfer/cancel", {})),
         *((f"/account_transfer/{end}", {"transfer_id": "3164444"}) for end in ("cancel", "decline")),
         ("/account_transfer/cancel", {"transfer_id": True}),
     ],
