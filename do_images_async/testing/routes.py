@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 from aiohttp import web
@@ -154,7 +155,7 @@ class Routes:
         name, url, region = (text_of(body, field, required=True) for field in ("name", "url", "region"))
         if region not in REGIONS:
             raise invalid("region is invalid")
-        if not url.lower().startswith(("http://", "https://", "ftp://")):
+        if not _can_be_fetched(url):
             raise invalid("url must be an http, https or ftp URL")
         image = self._images.start_import(
             name=name,
@@ -185,6 +186,13 @@ class Routes:
     async def delete(self, request: web.Request) -> Answer:
         self._images.remove(image_for_change(self._images, request)["id"])
         return 204, None
+
+
+def _can_be_fetched(url: str) -> bool:
+    try:
+        return url.lower().startswith(("http://", "https://", "ftp://")) and bool(urlsplit(url).netloc)
+    except ValueError:  # such as https://[
+        return False
 
 
 def image_for_change(images: ImageStore, request: web.Request) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,12 +17,13 @@ from do_images_async.testing.state_document import State, check_image
 
 __all__ = ["Filter", "ImageStore"]
 
-_FORMATS = frozenset({".img", ".raw", ".qcow2", ".vhdx", ".vdi", ".vmdk"})
+_FORMATS = frozenset({"img", "raw", "qcow2", "vhdx", "vdi", "vmdk"})
+_EXTENSION = re.compile(r"\.([a-z0-9]*[a-z][a-z0-9]*)")  # a version such as 24.04 ends in none
 _LONGEST_NUMBER = 20  # digits: more than any id has, and fewer than Python refuses to read
 _BEFORE_FIRST = 200_000_000
 _FIELDS = 14  # of an image that has all
 _NOT_AN_IMAGE = "The image could not be imported. Its format is none of raw, qcow2, vhdx, vdi and vmdk."
-_COMPRESSED = frozenset({".gz", ".bz2"})
+_COMPRESSED = (".gz", ".bz2")
 
 
 @attrs.frozen
@@ -54,8 +56,9 @@ class _Import:
 class ImageStore:
     """The images in the order of a listing. The next response shows every change that a test makes.
 
-    An import is NEW for the first half of its time, then pending, then available; one whose URL does not end
-    in an image format (raw, img, qcow2, vhdx, vdi, vmdk, also with .gz or .bz2) ends as deleted.
+    An import is NEW for the first half of its time, then pending, then available. It ends as deleted if the
+    path of its URL ends in another extension than those of images: raw, img, qcow2, vhdx, vdi and vmdk, also
+    with .gz or .bz2, in any case.
 
     Args:
         images: the first images.
@@ -200,7 +203,7 @@ class ImageStore:
             size_gigabytes=None,
             min_disk_size=None,
         )
-        self._imports[number] = _Import(self._clock(), region, _looks_like_an_image(url))
+        self._imports[number] = _Import(self._clock(), region, _may_be_an_image(url))
         return dict(self._images[number])
 
     def dump(self) -> Record:
@@ -254,8 +257,10 @@ def _ending(job: _Import) -> Record:
     return {"status": "available", "regions": [job.region], "size_gigabytes": 2.34, "min_disk_size": 20}
 
 
-def _looks_like_an_image(url: str) -> bool:
-    suffixes = PurePosixPath(urlsplit(url).path).suffixes
-    if suffixes and suffixes[-1] in _COMPRESSED:
-        suffixes = suffixes[:-1]
-    return bool(suffixes) and suffixes[-1] in _FORMATS
+def _may_be_an_image(url: str) -> bool:
+    """Return whether the URL's path ends in an image's extension, or in none, which says nothing."""
+    path = PurePosixPath(urlsplit(url.lower()).path)
+    if path.suffix in _COMPRESSED:
+        path = path.with_suffix("")
+    extension = _EXTENSION.fullmatch(path.suffix)
+    return extension is None or extension[1] in _FORMATS

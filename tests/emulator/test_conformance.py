@@ -211,6 +211,30 @@ async def test_tags_may_have_all_that_the_provider_names(call: Caller) -> None:
     assert (await call("POST", "/v2/images", {**GOLDEN, "tags": tags})).body["image"]["tags"] == tags
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *((f"/golden.{each}", "available") for each in ("img", "raw", "qcow2", "vhdx", "vdi", "vmdk")),
+        *((f"/golden.{each}", "available") for each in ("QCOW2", "img.gz", "Raw.BZ2", "gz", "qcow2?key=1#a")),
+        *((path, "available") for path in ("", "/", "/images/42", "/download?file=a.iso", "/ubuntu-24.04")),
+        *((f"/golden.{each}", "deleted") for each in ("iso", "ISO", "7z", "img.xz", "tar.gz", "iso?a=b.img")),
+    ],
+)
+async def test_an_import_fails_if_the_url_is_that_of_another_file(
+    call: Caller, path: str, status: str
+) -> None:
+    url = f"https://example.com{path}"
+    number = (await call("POST", "/v2/images", {**GOLDEN, "url": url})).body["image"]["id"]
+    image = (await call("GET", f"/v2/images/{number}")).body["image"]
+    assert (image["status"], bool(image["error_message"])) == (status, status == "deleted")
+
+
+@pytest.mark.parametrize("url", ["https://", "https://[", "http://[::1/golden.img", "ftp://[x]/a"])
+async def test_a_url_that_is_none_is_refused(call: Caller, url: str) -> None:
+    body = {**GOLDEN, "url": url}
+    assert await call.refused(422, "POST", "/v2/images", body) == "unprocessable_entity"
+
+
 async def test_a_tag_is_kept_once_as_it_was_written_first(call: Caller) -> None:
     tags = ["Prod", "web", "prod", "web", "GRÖSSE", "größe"]
     image = (await call("POST", "/v2/images", {**GOLDEN, "tags": tags})).body["image"]
