@@ -212,6 +212,8 @@ def _origin(request: web.Request) -> str | None:
     A proxy that ends TLS says so in `X-Forwarded-Proto`. It is safe to believe: whoever sends the header
     changes only the links in their own answer.
     """
+    if "Host" not in request.headers:  # HTTP/1.0; aiohttp would name the machine, without the port
+        return None
     try:
         origin = request.url.origin()
     except ValueError:

@@ -105,6 +105,16 @@ async def test_the_journal_is_json_whatever_the_bytes_of_a_url() -> None:
     assert journal["count"] >= 1
 
 
+async def test_without_a_host_links_lead_to_the_emulators_own_address() -> None:
+    async with ImagesEmulator(images=0, token=SECRET.decode()) as emulator:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.rpartition(":")[2]))
+        writer.write(GET.replace(b"images HTTP/1.1", b"images?per_page=1 HTTP/1.0") + TOKEN + b"\r\n")
+        page = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
+        writer.close()
+        await writer.wait_closed()
+        assert page["links"]["pages"]["next"] == f"{emulator.url}/v2/images?per_page=1&page=2"
+
+
 async def answers_to_two(fault: Fault) -> bytes:
     """Return what an emulator sends on one connection to two requests; the fault changes the first."""
     async with ImagesEmulator(images=0, token=SECRET.decode()) as emulator:
