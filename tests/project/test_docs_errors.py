@@ -83,6 +83,12 @@ async def _an_action_that_fails(emulator: ImagesEmulator, api: ImagesAPI) -> obj
     return await api.actions.wait(image, begun.id, poll_interval=0.05)
 
 
+async def _a_transfer_that_is_in_progress(emulator: ImagesEmulator, api: ImagesAPI) -> object:
+    image = emulator.images.add(name="golden")
+    emulator.actions.start(image, "transfer", "ams3")
+    return await api.actions.transfer(image, "ams3")
+
+
 async def _deleting_a_public_image(emulator: ImagesEmulator, api: ImagesAPI) -> object:
     return [outcome.result() async for outcome in api.delete_many([_public(emulator)])]
 
@@ -105,7 +111,7 @@ PROVOCATIONS: dict[str, Provoke] = {
     "AuthenticationError": _with_an_unknown_token,
     "PermissionDeniedError": lambda emulator, api: api.delete(_public(emulator)),
     "NotFoundError": lambda emulator, api: api.get(1),
-    "ConflictError": _answered(Fault(status=409), lambda api: api.delete(1)),
+    "ConflictError": _a_transfer_that_is_in_progress,
     "UnprocessableEntityError": lambda emulator, api: api.create_custom(
         name="golden", url="https://example.com/golden.qcow2", region="mars1"
     ),
