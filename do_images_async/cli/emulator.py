@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,15 +232,19 @@ async def _serve(serving: Serving, certificate: Certificate | None, authority: P
     on_stopping(loop, stopped.set)
     loop.set_exception_handler(_LoopErrors().handle)
     started = time.monotonic()
-    try:
-        async with emulator:
-            _say(_welcome(serving, emulator, authority))
-            await stopped.wait()
-    except OSError as error:
-        raise cannot_listen(f"{serving.host} port {serving.port}", error) from None
-    _say([_farewell(emulator.served, time.monotonic() - started)])
-    if serving.dump is not None:
-        write_file(serving.dump, json.dumps(emulator.dump()) + "\n")
+    async with AsyncExitStack() as running:
+        try:
+            await running.enter_async_context(emulator)
+        except OSError as error:
+            raise cannot_listen(f"{serving.host} port {serving.port}", error) from None
+        _say(_welcome(serving, emulator, authority))
+        await stopped.wait()
+        try:
+            await running.aclose()  # raises an error of the emulator's own, if there was one
+        finally:
+            _say([_farewell(emulator.served, time.monotonic() - started)])
+            if serving.dump is not None:
+                write_file(serving.dump, json.dumps(emulator.dump()) + "\n")
 
 
 class _LoopErrors:

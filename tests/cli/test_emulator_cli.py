@@ -12,19 +12,21 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import aiohttp
 import attrs
 import pytest
 import yaml
+from aiohttp.test_utils import make_mocked_request
 
 from do_images_async import ImagesAPI, errors
 from do_images_async.cli.app import run
 from do_images_async.cli.emulator import duration
 from do_images_async.cli.status import Exit
 from do_images_async.testing import ImagesEmulator
+from do_images_async.testing.failures import Failures
 from tests.support.coverage import unmeasured
 from tests.support.servers import need_ipv6, unused_port
 from tests.support.slow import fewer
@@ -290,6 +292,24 @@ def test_files_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{missing} could not be written" in capsys.readouterr().err
     assert run(["emulator", "--images", "0", "--dump", str(tmp_path / "none" / "state.json")]) == 2
     assert "--dump: there is no directory" in capsys.readouterr().err
+
+
+def test_an_error_of_the_emulator_itself_loses_neither_its_state_nor_its_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop_at_once(_: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
+        stop()
+
+    failures, dump = Failures(), tmp_path / "state.json"
+    failures.note(ZeroDivisionError(), make_mocked_request("GET", "/v2/images"))
+    monkeypatch.setattr("do_images_async.testing.emulator.Failures", lambda: failures)
+    monkeypatch.setattr("do_images_async.cli.emulator.on_stopping", stop_at_once)
+    options = ("--images", "0", "--port", str(unused_port()), "--dump", str(dump))
+    assert run(["emulator", *options]) == Exit.INTERNAL_ERROR
+    assert len(json.loads(dump.read_bytes())["images"]) == 23
+    said = capsys.readouterr()
+    assert "Served 0 requests" in said.out
+    assert "ZeroDivisionError" in said.err
 
 
 @pytest.mark.slow
