@@ -225,8 +225,121 @@ def test_a_fixture_in_another_loop_than_its_test_is_told_so(
 def test_a_plain_test_needs_no_other_plugin_and_the_client_says_what_it_needs(tmp_path: Path) -> None:
     source = f"{BLOCKING_TEST}\n\ndef test_it(images_api): ...\n"
     outcome = run(tmp_path, source, *PLUGIN, "--strict-markers")
-    assert "images_api needs a plugin that runs async tests: pytest-asyncio, or anyio's" in outcome.stdout
+    said = "images_api needs a plugin that runs async tests: pytest-asyncio 0.17 or later, or anyio's"
+    assert said in outcome.stdout
     assert "1 passed, 1 error" in outcome.stdout
+
+
+@pytest.mark.slow
+def test_under_anyio_the_client_asks_for_the_mark_where_nothing_says_that_a_test_is_async(
+    tmp_path: Path,
+) -> None:
+    outcome = run(tmp_path, "def test_it(images_api): ...\n", *PLUGIN, *ANYIO)
+    assert "images_api needs an async test that has the mark anyio" in outcome.stdout
+
+
+OF_ANY_PROJECT = """
+import pytest
+
+class Proxy:  # such as Flask's `request`
+    def __getattr__(self, name):
+        raise RuntimeError("working outside of request context")
+
+proxy = Proxy()
+
+def test_plain(): ...
+
+async def test_client(images_api):
+    await images_api.get("debian-12-x64")
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_in_a_wider_loop(images_api): ...
+"""
+# What older pytest-asyncios have, as changes of the one that is installed.
+BEFORE_0_24 = """
+import pytest_asyncio.plugin
+
+newer = pytest_asyncio.plugin.fixture
+
+def fixture(fixture_function=None, **kwargs):
+    if kwargs.pop("loop_scope", None):
+        raise TypeError("fixture() got an unexpected keyword argument 'loop_scope'")
+    return newer(fixture_function, **kwargs)
+
+pytest_asyncio.plugin.fixture = fixture
+"""
+BEFORE_0_17 = "import pytest_asyncio.plugin\ndel pytest_asyncio.plugin.fixture\n"
+
+
+@pytest.mark.parametrize(
+    ("older", "result", "said"),
+    fewer(
+        [
+            (
+                BEFORE_0_24,
+                "2 passed, 1 error",
+                "images_api in the loop of a module needs pytest-asyncio 0.24",
+            ),
+            (BEFORE_0_17, "1 passed, 2 errors", "images_api needs a plugin that runs async tests: "),
+        ]
+    ),
+    ids=fewer(["before-0.24", "before-0.17"]),
+)
+def test_an_old_pytest_asyncio_ends_no_session(tmp_path: Path, older: str, result: str, said: str) -> None:
+    """`tests/project/test_installed.py` does it with real ones."""
+    (tmp_path / "older.py").write_text(older, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(OF_ANY_PROJECT, encoding="utf-8")
+    outcome = pytest_in(tmp_path, *ASYNCIO, "-p", "older", *PLUGIN)
+    assert result in outcome.stdout
+    assert said in outcome.stdout
+
+
+OF_TYPES = """
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from do_images_async import ImagesAPI
+
+async def test_client(images_api: ImagesAPI):
+    await images_api.get("debian-12-x64")
+
+async def test_that_does_not_use_it(): ...
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated where they are written")
+def test_an_annotation_may_be_there_for_type_checkers_only(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(OF_TYPES, encoding="utf-8")
+    assert passed(pytest_in(tmp_path, *ASYNCIO, *PLUGIN, "--asyncio-mode=auto")) == 2
+
+
+OF_A_CLASS = """
+import pytest
+
+class TestIt:
+    @staticmethod
+    async def test_static(images_api):
+        await images_api.get("debian-12-x64")
+
+    @classmethod
+    async def test_of_the_class(cls, images_api):
+        await images_api.get("debian-12-x64")
+
+    @pytest.mark.usefixtures("images_emulator")
+    async def test_by_mark(self): ...
+
+@pytest.mark.usefixtures("images_api")
+class TestByMarkOfTheClass:
+    async def test_it(self): ...
+"""
+
+
+@pytest.mark.parametrize("plugins", fewer([(*ANYIO, "-k", "not trio"), ASYNCIO, (*ASYNCIO, *ANYIO)]))
+def test_a_static_method_a_class_method_and_usefixtures_need_no_mark(
+    tmp_path: Path, plugins: tuple[str, ...]
+) -> None:
+    (tmp_path / "test_it.py").write_text(OF_A_CLASS, encoding="utf-8")
+    assert passed(pytest_in(tmp_path, *PLUGIN, *plugins)) == 4
 
 
 @pytest.mark.slow
@@ -296,7 +409,8 @@ def test_an_async_test_that_does_not_use_the_fixtures_is_not_marked(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_class_or_module_with_a_mark_keeps_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("argument", ["loop_scope", "scope"])  # the second is its name in old projects
+def test_a_class_or_module_with_a_mark_keeps_it(tmp_path: Path, argument: str) -> None:
     source = """
 import asyncio, pytest
 
@@ -313,7 +427,7 @@ class TestLoop:
         await images_api.list_page()
         assert len(self.loops) == 1
 """
-    (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(source.replace("loop_scope", argument), encoding="utf-8")
     assert passed(pytest_in(tmp_path, *PLUGIN, *ASYNCIO)) == 2
 
 

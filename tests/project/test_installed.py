@@ -40,13 +40,24 @@ def run(*command: str | Path, directory: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("plugin", ["pytest-asyncio", "pytest-aiohttp", "anyio"])
-def test_the_readmes_test_passes_with_each_plugin_that_it_names(plugin: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        *("pytest-asyncio", "pytest-aiohttp", "anyio"),
+        # The oldest that the page on tests names, and between them the ends of what pytest-asyncio changed.
+        "pluggy==1.0.0 pytest==7.0.0 pytest-asyncio==0.17.2",
+        "pluggy==1.0.0 pytest==7.0.0 pytest-aiohttp==1.0.0 pytest-asyncio==0.17.2",
+        "pluggy==1.0.0 pytest==7.0.0 anyio==3.5.0",
+        *("pytest==8.2.2 pytest-asyncio==0.23.8", "pytest==8.2.2 pytest-asyncio==0.24.0"),
+        "pytest==8.3.5 pytest-asyncio==0.25.3",
+    ],
+)
+def test_the_readmes_test_passes_with_each_plugin_that_it_names(plugins: str, tmp_path: Path) -> None:
     """Run the ten lines of "Test your own code", without a mark and without a setting."""
     example = re.search(r"^```python\n(# (test_\w+\.py)\n.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert example is not None
     (tmp_path / example[2]).write_text(example[1], encoding="utf-8")
-    python = installed(tmp_path, str(ROOT), "pytest", plugin)
+    python = installed(tmp_path, str(ROOT), "pytest", *plugins.split())
     assert "1 passed" in run(python, "-m", "pytest", "-q", directory=tmp_path)
 
 
