@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Final
 
 from do_images_async._api.bulk import Outcome, fan_out
-from do_images_async._api.identity import check_action, check_image, mismatch, region_of
+from do_images_async._api.identity import NotThereError, check_action, check_image, mismatch, region_of
 from do_images_async._api.listing import Listing, check_listing, page_fields
 from do_images_async._api.polling import check_wait
 from do_images_async._api.waits import until_completed
@@ -243,8 +243,11 @@ class ImageActions:
         call = Call(method="GET", path=f"{_PATH}/{image_id}", model=ImageBody)
         image = (await self._transport.send(call, self._options)).value.image
         held = check_image(image, image_id).regions
-        if (region if action.status == ActionStatus.COMPLETED else answered) not in held:
-            raise mismatch("a transfer to", region, answered, write=False)
+        if (region if action.status == ActionStatus.COMPLETED else answered) in held:
+            return
+        if answered in held:
+            raise NotThereError(action, image_id, region)
+        raise mismatch("a transfer to", region, answered, write=False)
 
     async def _action(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Action:
         call = Call(method=method, path=path, model=ActionBody, body=body)

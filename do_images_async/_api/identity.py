@@ -12,6 +12,7 @@ from do_images_async.errors import DecodeError, WrongResourceError
 from do_images_async.models import Action, Image, ImageType
 
 __all__ = [
+    "NotThereError",
     "check_action",
     "check_created",
     "check_image",
@@ -107,6 +108,23 @@ def mismatch(kind: str, asked: int | str, answered: int | str, *, write: bool) -
     error = WrongResourceError(kind=kind, asked=asked, answered=answered)
     error.outcome_unknown = write
     return error
+
+
+class NotThereError(WrongResourceError):
+    """A transfer is completed, and names another region, and the image is not in the one that was asked for.
+
+    Attributes:
+        action: the transfer.
+    """
+
+    def __init__(self, action: Action, image_id: int, region: str) -> None:
+        self.action = action
+        named = region_of(action) or ""
+        message = (
+            f"action {action.id} of image {image_id}, which names {named!r}, is completed, but the image is "
+            f"not in {region!r}"
+        )
+        super().__init__(kind="a transfer to", asked=region, answered=named, message=message)
 
 
 def check_listed(image: Image, *, type: str | None, private: bool | None, tag_name: str | None) -> None:  # noqa: A002

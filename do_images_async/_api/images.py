@@ -641,20 +641,22 @@ class ImagesAPI:
         to is waited for as well, so it may be called as often as you like. A transfer may name the region
         that the image comes from: one in progress that names a region with the image may be to any other, and
         is waited for before another is begun. Calls of one client and its copies for one image look, and
-        start transfers, one after the other. Other clients, processes and machines may look at the same
-        moment: a transfer that the server then refuses is waited for, but if it accepts two, two are made.
-        The value is the completed action, and None for a region that had the image, or has it after such a
-        wait. Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
+        start transfers, one after the other, and know for a minute what they have started. Other clients,
+        processes and machines may look at the same moment: a transfer that the server then refuses is waited
+        for, but if it accepts two, two are made. The value is the completed action, and None for a region
+        that had the image, or has it after such a wait; the image may show the region some seconds later.
+        Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
 
         Costs one request if no region lacks the image; otherwise also those of `actions.list`, one for each
         transfer that is begun, and one for each poll. A transfer that is refused, or whose outcome is
-        unknown, costs up to two more, to find it if it has begun all the same; completed transfers to regions
-        that lack the image cost one more, to see whether they have just ended.
+        unknown, costs up to two more, to find it if it has begun all the same; an image with completed
+        transfers costs one more, to see whether one has just ended.
 
         Args:
             image_id: its id.
             regions: the regions' slugs, each one once.
-            timeout: seconds to poll each region's transfer, from when it was started or found.
+            timeout: seconds to poll each region's transfer, from when it was started or found, waits for
+                quota included.
             poll_interval: seconds between the first two polls of a region's action.
             progress: called with the region and its action after each poll, the first time with the action
                 as it was begun; what it raises is the region's error.

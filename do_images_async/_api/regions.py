@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, aclosing
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
@@ -25,16 +26,44 @@ from do_images_async.errors import (
     DOImagesError,
     QuotaWaitError,
     UnprocessableEntityError,
+    WaitTimeoutError,
 )
 from do_images_async.models import Action, ActionStatus, Image
 
-__all__ = ["RegionCopies", "Turns"]
-
-Turns = WeakValueDictionary[int, asyncio.Lock]
-"""A lock for each image whose regions are being looked at; it is gone when nobody uses it."""
+__all__ = ["RegionCopies", "Turn", "Turns"]
 
 _SHORTEST_TURN: Final = 0.1
 """Seconds that a call waits for its turn before it looks whether it waits for quota."""
+
+_LONGEST_LAG: Final = 60.0
+"""Seconds in which the actions may not yet show a transfer that was started, nor the image its end."""
+
+
+@attrs.define(eq=False)
+class Turn:
+    """What the calls of a client for one image share.
+
+    Attributes:
+        lock: held by the call that looks, and starts transfers.
+        started: the transfers that were started lately, by region.
+    """
+
+    lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    started: dict[str, Action] = attrs.field(factory=dict[str, Action])
+
+    def remember(self, region: str, action: Action) -> None:
+        """Remember a transfer for a minute, and this object as long."""
+        self.started[region] = action
+        asyncio.get_running_loop().call_later(_LONGEST_LAG, self.forget, region, action)
+
+    def forget(self, region: str, action: Action) -> None:
+        """Forget a transfer, unless another one was started since."""
+        if self.started.get(region) is action:
+            del self.started[region]
+
+
+Turns = WeakValueDictionary[int, Turn]
+"""The turns of all images whose regions are being looked at, or were lately."""
 
 
 @attrs.frozen
@@ -43,7 +72,7 @@ class _Seen:
 
     Attributes:
         present: the regions that hold the image.
-        begun: the transfers that are running, by the region that they name.
+        begun: the transfers that are running, or have just ended, by the region that they go to.
         later: returns the regions that hold the image when those have ended that may be to any other region;
             None if there are none.
     """
@@ -62,7 +91,7 @@ class RegionCopies:
         read: reads the image.
         actions: lists and polls transfers.
         start: starts the transfer to a region.
-        turns: the client's locks: calls for one image look and start transfers one after the other.
+        turns: the client's: calls for one image look and start transfers one after the other.
         limiter: returns the client's limiter.
         max_wait: the longest wait for quota, in seconds, also for that of the call whose turn it is.
         timeout: seconds to poll each transfer, from when it was started or found.
@@ -83,23 +112,23 @@ class RegionCopies:
 
     async def ensure(self, regions: Collection[str]) -> AsyncGenerator[Outcome[str, Action | None], None]:
         """Yield an outcome for each region; None is the value of one that holds the image already."""
-        lock = self.turns.setdefault(self.image_id, asyncio.Lock())
-        await self._take(lock)
-        with ExitStack() as turn:
-            turn.callback(lock.release)
-            seen = await self._look(regions)
+        turn = self.turns.setdefault(self.image_id, Turn())
+        await self._take(turn.lock)
+        with ExitStack() as until_begun:
+            until_begun.callback(turn.lock.release)
+            seen = await self._look(regions, turn)
             if seen.later is not None:
-                turn.callback(seen.later.cancel)
+                until_begun.callback(seen.later.cancel)
             unsettled = set(regions)
 
             async def ensure_one(region: str) -> Action | None:
                 try:
-                    action = await self._begin(region, seen)
+                    action = await self._begin(region, seen, turn)
                 finally:
                     unsettled.discard(region)
                     if not unsettled:  # others see now what was started; they need not wait until it ends
-                        turn.close()
-                return None if action is None else await self._wait(region, action)
+                        until_begun.close()
+                return None if action is None else await self._wait(region, action, turn)
 
             # All at once: a region that had to wait for another one's outcome would hold up other calls.
             outcomes = fan_out(ensure_one, regions, concurrency=len(regions) or 1)
@@ -129,23 +158,25 @@ class RegionCopies:
             else:
                 return
 
-    async def _look(self, regions: Collection[str]) -> _Seen:
+    async def _look(self, regions: Collection[str], turn: Turn) -> _Seen:
         """Return the regions that hold the image, and the transfers that are running."""
         present = frozenset((await self.read()).regions)
-        missing = frozenset(regions) - present
-        if not missing:
+        if present.issuperset(regions):
             return _Seen(present)
-        running, done = await self._transfers()
-        if not missing.isdisjoint(done):  # one may have been completed after the image was read
+        running, completed = await self._transfers()
+        if completed:  # one may have been completed after the image was read
             present = frozenset((await self.read()).regions)
-        begun = {region: action for action in reversed(running) if (region := region_of(action))}
+        just_ended = filter(_has_just_ended, completed)
+        begun = turn.started | {
+            region_of(action) or "": action for action in (*just_ended, *reversed(running))
+        }
         # An action may name the region that the image comes from, and no other: see `ImageActions.transfer`.
         unclear = [action for action in running if region_of(action) in {None, *present}]
-        if not unclear or not missing.difference(present, begun):
+        if not unclear or present.union(begun).issuperset(regions):
             return _Seen(present, begun)
         return _Seen(present, begun, asyncio.create_task(self._look_later(unclear)))
 
-    async def _begin(self, region: str, seen: _Seen) -> Action | None:
+    async def _begin(self, region: str, seen: _Seen, turn: Turn) -> Action | None:
         """Return the transfer to a region, started if none is running; None if the image is there."""
         if region in seen.present:
             return None
@@ -153,12 +184,19 @@ class RegionCopies:
             return seen.begun[region]
         if seen.later is not None and region in await seen.later:
             return None
-        return await self._start(region)
+        action = await self._start(region)
+        if action is not None:
+            turn.remember(region, action)
+        return action
 
     async def _look_later(self, unclear: Sequence[Action]) -> Collection[str]:
-        """Return the regions that hold the image when these transfers have ended."""
+        """Return the regions that hold the image when these transfers have ended.
+
+        Raises:
+            WaitTimeoutError: one has not.
+        """
         for action in unclear:
-            with suppress(ActionFailedError):
+            try:
                 await until_completed(
                     partial(self.actions.get, self.image_id, action.id),
                     self.image_id,
@@ -166,6 +204,11 @@ class RegionCopies:
                     timeout=self.timeout,
                     poll_interval=self.poll_interval,
                 )
+            except ActionFailedError:
+                continue
+            except WaitTimeoutError as error:
+                message = f"nothing was begun, since a transfer that is may be to the same region: {error}"
+                raise WaitTimeoutError(message, last_error=error.last_error) from None
         return (await self.read()).regions
 
     async def _start(self, region: str) -> Action | None:
@@ -185,35 +228,44 @@ class RegionCopies:
                 error.add_note(f"whether it was started all the same could not be seen: {unseen}")
             raise
 
-    async def _wait(self, region: str, begun: Action) -> Action:
-        return await until_completed(
-            partial(self.actions.get_transfer, self.image_id, begun.id, region),
-            self.image_id,
-            begun.id,
-            timeout=self.timeout,
-            poll_interval=self.poll_interval,
-            begun=begun,
-            report=None if self.progress is None else partial(self.progress, region),
-        )
+    async def _wait(self, region: str, begun: Action, turn: Turn) -> Action:
+        try:
+            return await until_completed(
+                partial(self.actions.get_transfer, self.image_id, begun.id, region),
+                self.image_id,
+                begun.id,
+                timeout=self.timeout,
+                poll_interval=self.poll_interval,
+                begun=begun,
+                report=None if self.progress is None else partial(self.progress, region),
+            )
+        except ActionFailedError:
+            turn.forget(region, begun)
+            raise
 
-    async def _transfers(self) -> tuple[list[Action], set[str]]:
-        """Return the transfers that are running, and the regions of those that are completed.
+    async def _transfers(self) -> tuple[list[Action], list[Action]]:
+        """Return the transfers that are running, and those that are completed.
 
         A status that this version doesn't know counts as running, so nothing is started twice.
         """
         running: list[Action] = []
-        completed: set[str] = set()
+        completed: list[Action] = []
         async with aclosing(self.actions.list(self.image_id)) as actions:
             async for action in actions:
                 if action.type != "transfer":
                     continue
-                region = region_of(action)
                 if not _has_ended(action):
                     running.append(action)
-                elif action.status != ActionStatus.ERRORED and region:
-                    completed.add(region)
+                elif action.status != ActionStatus.ERRORED:
+                    completed.append(action)
         return running, completed
 
 
 def _has_ended(action: Action) -> bool:
     return action.status in (ActionStatus.COMPLETED, ActionStatus.ERRORED) or action.completed_at is not None
+
+
+def _has_just_ended(action: Action) -> bool:
+    """Return whether the image may not yet show the region of a completed transfer."""
+    ended = action.completed_at
+    return ended is not None and (datetime.now(UTC) - ended).total_seconds() < _LONGEST_LAG

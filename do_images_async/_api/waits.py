@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
+from do_images_async._api.identity import NotThereError
 from do_images_async._api.polling import poll
 from do_images_async.errors import ActionFailedError, ImportFailedError, WaitTimeoutError
 from do_images_async.models import Action, ActionStatus, Image, ImageStatus
@@ -72,6 +73,9 @@ async def until_completed(
     polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
     if polled.final is not None:
         return polled.final
+    if isinstance(polled.error, NotThereError):
+        message = f"{polled.error} after {timeout:g} s"
+        raise WaitTimeoutError(message, action=polled.error.action, last_error=polled.error)
     action = polled.last
     goal = f"action {action_id} of image {image_id} is not completed"
     message = polled.timeout_message(goal, timeout, None if action is None else action.status)

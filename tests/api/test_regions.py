@@ -263,8 +263,82 @@ async def test_a_transfer_that_may_be_to_any_region_and_never_ends_is_the_error_
     outcomes = await ensure(api, 7, "nyc3", "ams3", "fra1", timeout=0.05)
     assert outcomes["nyc3"].ok
     for region in ("ams3", "fra1"):
-        assert isinstance(outcomes[region].error, errors.WaitTimeoutError)
+        error = outcomes[region].error
+        assert isinstance(error, errors.WaitTimeoutError)
+        assert str(error).startswith(
+            "nothing was begun, since a transfer that is may be to the same region: "
+        )
+        assert error.action is None
     assert account.targets == ["ams3"]
+
+
+@pytest.mark.parametrize("names", [None, "nyc3"])
+async def test_a_transfer_that_ends_between_two_looks_is_not_doubled_whatever_it_names(
+    server: Server, api: ImagesAPI, names: str | None
+) -> None:
+    account = CopyingAccount(names=names)
+    account.start("ams3")
+
+    def answer(request: Received) -> Answer:
+        if request.path.endswith("/actions"):
+            account.poll(1)
+        return account(request)
+
+    server.answer_with(answer)
+    assert (await ensure(api, 7, "ams3"))["ams3"].ok
+    assert account.targets == ["ams3"]
+
+
+@pytest.mark.parametrize("names", [None, "nyc3"])
+async def test_a_call_knows_what_another_of_the_client_has_started_though_the_list_does_not_show_it(
+    server: Server, api: ImagesAPI, names: str | None
+) -> None:
+    account = CopyingAccount(names=names, lists=False, completes=False)
+    server.answer_with(account)
+    for _ in range(2):
+        outcomes = await ensure(api, 7, "ams3", timeout=0.05)
+        assert isinstance(outcomes["ams3"].error, errors.WaitTimeoutError)
+    account.completes = True
+    assert (await ensure(api.with_options(timeout=5), 7, "ams3"))["ams3"].ok
+    assert account.targets == ["ams3"]
+
+
+async def test_a_transfer_that_failed_is_started_again_at_once(
+    emulator: ImagesEmulator, account: ImagesAPI
+) -> None:
+    image = emulator.images.add(regions=["nyc3"])
+    emulator.actions.fails = lambda _: True
+    assert isinstance((await ensure(account, image, "ams3"))["ams3"].error, errors.ActionFailedError)
+    emulator.actions.fails = lambda _: False
+    assert (await ensure(account, image, "ams3"))["ams3"].ok
+
+
+async def test_a_transfer_that_has_just_ended_is_not_doubled_while_the_image_does_not_show_it(
+    server: Server, api: ImagesAPI
+) -> None:
+    account = CopyingAccount(shows=False)
+    account.start("ams3")
+    account.poll(1)
+    server.answer_with(account)
+    done = (await ensure(api, 7, "ams3"))["ams3"].result()
+    assert done is not None
+    assert done.id == 1
+    account.actions[0]["completed_at"] = "2026-01-01T00:00:00Z"
+    assert (await ensure(api, 7, "ams3"))["ams3"].ok
+    assert account.targets == ["ams3", "ams3"]
+
+
+async def test_a_completed_transfer_that_the_image_does_not_show_is_called_so(
+    server: Server, api: ImagesAPI
+) -> None:
+    server.answer_with(CopyingAccount(names="nyc3", shows=False))
+    error = (await ensure(api, 7, "ams3", timeout=0.05))["ams3"].error
+    assert isinstance(error, errors.WaitTimeoutError)
+    assert str(error) == (
+        "action 1 of image 7, which names 'nyc3', is completed, but the image is not in 'ams3' after 0.05 s"
+    )
+    assert error.action is not None
+    assert error.action.status == "completed"
 
 
 async def test_a_transfer_that_was_not_started_is_the_regions_error(

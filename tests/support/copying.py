@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ class CopyingAccount:
         names: the region that every action names, as some servers do; None for the one it goes to.
         completes: whether a transfer that is polled is completed.
         shows: whether the image shows a region when its transfer is completed.
+        lists: whether the list of its actions shows them.
         regions: the regions that hold the image.
         actions: the transfers.
         targets: the regions that they go to.
@@ -25,6 +27,7 @@ class CopyingAccount:
     names: str | None = None
     completes: bool = True
     shows: bool = True
+    lists: bool = True
     regions: list[str] = attrs.field(factory=lambda: ["nyc3"])
     actions: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]])
     targets: list[str] = attrs.field(factory=list[str])
@@ -33,9 +36,10 @@ class CopyingAccount:
         if request.method == "POST":
             return reply({"action": self.start(request.json()["region"])}, status=201)
         if request.path.endswith("/actions"):
-            return reply({"actions": self.actions, "meta": {"total": len(self.actions)}})
+            listed = self.actions if self.lists else []
+            return reply({"actions": listed, "meta": {"total": len(listed)}})
         if "/actions/" in request.path:
-            return reply({"action": self._poll(int(request.path.rpartition("/")[2]))})
+            return reply({"action": self.poll(int(request.path.rpartition("/")[2]))})
         return reply({"image": image_document(7, regions=self.regions)})
 
     def start(self, region: str) -> dict[str, Any]:
@@ -52,10 +56,11 @@ class CopyingAccount:
         self.actions.append(action)
         return action
 
-    def _poll(self, number: int) -> dict[str, Any]:
+    def poll(self, number: int) -> dict[str, Any]:
+        """Return a transfer, after it was completed."""
         action = self.actions[number - 1]
         if self.completes:
-            action["status"] = "completed"
+            action |= {"status": "completed", "completed_at": datetime.now(UTC).isoformat()}
             if self.shows:
                 self.regions.append(self.targets[number - 1])
         return action
