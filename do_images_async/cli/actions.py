@@ -71,7 +71,7 @@ def transfer_command(
 
     Each region has a row, also one whose transfer could not be begun: its status is "failed", "unknown" if
     the transfer may have been begun all the same, or "not tried" if the command was interrupted before. What
-    went wrong is on stderr, and "error" in JSON and CSV.
+    went wrong is on stderr, and "error" in JSON and CSV; "region_slug" is always the region that you named.
 
     Costs one request for each region; with --wait one more for each poll.
 
@@ -97,7 +97,10 @@ def transfer_command(
 
 @attrs.frozen(kw_only=True)
 class _Transfer:
-    """The outcome in one region: its action's fields, some of them None if there is none, and the error."""
+    """The outcome in one region: its action's fields, some of them None if there is none, and the error.
+
+    The region is the one that was asked for; the action may name the one that the image comes from.
+    """
 
     id: int | None = None
     status: str | None
@@ -151,7 +154,8 @@ class _Transfers:
             error = NotSentError()
         message = None if error is None else masked(message_with_notes(error))
         if action is not None:
-            return _Transfer(**attrs.asdict(action, recurse=False), error=message)
+            asked = attrs.evolve(action, region_slug=region)
+            return _Transfer(**attrs.asdict(asked, recurse=False), error=message)
         return _Transfer(
             status=_status_without_action(error),
             resource_id=self.image_id,

@@ -34,7 +34,7 @@ from do_images_async.cli.progress import Watch, show_words
 from do_images_async.cli.rows import Rows
 from do_images_async.cli.running import run_to_report
 from do_images_async.cli.status import Exit, Stopped, complain, message_with_notes
-from do_images_async.errors import ActionFailedError, DOImagesError
+from do_images_async.errors import ActionFailedError, DOImagesError, WaitTimeoutError
 
 __all__ = ["replicate_command"]
 
@@ -101,8 +101,8 @@ def replicate_command(
     the ids, or those of yours that have the tag and such a name.
 
     The status of each image in each region is "present", "copied" or "failed"; "in-progress" if the
-    wait for its transfer ended before, by --wait-timeout, an error or an interruption; "unknown" if a
-    transfer may have been begun; "not tried" if the command was interrupted before.
+    wait for it ended before, by --wait-timeout, an error or an interruption; "unknown" if a transfer may
+    have been begun; "not tried" if the command was interrupted before.
 
     Costs one request for each image that lacks nothing, and one more if ids are given; otherwise also
     those of `actions`, one for each transfer, one for each poll, and one to see that the image is there.
@@ -233,7 +233,7 @@ class _Replication:
         raise asyncio.CancelledError
 
     async def _verify(self, api: ImagesAPI, image: Image, completed: Mapping[str, Action]) -> None:
-        """Read the image until it is in these regions; the copies to those that it does not show failed."""
+        """Read the image until it is in these regions, and record their outcomes."""
         if not completed:
             return
         present: Collection[str] = ()
@@ -256,7 +256,7 @@ class _Replication:
                 self._add(image, region, "copied", action)
             else:
                 message = f"action {action.id} is completed, but {reason}"
-                self._add(image, region, "failed", action, message)
+                self._add(image, region, "in-progress", action, message)
 
     def _note_begun(self, image: Image, region: str, action: Action) -> None:
         if (image.id, region) not in self.begun:
@@ -300,7 +300,9 @@ class _Replication:
         action = self.begun.get((image.id, region))
         if action is not None and not isinstance(error, ActionFailedError):
             status = "in-progress"
-        elif isinstance(error, DOImagesError) and error.outcome_unknown:
+        elif isinstance(error, WaitTimeoutError) or (
+            isinstance(error, DOImagesError) and error.outcome_unknown
+        ):
             status = "unknown"
         else:
             status = "failed"

@@ -30,6 +30,7 @@ from tests.support.cli_processes import (
     in_watched_terminal,
     start,
 )
+from tests.support.copying import CopyingAccount
 from tests.support.servers import (
     HANG,
     Answer,
@@ -329,6 +330,32 @@ async def test_create_and_wait(emulator: ImagesEmulator) -> None:
         emulator, "wait", number, "--poll-interval", "0.05", "--columns", "Status", "--no-header"
     )
     assert (waited.status, waited.stdout) == (0, "available\n")
+
+
+async def test_a_transfers_region_is_the_one_that_was_asked_for(server: Server) -> None:
+    server.answer_with(CopyingAccount(names="nyc3"))
+    columns = ("--columns", "id,region_slug", "--no-header", "-o", "csv")
+    ended = await do_images_here("transfer", "7", "--region", "ams3,fra1", *columns, **account(server))
+    assert sorted(line.split(",")[1] for line in ended.stdout.splitlines()) == ["ams3", "fra1"]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_what_was_made_is_written_also_if_the_wait_for_it_fails(
+    emulator: ImagesEmulator, fails: bool
+) -> None:
+    emulator.images.import_seconds = emulator.actions.seconds = 0.1 if fails else 3600
+    emulator.actions.fails = lambda _: fails
+    waiting = ("--wait", "--wait-timeout", "60" if fails else "0.2", "--poll-interval", "0.05", "-o", "json")
+    url = f"https://example.com/golden.{'txt' if fails else 'img'}"
+    created = await ask(emulator, "create", "golden", "--image-url", url, "--region", "nyc3", *waiting)
+    converted = await ask(emulator, "convert", str(first(emulator)["id"]), *waiting)
+    assert (created.status, converted.status) == (3, 3)
+    (image,), (action,) = json.loads(created.stdout), json.loads(converted.stdout)
+    assert image["name"] == "golden"
+    assert image["status"] in (["deleted"] if fails else ["NEW", "pending"])
+    assert action["status"] == ("errored" if fails else "in-progress")
+    reason = "ended as deleted" if fails else "is not available after 0.2 s"
+    assert reason in created.stderr
 
 
 async def test_an_import_that_fails_or_takes_too_long(emulator: ImagesEmulator) -> None:

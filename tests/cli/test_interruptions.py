@@ -13,6 +13,7 @@ import signal
 from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,28 @@ async def test_a_copy_that_the_image_does_not_show_when_it_is_interrupted_is_not
     assert status == -signal.SIGTERM
     assert (row["status"], row["action_id"]) == ("in-progress", 1)
     assert row["message"] == "its action is completed; the next run looks whether the image is there"
+
+
+@pytest.mark.parametrize("command", fewer(["create", "convert", "update"]))
+async def test_a_signal_just_after_a_change_has_failed_hides_no_error(command: str) -> None:
+    async def told(milliseconds: int) -> str:
+        async with Server().running() as server:
+            answered = asyncio.Event()
+
+            def refuse(_: Received) -> Answer:
+                answered.set()
+                return refusal(503)
+
+            server.answer_with(refuse)
+            process = await start((*changes("7")[command], "--retries", "0"), account(server))
+            await answered.wait()
+            await asyncio.sleep(milliseconds / 1000)
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+            return (await ended(process))[2]
+
+    every = await asyncio.gather(*map(told, (0, 2, 4, 8)))
+    assert all("was answered 503" in each for each in every), every
 
 
 async def test_a_refused_change_is_said_to_be_refused(emulator: ImagesEmulator) -> None:

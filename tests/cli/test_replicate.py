@@ -12,7 +12,8 @@ import pytest
 
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.support.cli_processes import Ended, account, do_images_here, start
-from tests.support.servers import eventually
+from tests.support.copying import CopyingAccount
+from tests.support.servers import Server, eventually
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ async def test_a_copy_counts_when_the_image_shows_the_region(emulator: ImagesEmu
 
 
 @pytest.mark.slow
-async def test_a_copy_that_the_image_never_shows_has_failed(emulator: ImagesEmulator) -> None:
+async def test_a_copy_that_the_image_never_shows_is_not_done(emulator: ImagesEmulator) -> None:
     number = ids(emulator)["golden-1"]
     without = {"image": dict(emulator.images[number])}
     emulator.faults.add(
@@ -107,7 +108,7 @@ async def test_a_copy_that_the_image_never_shows_has_failed(emulator: ImagesEmul
     assert (ended.status, ended.stderr) == (3, "do-images: 1 of 2 copies are not done\n")
     rows = {row["name"]: row for row in json.loads(ended.stdout)}
     assert rows["golden-2"]["status"] == "copied"
-    assert rows["golden-1"]["status"] == "failed"
+    assert rows["golden-1"]["status"] == "in-progress"
     assert "is completed, but the image is not there after 5 s" in rows["golden-1"]["message"]
 
 
@@ -128,6 +129,19 @@ async def test_an_action_that_errors_is_a_failed_copy_with_its_id(emulator: Imag
     [row] = json.loads(ended.stdout)
     [action] = emulator.actions
     assert (row["status"], row["action_id"]) == ("failed", action["id"])
+
+
+async def test_a_copy_that_may_be_in_progress_already_is_unknown(server: Server) -> None:
+    copies = CopyingAccount(names="nyc3", completes=False)
+    copies.start("sgp1")
+    server.answer_with(copies)
+    arguments = ("replicate", "7", "--to", "sgp1,ams3", "--wait-timeout", "0.1", "-o", "json")
+    ended = await do_images_here(*arguments, **account(server))
+    rows = json.loads(ended.stdout)
+    assert ended.status == 3
+    assert [row["status"] for row in rows] == ["unknown", "unknown"]
+    assert all("nothing was begun" in row["message"] for row in rows)
+    assert copies.targets == ["sgp1"]
 
 
 async def test_an_image_that_is_not_there_is_said(emulator: ImagesEmulator) -> None:
