@@ -645,7 +645,9 @@ class ImagesAPI:
         processes and machines may look at the same moment: a transfer that the server then refuses is waited
         for, but if it accepts two, two are made. The value is the completed action, and None for a region
         that had the image, or has it after such a wait; the image may show the region some seconds later.
-        Leaving stops the waiting, not the transfers. API page: "Initiate an Image Action".
+        Leaving stops the waiting, not the transfers. After an error with `outcome_unknown`, or a call that
+        was cancelled, a transfer may have begun that the actions do not show yet: another call would begin a
+        second one. API page: "Initiate an Image Action".
 
         Costs one request if no region lacks the image; otherwise also those of `actions.list`, one for each
         transfer that is begun, and one for each poll. A transfer that is refused, or whose outcome is
