@@ -307,9 +307,9 @@ async def test_that_does_not_use_it(): ...
 """
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated where they are written")
 def test_an_annotation_may_be_there_for_type_checkers_only(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(OF_TYPES, encoding="utf-8")
+    late = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+    (tmp_path / "test_it.py").write_text(late + OF_TYPES, encoding="utf-8")
     assert passed(pytest_in(tmp_path, *ASYNCIO, *PLUGIN, "--asyncio-mode=auto")) == 2
 
 
