@@ -30,7 +30,7 @@ from do_images_async.testing.old_images import old_action, old_images
 from do_images_async.testing.quota import DOCUMENTED, Meter, Quota
 from do_images_async.testing.request_handler import Hook, RequestHandler
 from do_images_async.testing.routes import Links, Route, Routes, with_refusals
-from do_images_async.testing.server import make_runner
+from do_images_async.testing.server import accepted, make_runner
 from do_images_async.testing.settings import Settings
 from do_images_async.testing.state import ImageStore
 from do_images_async.testing.state_document import parse_state
@@ -259,6 +259,7 @@ class ImagesEmulator:
 
     async def _stop(self) -> None:
         if self._runner is not None:
+            await accepted()
             await self._runner.cleanup()
             self._runner = None
 

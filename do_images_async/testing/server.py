@@ -11,7 +11,11 @@ from aiohttp import web
 from do_images_async.testing.answers import failure, usual_problem
 from do_images_async.testing.failures import INVALID, Failures, is_failure
 
-__all__ = ["make_runner"]
+__all__ = ["accepted", "make_runner"]
+
+
+_STEPS = 10
+"""The event loop's turns in which a connection is made; one with TLS may take for ever."""
 
 
 async def make_runner(app: web.Application, failures: Failures) -> web.ServerRunner:
@@ -30,6 +34,19 @@ async def make_runner(app: web.Application, failures: Failures) -> web.ServerRun
     runner = web.ServerRunner(server, shutdown_timeout=0.01)
     await runner.setup()
     return runner
+
+
+async def accepted() -> None:
+    """Wait until asyncio has made the connections that it has accepted; call it before a server is closed.
+
+    For a moment they are nowhere else: they would be made later, and nobody would close them, or asyncio
+    would log an AssertionError.
+    """
+    for _ in range(_STEPS):
+        names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
+        if not any(name.endswith("._accept_connection2") for name in names):
+            return
+        await asyncio.sleep(0)
 
 
 class _Server(web.Server):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -184,3 +186,19 @@ async def test_stopping_it_while_requests_are_answered_is_no_error(caplog: pytes
     for writer in connections:
         writer.close()
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_client_that_connects_while_it_stops_is_closed(
+    caplog: pytest.LogCaptureFixture, steps: int
+) -> None:
+    async with ImagesEmulator(images=0) as emulator:
+        client = socket.create_connection(("127.0.0.1", int(emulator.url.rpartition(":")[2])))
+        for _ in range(steps):  # asyncio accepts it in the first, and makes the connection in the next ones
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    gc.collect()  # warns of connections that nobody has closed
+    client.settimeout(5)
+    with client, suppress(ConnectionResetError):
+        assert client.recv(1) == b""
+    assert not caplog.records

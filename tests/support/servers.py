@@ -20,6 +20,8 @@ from urllib.parse import parse_qsl
 import attrs
 import pytest
 
+from do_images_async.testing.server import accepted
+
 After = Literal["keep", "close", "reset", "hang"]
 
 
@@ -196,7 +198,9 @@ class Server:
         try:
             yield self
         finally:
+            await accepted()
             listener.close()
+            await asyncio.sleep(0)  # those that were accepted begin, and note their tasks
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
