@@ -114,7 +114,7 @@ def function(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise TypeError(f"{attribute.name} must be a function, not {value!r}")
 
 
-duration = number(0, 1e9)
+duration: Validator = number(0, 1e9)
 """A validator for the seconds of an import or an action: the time of its end is still a date."""
 
 
