@@ -441,8 +441,9 @@ def test_nothing_is_asked(images_emulator):
         assert False, "nothing was to be asked"
 
     images_emulator.on_request.append(refuse)
-    with pytest.raises(urllib.error.HTTPError):
+    with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(images_emulator.url)
+    caught.value.close()
 """
 
 

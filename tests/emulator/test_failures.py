@@ -57,8 +57,9 @@ def test_a_thread_raises_it_in_the_test() -> None:
     emulator = ImagesEmulator(images=0)
     with pytest.raises(pytest.fail.Exception, match="this is not expected"), emulator:  # noqa: PT012
         emulator.on_request.append(fail)
-        with pytest.raises(urllib.error.HTTPError, match="500"):
+        with pytest.raises(urllib.error.HTTPError, match="500") as refused:
             urllib.request.urlopen(emulator.url)  # noqa: S310
+        refused.value.close()
     emulator.on_request.clear()
     with emulator:  # it was raised once
         pass
