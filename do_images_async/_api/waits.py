@@ -63,6 +63,16 @@ async def until_completed(
     if begun is not None and report is not None:
         report(begun)
 
+    missing: NotThereError | None = None
+
+    async def read_once() -> Action:
+        nonlocal missing
+        try:
+            return await read()
+        except NotThereError as error:
+            missing = error
+            raise
+
     def is_final(action: Action) -> bool:
         if report is not None:
             report(action)
@@ -70,12 +80,12 @@ async def until_completed(
             raise ActionFailedError(action)
         return action.status == ActionStatus.COMPLETED
 
-    polled = await poll(read, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
+    polled = await poll(read_once, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
     if polled.final is not None:
         return polled.final
-    if isinstance(polled.error, NotThereError):
-        message = f"{polled.error} after {timeout:g} s"
-        raise WaitTimeoutError(message, action=polled.error.action, last_error=polled.error)
+    if missing is not None:  # it is completed, whatever became of the polls after that
+        message = f"{missing} after {timeout:g} s"
+        raise WaitTimeoutError(message, action=missing.action, last_error=polled.error)
     action = polled.last
     goal = f"action {action_id} of image {image_id} is not completed"
     message = polled.timeout_message(goal, timeout, None if action is None else action.status)

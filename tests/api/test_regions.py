@@ -331,11 +331,22 @@ async def test_a_transfer_that_has_just_ended_is_not_doubled_while_the_image_doe
 async def test_a_completed_transfer_that_the_image_does_not_show_is_called_so(
     server: Server, api: ImagesAPI
 ) -> None:
-    server.answer_with(CopyingAccount(names="nyc3", shows=False))
-    error = (await ensure(api, 7, "ams3", timeout=0.05))["ams3"].error
+    account = CopyingAccount(names="nyc3", shows=False)
+    looked = False
+
+    def answer(request: Received) -> Answer:
+        nonlocal looked
+        if looked:
+            return HANG  # the time is up within a later poll
+        polled = any("/actions/" in each.path for each in server.received)
+        looked = polled and request.path == "/v2/images/7"
+        return account(request)
+
+    server.answer_with(answer)
+    error = (await ensure(api, 7, "ams3", timeout=1))["ams3"].error
     assert isinstance(error, errors.WaitTimeoutError)
     assert str(error) == (
-        "action 1 of image 7, which names 'nyc3', is completed, but the image is not in 'ams3' after 0.05 s"
+        "action 1 of image 7, which names 'nyc3', is completed, but the image is not in 'ams3' after 1 s"
     )
     assert error.action is not None
     assert error.action.status == "completed"
