@@ -30,12 +30,12 @@ from do_images_async.errors import (
 )
 from do_images_async.models import Action, ActionStatus, Image
 
-__all__ = ["RegionCopies", "Turn", "Turns"]
+__all__ = ["LONGEST_LAG", "RegionCopies", "Turn", "Turns"]
 
 _SHORTEST_TURN: Final = 0.1
 """Seconds that a call waits for its turn before it looks whether it waits for quota."""
 
-_LONGEST_LAG: Final = 60.0
+LONGEST_LAG: Final = 60.0
 """Seconds in which the actions may not yet show a transfer that was started, nor the image its end."""
 
 
@@ -54,7 +54,7 @@ class Turn:
     def remember(self, region: str, action: Action) -> None:
         """Remember a transfer for a minute, and this object as long."""
         self.started[region] = action
-        asyncio.get_running_loop().call_later(_LONGEST_LAG, self.forget, region, action)
+        asyncio.get_running_loop().call_later(LONGEST_LAG, self.forget, region, action)
 
     def forget(self, region: str, action: Action) -> None:
         """Forget a transfer, unless another one was started since."""
@@ -268,4 +268,4 @@ def _has_ended(action: Action) -> bool:
 def _has_just_ended(action: Action) -> bool:
     """Return whether the image may not yet show the region of a completed transfer."""
     ended = action.completed_at
-    return ended is not None and (datetime.now(UTC) - ended).total_seconds() < _LONGEST_LAG
+    return ended is not None and (datetime.now(UTC) - ended).total_seconds() < LONGEST_LAG

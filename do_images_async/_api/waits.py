@@ -65,7 +65,7 @@ async def until_completed(
 
     missing: NotThereError | None = None
 
-    async def read_once() -> Action:
+    async def read_next() -> Action:
         nonlocal missing
         try:
             return await read()
@@ -80,7 +80,7 @@ async def until_completed(
             raise ActionFailedError(action)
         return action.status == ActionStatus.COMPLETED
 
-    polled = await poll(read_once, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
+    polled = await poll(read_next, is_final, timeout=timeout, poll_interval=poll_interval, last=begun)
     if polled.final is not None:
         return polled.final
     if missing is not None:  # it is completed, whatever became of the polls after that

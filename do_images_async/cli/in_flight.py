@@ -84,7 +84,7 @@ class _Call:
         if event.method not in _CHANGING:
             return
         if isinstance(event, PermitGranted):
-            if self.stopping:  # a retry without a pause, for which it is cancelled only now
+            if self.stopping:  # since before its task began, when there was nothing to cancel
                 raise asyncio.CancelledError
             self.in_flight += 1
             return

@@ -14,7 +14,7 @@ import click
 
 from do_images_async import Action, ActionStatus, Image, ImagesAPI, ImageStatus, fan_out
 from do_images_async._api.polling import poll
-from do_images_async._api.regions import RegionCopies, Turns
+from do_images_async._api.regions import LONGEST_LAG, RegionCopies, Turns
 from do_images_async._arguments import check_text
 from do_images_async.cli.checked import CheckedCommand
 from do_images_async.cli.columns import Column
@@ -40,8 +40,6 @@ __all__ = ["replicate_command"]
 
 _IMAGES_AT_ONCE: Final = 8
 _DONE: Final = ("present", "copied")
-_LONGEST_LAG: Final = 60.0
-"""Seconds in which an image may not yet show a region to which its transfer is completed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -237,7 +235,7 @@ class _Replication:
         if not completed:
             return
         present: Collection[str] = ()
-        timeout = min(self.wait_timeout, _LONGEST_LAG)
+        timeout = min(self.wait_timeout, LONGEST_LAG)
         reason = f"the image is not there after {timeout:g} s"
         try:
             polled = await poll(

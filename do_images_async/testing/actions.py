@@ -143,7 +143,7 @@ def _region(slug: str) -> Record:
     }
 
 
-def _teams(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _teams(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, set) or not all(isinstance(team, str) for team in value):  # pyright: ignore[reportUnknownVariableType]
         raise TypeError(f"{attribute.name} must be a set of UUIDs, each a string, not {value!r}")
 

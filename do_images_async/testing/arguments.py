@@ -108,7 +108,7 @@ def text(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be a string without lone surrogates")
 
 
-def function(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def function(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Raise unless the value can be called."""
     if not callable(value):
         raise TypeError(f"{attribute.name} must be a function, not {value!r}")

@@ -50,7 +50,7 @@ def _raw(raw: Body | None) -> bytes | None:
     return _as_bytes("raw", raw)
 
 
-def _possible(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _possible(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Raise unless a request can have this method or path."""
     check_request(**{"method": None, "path": None, attribute.name: value})
 

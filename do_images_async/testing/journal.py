@@ -29,18 +29,19 @@ def matches(pattern: str | None, path: str) -> bool:
     return fnmatchcase(path.removesuffix("/"), pattern.removesuffix("/"))
 
 
-def check_request(method: Any, path: Any) -> None:
+def check_request(method: object, path: object) -> None:
     """Raise for a method or path that no request can have, so that nothing would ever match."""
-    for name, value in (("method", method), ("path", path)):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"{name} must be a string")
+    if not isinstance(method, str | None):
+        raise TypeError("method must be a string")
+    if not isinstance(path, str | None):
+        raise TypeError("path must be a string")
     if method is not None and not (method.isascii() and method.isalpha() and method.isupper()):
         raise ValueError(f"method must be in capitals, such as GET, not {method!r}")
     if path is not None and (not path.startswith(("/", "*")) or "?" in path):
         raise ValueError(f"path must begin with / or *, and has no query, not {path!r}")
 
 
-def _check_question(status: Any, token: Any, since: Any, when: Any) -> None:
+def _check_question(status: object, token: object, since: object, when: object) -> None:
     """Raise for an argument of `Journal.where` that matches nothing by mistake; None matches any."""
     if status is not None:
         if isinstance(status, bool) or not isinstance(status, int):
@@ -55,7 +56,7 @@ def _check_question(status: Any, token: Any, since: Any, when: Any) -> None:
         raise TypeError("when must be a function that is called with an entry")
 
 
-def _check_number(name: str, value: Any, words: str) -> None:
+def _check_number(name: str, value: object, words: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be {words}, not {value!r}")
     if math.isnan(value):

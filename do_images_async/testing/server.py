@@ -13,7 +13,6 @@ from do_images_async.testing.failures import INVALID, Failures, is_failure
 
 __all__ = ["accepted", "make_runner"]
 
-
 _STEPS = 10
 """The event loop's turns in which a connection is made; one with TLS may take for ever."""
 

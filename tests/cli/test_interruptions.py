@@ -401,18 +401,25 @@ async def test_no_copy_begins_while_others_of_the_image_are_in_flight(emulator: 
     assert 1 < sent < len(regions)
 
 
-def when(path: str, act: Callable[[], object], account: CopyingAccount, answer: Answer | None) -> Script:
-    """Return a script that acts when the path is asked for after a transfer has begun, and answers then."""
+def at_the_next_look(act: Callable[[], object], copies: CopyingAccount) -> Script:
+    """Return a script that acts when the image is read after a transfer has begun, for the first time."""
     acts = [act]
 
     async def script(request: Received) -> Answer:
-        if acts and request.path == path and account.targets:
+        if acts and request.path == "/v2/images/7" and copies.targets:
             acts.pop()()
             await asyncio.sleep(0.3)
-            return answer or account(request)
-        return account(request)
+        return copies(request)
 
     return script
+
+
+async def copy_of_a_terminated(process: Process) -> tuple[dict[str, Any], str]:
+    """Return the row of the only copy, and stderr, of a `replicate` that SIGTERM has ended."""
+    status, stdout, stderr = await ended(process)
+    [row] = json.loads(stdout)
+    assert status == -signal.SIGTERM
+    return row, stderr
 
 
 COPYING = ("replicate", "7", "--to", "fra1", "-o", "json")
@@ -434,9 +441,7 @@ async def test_a_copy_whose_outcome_is_unknown_when_it_is_interrupted_is_unknown
 
     server.answer_with(script)
     process = await start(COPYING, account(server))
-    status, stdout, stderr = await ended(process)
-    [row] = json.loads(stdout)
-    assert status == -signal.SIGTERM
+    row, stderr = await copy_of_a_terminated(process)
     assert (row["status"], row["name"]) == ("unknown", "image 7")
     assert "POST" in row["message"]
     assert "waiting for 1 transfer in flight" in stderr
@@ -458,9 +463,7 @@ async def test_a_copy_that_is_being_searched_when_it_is_interrupted_is_unknown(s
 
     server.answer_with(script)
     process = await start(COPYING, account(server))
-    status, stdout, _ = await ended(process)
-    [row] = json.loads(stdout)
-    assert status == -signal.SIGTERM
+    row, _ = await copy_of_a_terminated(process)
     assert row["status"] == "unknown"
     assert row["message"].startswith(f"POST {server.url}/v2/images/7/actions failed")
 
@@ -469,11 +472,9 @@ async def test_a_copy_is_known_whose_action_names_another_region_when_it_is_inte
     server: Server,
 ) -> None:
     copies = CopyingAccount(names="nyc3", completes=False)
-    server.answer_with(when("/v2/images/7", lambda: process.send_signal(signal.SIGTERM), copies, None))
+    server.answer_with(at_the_next_look(lambda: process.send_signal(signal.SIGTERM), copies))
     process = await start(COPYING, account(server))
-    status, stdout, _ = await ended(process)
-    [row] = json.loads(stdout)
-    assert status == -signal.SIGTERM
+    row, _ = await copy_of_a_terminated(process)
     assert (row["status"], row["action_id"]) == ("in-progress", 1)
 
 
@@ -481,11 +482,9 @@ async def test_a_copy_that_the_image_does_not_show_when_it_is_interrupted_is_not
     server: Server,
 ) -> None:
     copies = CopyingAccount(shows=False)
-    server.answer_with(when("/v2/images/7", lambda: process.send_signal(signal.SIGTERM), copies, None))
+    server.answer_with(at_the_next_look(lambda: process.send_signal(signal.SIGTERM), copies))
     process = await start((*COPYING, "--poll-interval", "0.01"), account(server))
-    status, stdout, _ = await ended(process)
-    [row] = json.loads(stdout)
-    assert status == -signal.SIGTERM
+    row, _ = await copy_of_a_terminated(process)
     assert (row["status"], row["action_id"]) == ("in-progress", 1)
     assert row["message"] == "its action is completed; the next run looks whether the image is there"
 
