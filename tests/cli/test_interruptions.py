@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from do_images_async import ImagesAPI
+from do_images_async.cli.in_flight import Interruption, NotSentError, note_event
 from do_images_async.cli.text import counted
 from do_images_async.testing import Fault, ImagesEmulator
 from tests.conftest import TOKEN
@@ -628,3 +630,17 @@ def lines_that_stay(text: str) -> list[str]:
             lines[row] = lines[row][:column].ljust(column) + code + lines[row][column + 1 :]
             column += 1
     return [line.rstrip() for line in lines if line.strip()]
+
+
+async def test_a_change_that_is_interrupted_before_its_task_begins_is_not_sent(
+    emulator: ImagesEmulator,
+) -> None:
+    interruption = Interruption()
+    number = ids(emulator)[0]
+    async with ImagesAPI(emulator.token, base_url=emulator.url, on_event=note_event) as api:
+        await api.get(number)  # so that a connection and quota are there, and nothing waits
+        changing = asyncio.create_task(interruption.to_its_end(lambda: api.actions.convert(number)))
+        asyncio.get_running_loop().call_soon(interruption.interrupt)
+        with pytest.raises(NotSentError):
+            await changing
+    assert emulator.requests.count("POST") == 0
